@@ -1,0 +1,209 @@
+//! Errors, sorted by who erred.
+//!
+//! [`DecodeError`] and [`PeerMisbehaved`] are the remote's doing, [`ApiMisuse`] is the program's,
+//! [`StorageError`] and `Io` are the machine's. Nothing that a peer sends gives [`ApiMisuse`].
+
+use std::{io, sync::Arc};
+
+use crate::key::DiscoveryKey;
+
+/// What can go wrong on a connection or with a feed. Cheap to clone: everybody who waits for something that
+/// failed gets the same.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The remote broke the protocol.
+    #[error("the peer misbehaved: {0}")]
+    PeerMisbehaved(#[from] PeerMisbehaved),
+    /// The remote sent bytes that are no message.
+    #[error("the peer sent what can't be decoded: {0}")]
+    Decode(#[from] DecodeError),
+    /// The call can't be carried out as it was made.
+    #[error("{0}")]
+    ApiMisuse(#[from] ApiMisuse),
+    /// Stored data could not be read or written.
+    #[error("storage: {0}")]
+    Storage(#[from] StorageError),
+    /// The transport failed.
+    #[error("connection: {0}")]
+    Io(Arc<io::Error>),
+    /// The remote refused, and didn't say more.
+    #[error("the peer refused")]
+    Refused,
+    /// No answer in time.
+    #[error("no answer in time")]
+    Timeout,
+    /// The connection or channel was closed before this was done.
+    #[error("closed")]
+    Closed,
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
+/// Why bytes are not the message that they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The bytes end before the value does, or a length says more than is there.
+    #[error("the message ends too early")]
+    UnexpectedEnd,
+    /// An integer above 2^53 - 1.
+    #[error("an integer is above 2^53 - 1")]
+    IntegerTooLarge,
+    /// A string that is not UTF-8.
+    #[error("a string is not UTF-8")]
+    NotUtf8,
+    /// A list with more items than are ever needed.
+    #[error("a list has more than {max} items")]
+    TooMany {
+        /// The most that is accepted.
+        max: usize,
+    },
+    /// A version, type or flag that is not known and can't be passed over.
+    #[error("unknown {what}: {value}")]
+    Unknown {
+        /// What it is a value of.
+        what: &'static str,
+        /// The value.
+        value: u64,
+    },
+    /// A party message that is not its protobuf.
+    #[error("malformed party message")]
+    Protobuf,
+    /// A field has a length or a value that it can't have.
+    #[error("invalid {0}")]
+    Invalid(&'static str),
+}
+
+/// How a remote broke the protocol.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerMisbehaved {
+    /// A Noise message that does not verify, or a public key of small order.
+    #[error("the Noise handshake failed")]
+    HandshakeFailed,
+    /// The first frame after the handshake is not a header of 32 + 24 bytes, or its id is not the one bound
+    /// to this handshake and role.
+    #[error("wrong secret stream header")]
+    WrongStreamHeader,
+    /// A frame longer than [`Limits::max_frame`](crate::limits::Limits::max_frame), or one too short to be
+    /// sealed.
+    #[error("a frame of {0} bytes")]
+    FrameLength(usize),
+    /// A frame that does not decrypt.
+    #[error("a frame does not decrypt")]
+    DecryptionFailed,
+    /// The stream ended in the middle of a frame or of the handshake.
+    #[error("the stream was cut")]
+    Truncated,
+    /// An open with an id that is in use or more than one above the highest.
+    #[error("an open with an invalid channel id")]
+    InvalidOpen,
+    /// A reject of a channel that was never opened.
+    #[error("a reject of an unknown channel")]
+    UnknownReject,
+    /// More of something than a limit allows.
+    #[error("beyond the limit {0}")]
+    LimitExceeded(&'static str),
+    /// A capability that does not prove knowledge of the feed's key.
+    #[error("a wrong capability")]
+    WrongCapability,
+    /// A proof that does not verify.
+    #[error("an invalid proof: {0}")]
+    InvalidProof(&'static str),
+    /// A signature that is not the feed's.
+    #[error("an invalid signature")]
+    InvalidSignature,
+    /// A manifest that does not hash to the feed's key.
+    #[error("a manifest of another feed")]
+    WrongManifest,
+    /// Data that was not asked for.
+    #[error("data that was not asked for")]
+    UnrequestedData,
+    /// A membership proof that is not valid for this connection and role.
+    #[error("a wrong membership proof")]
+    WrongMembershipProof,
+    /// Answers to transactions that do not exist.
+    #[error("answers to unknown transactions")]
+    UnknownTransaction,
+    /// A message that has no place in the state that the channel is in.
+    #[error("an unexpected message: {0}")]
+    UnexpectedMessage(&'static str),
+}
+
+/// What a caller can't ask for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ApiMisuse {
+    /// An append to a feed whose secret key is not here.
+    #[error("the feed {0} is not writable here")]
+    NotWritable(DiscoveryKey),
+    /// A block longer than [`Limits::max_block`](crate::limits::Limits::max_block).
+    #[error("a block of {len} bytes; the most is {max}")]
+    BlockTooLarge {
+        /// Its length.
+        len: usize,
+        /// The longest allowed.
+        max: usize,
+    },
+    /// A name that is taken.
+    #[error("the name {0:?} is taken")]
+    NameTaken(String),
+    /// A feed that the store does not have.
+    #[error("no such feed")]
+    UnknownFeed,
+    /// A message longer than the wire can carry.
+    #[error("a message of {len} bytes; the most is {max}")]
+    MessageTooLarge {
+        /// Its length.
+        len: usize,
+        /// The longest allowed.
+        max: usize,
+    },
+    /// More of something than a limit of ours allows.
+    #[error("beyond the limit {0}")]
+    LimitExceeded(&'static str),
+    /// A key that is no point of the curve, or of small order.
+    #[error("not a usable public key")]
+    BadKey,
+    /// The connection is in open mode, or in no party that admits this peer.
+    #[error("the peer is not admitted to a party")]
+    NotAdmitted,
+}
+
+/// Why stored data could not be read or written.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// Another process, or another handle in this one, has the store open.
+    #[error("the store {path} is in use by another process")]
+    Locked {
+        /// The store's folder.
+        path: String,
+    },
+    /// The stored bytes are not what was written. Names what is damaged.
+    #[error("the store is damaged: {what}")]
+    Damaged {
+        /// What is damaged.
+        what: String,
+    },
+    /// The database failed. Nothing of the batch was stored.
+    #[error("{0}")]
+    Database(String),
+    /// The file system failed.
+    #[error("{0}")]
+    Io(Arc<io::Error>),
+    /// The store was closed.
+    #[error("the store is closed")]
+    Closed,
+}
+
+impl From<io::Error> for StorageError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}

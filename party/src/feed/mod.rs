@@ -1,0 +1,5 @@
+//! One feed: a signed, append-only list of blocks under a Merkle tree.
+
+pub mod manifest;
+pub mod proof;
+pub mod storage;

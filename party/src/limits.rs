@@ -1,0 +1,115 @@
+//! Every bound on what a peer can make us keep, in one place.
+
+use std::time::Duration;
+
+/// The bounds within which a connection works. A peer that goes beyond one is refused, by name; none of
+/// them is reached by a Node peer that behaves.
+///
+/// ```
+/// use party::limits::Limits;
+///
+/// let limits = Limits { max_channels: 64, ..Limits::default() };
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest frame of the secret stream, in bytes after its length. The format allows 2^24 - 1.
+    pub max_frame: usize,
+    /// How long the Noise handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a connection may be silent before it is given up. Keep-alives are sent at a third of it or
+    /// every 5 seconds, whichever is shorter.
+    pub idle_timeout: Duration,
+
+    /// Channels that are open, or being opened, in either direction.
+    pub max_channels: usize,
+    /// Opens by the remote that wait for our answer.
+    pub max_incoming_opens: usize,
+    /// Bytes kept of messages for channels that the remote has opened and we have not answered yet.
+    pub max_early_bytes: usize,
+    /// The longest protocol name or channel id in an open, in bytes.
+    pub max_channel_name: usize,
+    /// The longest channel handshake in an open, in bytes.
+    pub max_channel_handshake: usize,
+
+    /// Bytes sealed and not yet taken by the socket, above which no further request of the remote is served.
+    pub max_unsent_bytes: usize,
+    /// Bytes of blocks that have come and are not yet verified and stored, above which no more is read.
+    pub max_unverified_bytes: usize,
+
+    /// The longest block, in bytes.
+    pub max_block: usize,
+    /// Nodes in one list of a proof.
+    pub max_proof_nodes: usize,
+    /// Signers of a manifest.
+    pub max_signers: usize,
+    /// Requests by the remote on one feed channel that are not answered yet. More are answered `noData`.
+    pub max_queued_requests: usize,
+    /// Requests of ours that are on the way, for each feed channel.
+    pub max_inflight_requests: usize,
+    /// Bytes of blocks that we have asked for and not got, for each feed channel, by an estimate from the
+    /// sizes seen.
+    pub max_inflight_bytes: usize,
+    /// Ranges kept of what a remote says it has, for each feed channel.
+    pub max_remote_ranges: usize,
+    /// Ranges kept of what a remote wants to be told about, for each feed channel.
+    pub max_remote_wants: usize,
+    /// Requests for which the remote may say `noData`, or send what does not verify, before we stop asking.
+    pub max_failed_requests: usize,
+
+    /// Parties joined on one connection.
+    pub max_parties: usize,
+    /// The longest message of the party channel, in bytes.
+    pub max_party_message: usize,
+    /// Feed keys in one introduction.
+    pub max_introduced_feeds: usize,
+    /// Transactions by the remote that are not answered yet, for each party.
+    pub max_remote_transactions: usize,
+    /// Transactions of ours that are not answered yet, for each party.
+    pub max_local_transactions: usize,
+    /// Answers to transactions that we never made, or that we have given up, before the channel is closed.
+    pub max_stray_answers: usize,
+    /// How long an answer to one of our transactions may take.
+    pub transaction_timeout: Duration,
+    /// How long a rule may take to decide.
+    pub rule_timeout: Duration,
+    /// Ephemeral messages that wait for their rule, for each party. More are dropped.
+    pub max_queued_ephemeral: usize,
+    /// Feeds released to one peer.
+    pub max_released_feeds: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_frame: (1 << 24) - 1,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(60),
+            max_channels: 16_384,
+            max_incoming_opens: 4_096,
+            max_early_bytes: 1 << 20,
+            max_channel_name: 256,
+            max_channel_handshake: 4_096,
+            max_unsent_bytes: 4 << 20,
+            max_unverified_bytes: 32 << 20,
+            max_block: 15 << 20,
+            max_proof_nodes: 256,
+            max_signers: 256,
+            max_queued_requests: 2_048,
+            max_inflight_requests: 512,
+            max_inflight_bytes: 16 << 20,
+            max_remote_ranges: 16_384,
+            max_remote_wants: 512,
+            max_failed_requests: 64,
+            max_parties: 64,
+            max_party_message: 1 << 20,
+            max_introduced_feeds: 4_096,
+            max_remote_transactions: 64,
+            max_local_transactions: 256,
+            max_stray_answers: 16,
+            transaction_timeout: Duration::from_secs(30),
+            rule_timeout: Duration::from_secs(20),
+            max_queued_ephemeral: 256,
+            max_released_feeds: 8_192,
+        }
+    }
+}
