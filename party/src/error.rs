@@ -185,6 +185,20 @@ pub enum StorageError {
         /// The store's folder.
         path: String,
     },
+    /// The folder holds other files and no store; nothing in it was touched.
+    #[error("the folder {path} has other files in it and is not a store")]
+    NotAStore {
+        /// The folder.
+        path: String,
+    },
+    /// A later version of this library wrote the store, in a format that this one doesn't know.
+    #[error("the store {path} has the format {found:?}, which this version does not know")]
+    UnknownFormat {
+        /// The store's folder.
+        path: String,
+        /// What its marker says.
+        found: String,
+    },
     /// The stored bytes are not what was written. Names what is damaged.
     #[error("the store is damaged: {what}")]
     Damaged {

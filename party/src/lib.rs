@@ -9,3 +9,5 @@ pub mod limits;
 #[cfg(feature = "tokio")]
 mod random;
 pub mod session;
+#[cfg(feature = "tokio")]
+pub mod store;

@@ -1,0 +1,4 @@
+//! Many feeds in one place.
+
+#[cfg(feature = "disk")]
+pub mod disk;
