@@ -1,10 +1,11 @@
-//! How keys and values lie in fjall. Everything here blocks.
+//! How keys and values lie in fjall and in the block files. Everything here blocks.
 
 use std::{fs, path::Path, thread, time::Duration};
 
 use bytes::Bytes;
-use fjall::{Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Readable as _};
+use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Slice};
 
+use super::blocks::{BlockFiles, End, Place};
 use crate::{
     error::StorageError,
     feed::storage::{Key, Slot, Write},
@@ -17,13 +18,11 @@ const CACHE_BYTES: u64 = 16 << 20;
 const JOURNAL_BYTES: u64 = 64 << 20;
 /// What is kept in memory of heads, pages and records before it is written out. A page of the bitfield is
 /// written again with every append, and only its last version is worth a table.
-const STATE_BUFFER_BYTES: u64 = 4 << 20;
-/// The same for tree nodes, 60 bytes each with their key.
-const NODES_BUFFER_BYTES: u64 = 8 << 20;
-/// The same for blocks.
-const BLOCKS_BUFFER_BYTES: u64 = 16 << 20;
-/// Values from this length on are written once, to files that are not rewritten when tables are merged.
-const SEPARATE_FROM: u32 = 512;
+const STATE_BUFFER_BYTES: u64 = 8 << 20;
+/// The same for tree nodes and the places of blocks, about 60 bytes each with their key.
+const TREE_BUFFER_BYTES: u64 = 16 << 20;
+/// Blocks from this length on go to the block files. Below, the place would take about as much as the block.
+const APART_FROM: usize = 128;
 /// fjall's threads, which write tables and merge them. One, as the first of several spins while another
 /// one merges.
 const WORKER_THREADS: usize = 1;
@@ -36,30 +35,44 @@ const MAX_RECORD_KEY: usize = 60_000;
 const MAX_FULL_BUFFERS: usize = 2;
 
 const STATE: &str = "state";
-const NODES: &str = "nodes";
-const BLOCKS: &str = "blocks";
+const TREE: &str = "tree";
 
-// The first byte of a key in the keyspace of the state.
+// The first byte of a key.
+const COUNT: u8 = b'c';
 const RECORD: u8 = b'r';
 const HEAD: u8 = b'h';
 const PAGE: u8 = b'p';
+const NODE: u8 = b'n';
+const BLOCK: u8 = b'b';
 
-/// Three keyspaces over one journal: large blocks stay away from small nodes, and neither is in the way when
-/// the records are listed. More of them would only make opening slower.
+// The first byte of a block's value.
+const INLINE: u8 = 0;
+const APART: u8 = 1;
+
+/// What was there when the store was last opened or closed. Less than that is damage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) commits: u64,
+    pub(super) blocks: End,
+}
+
+/// Two keyspaces over one journal, and the block files: what is written again and again, what is written
+/// once, and what is large, apart from each other. More keyspaces would only make opening slower.
 pub(super) struct Database {
     database: fjall::Database,
     state: Keyspace,
-    nodes: Keyspace,
-    blocks: Keyspace,
+    tree: Keyspace,
+    blocks: BlockFiles,
 }
 
 impl Database {
-    /// Opens the database at `path`. One that `must_exist` is never made anew, neither as a whole nor in
-    /// parts: what is missing is named.
-    pub(super) fn open(path: &Path, must_exist: bool) -> Result<Self, StorageError> {
-        if must_exist {
+    /// Opens the database in the folders `path` and `blocks`. If it was complete once, it was left with
+    /// `least`, and is never made anew, neither as a whole nor in parts: what is missing is named.
+    pub(super) fn open(path: &Path, blocks: &Path, least: Option<Extent>) -> Result<Self, StorageError> {
+        if least.is_some() {
             check_files(path)?;
         }
+        let blocks = BlockFiles::open(blocks, least.map(|least| least.blocks))?;
         let database = fjall::Database::builder(path)
             .cache_size(CACHE_BYTES)
             .max_journaling_size(JOURNAL_BYTES)
@@ -68,36 +81,62 @@ impl Database {
             .manual_journal_persist(true)
             .open()
             .map_err(opening)?;
-        if must_exist {
-            for name in [STATE, NODES, BLOCKS] {
-                if !database.keyspace_exists(name) {
-                    return Err(StorageError::Damaged { what: format!("the keyspace {name} is missing") });
-                }
+        let keyspace = |name, buffer| {
+            if least.is_some() && !database.keyspace_exists(name) {
+                return Err(StorageError::Damaged { what: format!("the keyspace {name} is missing") });
             }
+            // Nearly every key that is read is there, so filters on the largest level aren't worth their memory.
+            let options =
+                || KeyspaceCreateOptions::default().expect_point_read_hits(true).max_memtable_size(buffer);
+            database.keyspace(name, options).map_err(opening)
+        };
+        let state = keyspace(STATE, STATE_BUFFER_BYTES)?;
+        let tree = keyspace(TREE, TREE_BUFFER_BYTES)?;
+        let opened = Self { state, tree, blocks, database };
+        let (commits, least) = (opened.commits()?, least.map_or(0, |least| least.commits));
+        if commits < least {
+            let what = format!("the journal has lost the last {} of {least} commits", least - commits);
+            return Err(StorageError::Damaged { what });
         }
-        // Nearly every key that is read is there, so filters on the largest level aren't worth their memory.
-        let options = || KeyspaceCreateOptions::default().expect_point_read_hits(true);
-        let separation = KvSeparationOptions::default().separation_threshold(SEPARATE_FROM);
-        let keyspace = |name, options| database.keyspace(name, || options).map_err(opening);
-        Ok(Self {
-            state: keyspace(STATE, options().max_memtable_size(STATE_BUFFER_BYTES))?,
-            nodes: keyspace(NODES, options().max_memtable_size(NODES_BUFFER_BYTES))?,
-            blocks: keyspace(
-                BLOCKS,
-                options().max_memtable_size(BLOCKS_BUFFER_BYTES).with_kv_separation(Some(separation)),
-            )?,
-            database,
-        })
+        Ok(opened)
+    }
+
+    /// How many batches were ever committed.
+    fn commits(&self) -> Result<u64, StorageError> {
+        match self.state.get([COUNT]).map_err(running)? {
+            Some(count) => {
+                Ok(u64::from_be_bytes(count[..].try_into().map_err(|_| damaged("the commit count"))?))
+            }
+            None => Ok(0),
+        }
+    }
+
+    /// What a later opening has to find at least.
+    pub(super) fn extent(&self) -> Result<Extent, StorageError> {
+        Ok(Extent { commits: self.commits()?, blocks: self.blocks.sync()? })
     }
 
     /// The values of `keys` as they stood at one moment.
     pub(super) fn read(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StorageError> {
         let snapshot = self.database.snapshot();
         let read = |key: &Key| {
-            let (keyspace, key) = self.locate(key);
-            Ok(snapshot.get(keyspace, key).map_err(running)?.map(into_bytes))
+            let value = snapshot.get(self.keyspace(key), encode(key)).map_err(running)?;
+            match (key, value) {
+                (Key::Block(..), Some(value)) => self.read_block(&value).map(Some),
+                (_, value) => Ok(value.map(into_bytes)),
+            }
         };
         keys.iter().map(read).collect()
+    }
+
+    fn read_block(&self, value: &Slice) -> Result<Bytes, StorageError> {
+        match value.split_first() {
+            Some((&INLINE, block)) => Ok(Bytes::copy_from_slice(block)),
+            Some((&APART, place)) => {
+                self.blocks.read(Place::decode(place).map_err(|_| damaged("the place of a block"))?)
+            }
+            _ => Err(damaged("the place of a block")),
+        }
     }
 
     /// The records whose key starts with `prefix`, sorted.
@@ -113,20 +152,29 @@ impl Database {
     /// Carries out all of `writes` or none; of two with the same key, the later. They are the operating
     /// system's when this returns.
     pub(super) fn commit(&self, mut writes: Vec<Write>) -> Result<(), StorageError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
         self.wait_for_room()?;
-        // Stable, so that equal keys keep their order; and a sorted batch is inserted faster.
+        // The sort is stable, so of equal keys the later write comes first now, and stays.
+        writes.reverse();
         writes.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), writes.len())
+        writes.dedup_by(|(earlier, _), (later, _)| earlier == later);
+        let apart: Vec<Bytes> = writes.iter().filter_map(kept_apart).cloned().collect();
+        let mut places = self.blocks.append(&apart)?.into_iter();
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), writes.len() + 1)
             .durability(Some(PersistMode::Buffer));
-        let mut writes = writes.into_iter().peekable();
-        while let Some((key, value)) = writes.next() {
-            if writes.peek().is_some_and(|(next, _)| *next == key) {
-                continue;
-            }
-            let (keyspace, key) = self.locate(&key);
-            match value {
-                Some(value) => batch.insert(keyspace, key, &value[..]),
-                None => batch.remove(keyspace, key),
+        batch.insert(&self.state, [COUNT], self.commits()?.saturating_add(1).to_be_bytes());
+        for write in &writes {
+            let (key, value) = write;
+            let (keyspace, encoded) = (self.keyspace(key), encode(key));
+            match (key, value) {
+                (_, None) => batch.remove(keyspace, encoded),
+                (Key::Block(..), Some(block)) => {
+                    let place = kept_apart(write).and_then(|_| places.next());
+                    batch.insert(keyspace, encoded, encode_block(block, place));
+                }
+                (_, Some(value)) => batch.insert(keyspace, encoded, &value[..]),
             }
         }
         batch.commit().map_err(running)
@@ -134,7 +182,7 @@ impl Database {
 
     fn wait_for_room(&self) -> Result<(), StorageError> {
         let is_full = |keyspace: &Keyspace| keyspace.sealed_memtable_count() > MAX_FULL_BUFFERS;
-        while [&self.state, &self.nodes, &self.blocks].into_iter().any(is_full) {
+        while [&self.state, &self.tree].into_iter().any(is_full) {
             // Fails when the thread that should make room has failed.
             self.database.persist(PersistMode::Buffer).map_err(running)?;
             thread::sleep(Duration::from_millis(1));
@@ -142,22 +190,43 @@ impl Database {
         Ok(())
     }
 
-    /// The keyspace and the key there. Integers are big-endian, so that neighbours lie together.
-    fn locate(&self, key: &Key) -> (&Keyspace, Vec<u8>) {
+    fn keyspace(&self, key: &Key) -> &Keyspace {
         match key {
-            Key::Record(record) => (&self.state, [&[RECORD], record.as_slice()].concat()),
-            Key::Head(slot) => (&self.state, [&[HEAD][..], &slot.0.to_be_bytes()].concat()),
-            Key::Page(slot, page) => {
-                (&self.state, [&[PAGE][..], &slot.0.to_be_bytes(), &page.to_be_bytes()].concat())
-            }
-            Key::Node(slot, index) => (&self.nodes, indexed(*slot, *index)),
-            Key::Block(slot, index) => (&self.blocks, indexed(*slot, *index)),
+            Key::Record(_) | Key::Head(_) | Key::Page(..) => &self.state,
+            Key::Node(..) | Key::Block(..) => &self.tree,
         }
     }
 }
 
-fn indexed(slot: Slot, index: u64) -> Vec<u8> {
-    [slot.0.to_be_bytes(), index.to_be_bytes()].concat()
+/// The key within its keyspace. Integers are big-endian, so that neighbours lie together.
+fn encode(key: &Key) -> Vec<u8> {
+    let numbered = |kind: u8, slot: &Slot, index: u64| {
+        [&[kind][..], &slot.0.to_be_bytes(), &index.to_be_bytes()].concat()
+    };
+    match key {
+        Key::Record(record) => [&[RECORD], record.as_slice()].concat(),
+        Key::Head(slot) => [&[HEAD][..], &slot.0.to_be_bytes()].concat(),
+        Key::Page(slot, index) => numbered(PAGE, slot, *index),
+        Key::Node(slot, index) => numbered(NODE, slot, *index),
+        Key::Block(slot, index) => numbered(BLOCK, slot, *index),
+    }
+}
+
+/// The block that `write` puts into the block files.
+fn kept_apart((key, value): &Write) -> Option<&Bytes> {
+    let is_block = matches!(key, Key::Block(..));
+    value.as_ref().filter(|value| is_block && value.len() >= APART_FROM)
+}
+
+fn encode_block(block: &Bytes, place: Option<Place>) -> Vec<u8> {
+    match place {
+        Some(place) => {
+            let mut value = vec![APART];
+            place.encode(&mut value);
+            value
+        }
+        None => [&[INLINE], &block[..]].concat(),
+    }
 }
 
 /// Refuses what fjall would panic over: a key that is too long.
@@ -195,6 +264,10 @@ fn check_files(path: &Path) -> Result<(), StorageError> {
         }
     }
     Ok(())
+}
+
+fn damaged(what: &str) -> StorageError {
+    StorageError::Damaged { what: what.into() }
 }
 
 fn list(folder: &Path) -> Result<Vec<fs::DirEntry>, StorageError> {

@@ -3,7 +3,9 @@
 //! ```text
 //! DIR/party-store   the marker: the format's version, and whether the store was ever complete
 //! DIR/lock          locked by the process that has the store open
+//! DIR/extent        how much was there when the store was last opened or closed
 //! DIR/db/           the database
+//! DIR/blocks/       the blocks
 //! DIR/secrets/      the seeds of writable feeds (see `store::secrets`)
 //! ```
 //!
@@ -18,12 +20,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::{blocks::End, database::Extent};
 use crate::error::StorageError;
 
 const MARKER: &str = "party-store";
 const MARKER_DRAFT: &str = "party-store.new";
 const LOCK: &str = "lock";
+const EXTENT: &str = "extent";
+const EXTENT_DRAFT: &str = "extent.new";
 const DATABASE: &str = "db";
+const BLOCKS: &str = "blocks";
 
 const BEING_MADE: &str = "party store, being made\n";
 const COMPLETE: &str = "party store, format 1\n";
@@ -53,8 +59,12 @@ impl Folder {
             }
         };
         let folder = Self { path: path.to_owned(), _lock: lock, is_complete };
-        if !is_complete && folder.database().exists() {
-            fs::remove_dir_all(folder.database())?;
+        if !is_complete {
+            for leftover in [folder.database(), folder.blocks()] {
+                if leftover.exists() {
+                    fs::remove_dir_all(leftover)?;
+                }
+            }
         }
         Ok(folder)
     }
@@ -64,9 +74,31 @@ impl Folder {
         self.path.join(DATABASE)
     }
 
-    /// Whether the store was complete once, so that its database has to be there.
-    pub(super) fn is_complete(&self) -> bool {
-        self.is_complete
+    /// Where the blocks stand.
+    pub(super) fn blocks(&self) -> PathBuf {
+        self.path.join(BLOCKS)
+    }
+
+    /// What the store was left with, if it was complete once.
+    pub(super) fn extent(&self) -> Option<Extent> {
+        let read = || {
+            let text = fs::read_to_string(self.path.join(EXTENT)).ok()?;
+            let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+            let mut next = || numbers.next()?.ok();
+            let commits = next()?;
+            let blocks = End { file: next()?.try_into().ok()?, offset: next()? };
+            Some(Extent { commits, blocks })
+        };
+        // The file only helps to find damage: without it, everything else is still checked.
+        self.is_complete.then(|| read().unwrap_or_default())
+    }
+
+    /// Notes what the store has.
+    pub(super) fn set_extent(&self, extent: Extent) -> Result<(), StorageError> {
+        let Extent { commits, blocks: End { file, offset } } = extent;
+        let draft = self.path.join(EXTENT_DRAFT);
+        fs::write(&draft, format!("{commits} {file} {offset}\n"))?;
+        Ok(fs::rename(draft, self.path.join(EXTENT))?)
     }
 
     /// Says for good that the database stands.

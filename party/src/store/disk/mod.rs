@@ -1,5 +1,6 @@
 //! A storage on disk: fjall behind threads of its own.
 
+mod blocks;
 mod database;
 mod folder;
 mod queue;
@@ -130,7 +131,8 @@ impl fmt::Debug for DiskStorage {
 
 fn open(path: &Path) -> Result<(Folder, Database), StorageError> {
     let mut folder = Folder::open(path)?;
-    let database = Database::open(&folder.database(), folder.is_complete())?;
+    let database = Database::open(&folder.database(), &folder.blocks(), folder.extent())?;
+    folder.set_extent(database.extent()?)?;
     folder.complete()?;
     Ok((folder, database))
 }
@@ -153,11 +155,23 @@ fn start((folder, database): (Folder, Database)) -> Result<DiskStorage, StorageE
         for reader in readers {
             let _ = reader.join();
         }
-        drop(database);
+        close(&folder, database);
         drop(folder);
         has_ended.send_replace(true);
     })?;
     Ok(storage)
+}
+
+/// Notes what the next opening has to find, once it is on the disk. Whatever fails here has lost nothing:
+/// less is noted then.
+fn close(folder: &Folder, database: Arc<Database>) {
+    let extent = guard("closing the database", || database.extent());
+    // Ends its threads and writes its journal to the disk.
+    let dropped = guard("closing the database", || Ok(drop(database)));
+    let noted = dropped.and(extent).and_then(|extent| folder.set_extent(extent));
+    if let Err(error) = noted {
+        tracing::warn!(%error, "the store could not be closed properly");
+    }
 }
 
 fn serve_reads(reads: &Queue<Read>, database: &Database) {
