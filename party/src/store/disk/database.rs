@@ -1,11 +1,14 @@
 //! How keys and values lie in fjall and in the block files. Everything here blocks.
 
-use std::{fs, path::Path, thread, time::Duration};
+use std::{borrow::Cow, fs, path::Path, thread, time::Duration};
 
 use bytes::Bytes;
 use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Slice};
 
-use super::blocks::{BlockFiles, End, Place};
+use super::{
+    blocks::{BlockFiles, End, Place},
+    row::Row,
+};
 use crate::{
     error::StorageError,
     feed::storage::{Key, Slot, Write},
@@ -19,7 +22,7 @@ const JOURNAL_BYTES: u64 = 64 << 20;
 /// What is kept in memory of heads, pages and records before it is written out. A page of the bitfield is
 /// written again with every append, and only its last version is worth a table.
 const STATE_BUFFER_BYTES: u64 = 8 << 20;
-/// The same for tree nodes and the places of blocks, about 60 bytes each with their key.
+/// The same for tree nodes and the places of blocks.
 const TREE_BUFFER_BYTES: u64 = 16 << 20;
 /// Blocks from this length on go to the block files. Below, the place would take about as much as the block.
 const APART_FROM: usize = 128;
@@ -101,14 +104,10 @@ impl Database {
         Ok(opened)
     }
 
-    /// How many batches were ever committed.
+    /// How many batches were ever committed. Each keyspace counts for itself, as either may lose what the
+    /// other has on disk already.
     fn commits(&self) -> Result<u64, StorageError> {
-        match self.state.get([COUNT]).map_err(running)? {
-            Some(count) => {
-                Ok(u64::from_be_bytes(count[..].try_into().map_err(|_| damaged("the commit count"))?))
-            }
-            None => Ok(0),
-        }
+        Ok(count(&self.state)?.min(count(&self.tree)?))
     }
 
     /// What a later opening has to find at least.
@@ -119,23 +118,24 @@ impl Database {
     /// The values of `keys` as they stood at one moment.
     pub(super) fn read(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StorageError> {
         let snapshot = self.database.snapshot();
-        let read = |key: &Key| {
-            let value = snapshot.get(self.keyspace(key), encode(key)).map_err(running)?;
-            match (key, value) {
-                (Key::Block(..), Some(value)) => self.read_block(&value).map(Some),
-                (_, value) => Ok(value.map(into_bytes)),
-            }
-        };
-        keys.iter().map(read).collect()
+        keys.iter().map(|key| self.read_one(&snapshot, key)).collect()
     }
 
-    fn read_block(&self, value: &Slice) -> Result<Bytes, StorageError> {
-        match value.split_first() {
-            Some((&INLINE, block)) => Ok(Bytes::copy_from_slice(block)),
-            Some((&APART, place)) => {
-                self.blocks.read(Place::decode(place).map_err(|_| damaged("the place of a block"))?)
-            }
-            _ => Err(damaged("the place of a block")),
+    fn read_one(&self, snapshot: &fjall::Snapshot, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        let (keyspace, encoded) = self.locate(key);
+        let Some(value) = snapshot.get(keyspace, encoded).map_err(running)? else { return Ok(None) };
+        match *key {
+            Key::Record(_) | Key::Head(_) | Key::Page(..) => Ok(Some(into_bytes(value))),
+            Key::Node(_, index) => Ok(decode_row(&value)?.get(index).map(Bytes::copy_from_slice)),
+            Key::Block(_, index) => match decode_row(&value)?.get(index).map(<[u8]>::split_first) {
+                None => Ok(None),
+                Some(Some((&INLINE, block))) => Ok(Some(Bytes::copy_from_slice(block))),
+                Some(Some((&APART, place))) => {
+                    let place = Place::decode(place).map_err(|_| damaged("the place of a block"))?;
+                    self.blocks.read(place).map(Some)
+                }
+                Some(_) => Err(damaged("the place of a block")),
+            },
         }
     }
 
@@ -162,19 +162,27 @@ impl Database {
         writes.dedup_by(|(earlier, _), (later, _)| earlier == later);
         let apart: Vec<Bytes> = writes.iter().filter_map(kept_apart).cloned().collect();
         let mut places = self.blocks.append(&apart)?.into_iter();
-        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), writes.len() + 1)
+        let mut batch = fjall::OwnedWriteBatch::with_capacity(self.database.clone(), writes.len() + 2)
             .durability(Some(PersistMode::Buffer));
-        batch.insert(&self.state, [COUNT], self.commits()?.saturating_add(1).to_be_bytes());
-        for write in &writes {
-            let (key, value) = write;
-            let (keyspace, encoded) = (self.keyspace(key), encode(key));
-            match (key, value) {
-                (_, None) => batch.remove(keyspace, encoded),
-                (Key::Block(..), Some(block)) => {
-                    let place = kept_apart(write).and_then(|_| places.next());
-                    batch.insert(keyspace, encoded, encode_block(block, place));
-                }
-                (_, Some(value)) => batch.insert(keyspace, encoded, &value[..]),
+        let commits = self.commits()?.saturating_add(1);
+        for keyspace in [&self.state, &self.tree] {
+            batch.insert(keyspace, [COUNT], commits.to_be_bytes());
+        }
+        // Neighbours of one row follow each other.
+        for writes in writes.chunk_by(|(a, _), (b, _)| row(a).is_some_and(|a| row(b) == Some(a))) {
+            let [(key, value), ..] = writes else { continue };
+            let (keyspace, encoded) = self.locate(key);
+            let stored = match row(key) {
+                Some(_) => keyspace.get(&encoded).map_err(running)?.unwrap_or_default(),
+                None => Slice::default(),
+            };
+            let value = match row(key) {
+                None => value.as_ref().map(|value| Cow::Borrowed(&value[..])),
+                Some(_) => update_row(&stored, writes, &mut places)?.map(Cow::Owned),
+            };
+            match value {
+                Some(value) => batch.insert(keyspace, encoded, &value[..]),
+                None => batch.remove(keyspace, encoded),
             }
         }
         batch.commit().map_err(running)
@@ -190,26 +198,59 @@ impl Database {
         Ok(())
     }
 
-    fn keyspace(&self, key: &Key) -> &Keyspace {
+    /// The keyspace of `key`, and its bytes there. Integers are big-endian, so that neighbours lie together.
+    fn locate(&self, key: &Key) -> (&Keyspace, Vec<u8>) {
+        let numbered = |kind: u8, slot: &Slot, number: u64| {
+            [&[kind][..], &slot.0.to_be_bytes(), &number.to_be_bytes()].concat()
+        };
         match key {
-            Key::Record(_) | Key::Head(_) | Key::Page(..) => &self.state,
-            Key::Node(..) | Key::Block(..) => &self.tree,
+            Key::Record(record) => (&self.state, [&[RECORD], record.as_slice()].concat()),
+            Key::Head(slot) => (&self.state, [&[HEAD][..], &slot.0.to_be_bytes()].concat()),
+            Key::Page(slot, index) => (&self.state, numbered(PAGE, slot, *index)),
+            Key::Node(slot, index) => (&self.tree, numbered(NODE, slot, Row::number(*index))),
+            Key::Block(slot, index) => (&self.tree, numbered(BLOCK, slot, Row::number(*index))),
         }
     }
 }
 
-/// The key within its keyspace. Integers are big-endian, so that neighbours lie together.
-fn encode(key: &Key) -> Vec<u8> {
-    let numbered = |kind: u8, slot: &Slot, index: u64| {
-        [&[kind][..], &slot.0.to_be_bytes(), &index.to_be_bytes()].concat()
-    };
+/// Which row `key` is in, if it is of a kind that lies in rows.
+fn row(key: &Key) -> Option<(u8, Slot, u64)> {
     match key {
-        Key::Record(record) => [&[RECORD], record.as_slice()].concat(),
-        Key::Head(slot) => [&[HEAD][..], &slot.0.to_be_bytes()].concat(),
-        Key::Page(slot, index) => numbered(PAGE, slot, *index),
-        Key::Node(slot, index) => numbered(NODE, slot, *index),
-        Key::Block(slot, index) => numbered(BLOCK, slot, *index),
+        Key::Node(slot, index) => Some((NODE, *slot, Row::number(*index))),
+        Key::Block(slot, index) => Some((BLOCK, *slot, Row::number(*index))),
+        _ => None,
     }
+}
+
+fn count(keyspace: &Keyspace) -> Result<u64, StorageError> {
+    let Some(count) = keyspace.get([COUNT]).map_err(running)? else { return Ok(0) };
+    let count = count[..].try_into().map_err(|_| damaged("the number of commits"))?;
+    Ok(u64::from_be_bytes(count))
+}
+
+fn decode_row(bytes: &[u8]) -> Result<Row<'_>, StorageError> {
+    Row::decode(bytes).map_err(|_| damaged("a row of nodes or blocks"))
+}
+
+/// The row `stored` after `writes`, all of which are in it.
+fn update_row(
+    stored: &[u8],
+    writes: &[Write],
+    places: &mut impl Iterator<Item = Place>,
+) -> Result<Option<Vec<u8>>, StorageError> {
+    let mut row = decode_row(stored)?;
+    for write in writes {
+        match write {
+            (Key::Node(_, index), value) => row.set(*index, value.as_ref().map(|it| Cow::Borrowed(&it[..]))),
+            (Key::Block(_, index), None) => row.set(*index, None),
+            (Key::Block(_, index), Some(block)) => {
+                let place = kept_apart(write).and_then(|_| places.next());
+                row.set(*index, Some(Cow::Owned(encode_block(block, place))));
+            }
+            _ => {}
+        }
+    }
+    Ok(row.encode())
 }
 
 /// The block that `write` puts into the block files.

@@ -4,6 +4,7 @@ mod blocks;
 mod database;
 mod folder;
 mod queue;
+mod row;
 
 use std::{
     fmt,
