@@ -153,6 +153,9 @@ pub enum ApiMisuse {
     /// A name that is taken.
     #[error("the name {0:?} is taken")]
     NameTaken(String),
+    /// A feed that the store has already, made under a key pair that was handed in.
+    #[error("the store has the feed {0} already")]
+    FeedExists(DiscoveryKey),
     /// A feed that the store does not have.
     #[error("no such feed")]
     UnknownFeed,

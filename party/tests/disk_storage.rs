@@ -243,7 +243,8 @@ async fn filled(dir: &Path) -> BTreeMap<Key, Bytes> {
     for n in 0..100_u64 {
         let values = [
             (Key::Block(SLOT, n), Bytes::from(vec![n as u8; 200])),
-            (Key::Node(SLOT, n), Bytes::from(vec![n as u8; 200_000])),
+            // Far apart, as neighbours are written together.
+            (Key::Node(SLOT, 100 * n), Bytes::from(vec![n as u8; 200_000])),
             (Key::Record(n.to_be_bytes().to_vec()), Bytes::from(vec![n as u8; 90_000])),
         ];
         all.extend(values.clone());
@@ -317,4 +318,33 @@ async fn a_flipped_bit_is_named() {
         }
     }
     assert!(named > 10, "only {named} were noticed");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_fails_the_commit_as_a_whole() {
+    let dir = tempdir().unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    storage.commit(vec![put(Key::Head(SLOT), "before")]).await.unwrap();
+    storage.close().await.unwrap();
+    // The device that is always full takes the place of the first block file.
+    let file = dir.path().join("blocks/0000000001");
+    std::os::unix::fs::symlink("/dev/full", &file).unwrap();
+
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    let block = put(Key::Block(SLOT, 0), vec![1; 100_000]);
+    let failed = storage.commit(vec![put(Key::Head(SLOT), "after"), block.clone()]).await.unwrap_err();
+    assert!(
+        matches!(&failed, StorageError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull),
+        "{failed:?}"
+    );
+    let keys = vec![Key::Head(SLOT), Key::Block(SLOT, 0)];
+    assert_eq!(storage.read(keys.clone()).await.unwrap(), [Some("before".into()), None]);
+
+    // Room was made, and the storage goes on.
+    fs::remove_file(&file).unwrap();
+    storage.commit(vec![put(Key::Head(SLOT), "after"), block.clone()]).await.unwrap();
+    storage.close().await.unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    assert_eq!(storage.read(keys).await.unwrap(), [Some("after".into()), block.1]);
 }

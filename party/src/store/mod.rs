@@ -2,3 +2,7 @@
 
 #[cfg(feature = "disk")]
 pub mod disk;
+mod options;
+mod record;
+mod secrets;
+pub use self::options::FeedOptions;

@@ -23,7 +23,7 @@ use crate::{
     error::{DecodeError, StorageError},
 };
 
-/// A file takes no further batch once it has this many bytes.
+/// How large a file gets: large enough that a big store has few, small enough to be copied and backed up.
 const FILE_BYTES: u64 = 1 << 30;
 /// Files kept open for reading.
 const MAX_OPEN_FILES: usize = 64;
@@ -69,6 +69,8 @@ pub(super) struct End {
 #[derive(Debug)]
 pub(super) struct BlockFiles {
     folder: PathBuf,
+    /// A file takes no further batch once it has this many bytes.
+    file_bytes: u64,
     tail: Mutex<Option<Tail>>,
     open: Mutex<BTreeMap<u32, Arc<File>>>,
 }
@@ -85,7 +87,12 @@ impl BlockFiles {
         if least.is_none() {
             fs::create_dir_all(folder)?;
         }
-        let files = Self { folder: folder.to_owned(), tail: Mutex::new(None), open: Mutex::default() };
+        let files = Self {
+            folder: folder.to_owned(),
+            file_bytes: FILE_BYTES,
+            tail: Mutex::new(None),
+            open: Mutex::default(),
+        };
         let found = files.find_end()?;
         match least {
             Some(least) if found < least => Err(StorageError::Damaged {
@@ -104,7 +111,7 @@ impl BlockFiles {
         let mut slot = lock(&self.tail);
         // Taken out while it is written to: after an error the end is looked up again.
         let mut tail = match slot.take() {
-            Some(tail) if tail.end.offset < FILE_BYTES => tail,
+            Some(tail) if tail.end.offset < self.file_bytes => tail,
             Some(tail) => self.next_file(tail)?,
             None => self.last_file()?,
         };
@@ -221,4 +228,66 @@ fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     let mut file = file;
     file.seek(SeekFrom::Start(offset))?;
     file.read_exact(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn blocks(n: u8) -> Vec<Bytes> {
+        [1, 100, 70_000].map(|len| Bytes::from(vec![n; len])).to_vec()
+    }
+
+    #[test]
+    fn files_are_begun_as_they_fill_and_all_stay_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut kept = vec![];
+        for n in 0..10 {
+            let least = (n > 0).then(End::default);
+            let files = BlockFiles { file_bytes: 100_000, ..BlockFiles::open(dir.path(), least).unwrap() };
+            kept.extend(files.append(&blocks(n)).unwrap().into_iter().zip(blocks(n)));
+            kept.extend(files.append(&blocks(n)).unwrap().into_iter().zip(blocks(n)));
+        }
+        let files = BlockFiles::open(dir.path(), Some(End::default())).unwrap();
+        for (place, block) in &kept {
+            assert_eq!(files.read(*place).unwrap(), block);
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 10);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_behind_is_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = BlockFiles::open(dir.path(), None).unwrap();
+        let first = files.append(&blocks(1)).unwrap()[2];
+        let mut leftover = File::options().append(true).open(files.path(1)).unwrap();
+        leftover.write_all(b"half a blo").unwrap();
+        let files = BlockFiles::open(dir.path(), files.sync().ok()).unwrap();
+        let second = files.append(&blocks(2)).unwrap()[2];
+        assert_eq!(files.read(first).unwrap(), blocks(1)[2]);
+        assert_eq!(files.read(second).unwrap(), blocks(2)[2]);
+    }
+
+    #[test]
+    fn a_file_that_was_cut_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = BlockFiles::open(dir.path(), None).unwrap();
+        let place = files.append(&blocks(1)).unwrap()[2];
+        let end = files.sync().unwrap();
+        File::options().write(true).open(files.path(1)).unwrap().set_len(end.offset - 1).unwrap();
+        assert!(
+            matches!(files.read(place), Err(StorageError::Damaged { what }) if what.contains("0000000001"))
+        );
+        let refused = BlockFiles::open(dir.path(), Some(end)).unwrap_err();
+        assert!(matches!(refused, StorageError::Damaged { what } if what.contains("0000000001")));
+    }
+
+    #[test]
+    fn a_place_comes_back() {
+        let place = Place { file: 3, offset: 1 << 40, len: 70_000, checksum: u64::MAX };
+        let mut out = vec![];
+        place.encode(&mut out);
+        assert_eq!(Place::decode(&out), Ok(place));
+        assert!(Place::decode(&out[1..]).is_err());
+    }
 }

@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
+pub(super) use self::folder::sync_folder;
 use self::{database::Database, folder::Folder, queue::Queue};
 use crate::{
     error::StorageError,
@@ -78,13 +79,8 @@ impl DiskStorage {
     /// [`StorageError::Io`].
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
         let path = path.as_ref().to_owned();
-        let (reply, opened) = oneshot::channel();
-        spawn("party-store-open", move || {
-            let result = guard("opening the database", || open(&path)).and_then(start);
-            // Nobody waits any more: what was opened is closed by being dropped.
-            let _ = reply.send(result);
-        })?;
-        receive(opened).await
+        // If nobody waits any more, what was opened is closed by being dropped.
+        run("party-store-open", move || start(open(&path)?)).await
     }
 }
 
@@ -235,6 +231,19 @@ fn guard<T>(what: &str, run: impl FnOnce() -> Result<T, StorageError>) -> Result
             .unwrap_or("no message");
         Err(StorageError::Damaged { what: format!("{what} failed: {message}") })
     })
+}
+
+/// Runs what blocks on a thread of its own, for what happens too rarely to keep one.
+pub(super) async fn run<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    let (reply, result) = oneshot::channel();
+    let what = name.to_owned();
+    spawn(name, move || {
+        let _ = reply.send(guard(&what, run));
+    })?;
+    receive(result).await
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, StorageError> {
