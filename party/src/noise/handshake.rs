@@ -77,7 +77,6 @@ pub struct Handshake {
 
 /// Where a [`Handshake`] stands.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "it is taken apart where it is returned")]
 pub enum Progress {
     /// The remote's next message is not all there yet.
     Pending(Handshake),
