@@ -8,6 +8,7 @@ pub mod hash;
 pub mod key;
 pub mod limits;
 pub mod noise;
+pub mod mux;
 #[cfg(feature = "tokio")]
 mod random;
 pub mod session;
