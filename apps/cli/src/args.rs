@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
-use party::key::{FeedKey, PartyKey};
+use party::{
+    key::{FeedKey, PartyKey},
+    limits::Limits,
+};
 
 /// Feeds on disk, served to and pulled from the members of a party.
 #[derive(Debug, Parser)]
@@ -91,7 +94,7 @@ pub(crate) struct Append {
     #[arg(long)]
     pub(crate) name: String,
     /// Cuts the input into blocks of this many bytes
-    #[arg(long, value_name = "BYTES", conflicts_with = "lines")]
+    #[arg(long, value_name = "BYTES", conflicts_with = "lines", value_parser = block_size)]
     pub(crate) chunk: Option<usize>,
     /// One block for each line, without its end
     #[arg(long)]
@@ -159,4 +162,12 @@ pub(crate) struct Mode {
     /// No party: replicates every feed of the store with whoever knows its key, Node peers above all
     #[arg(long, group = "mode")]
     pub(crate) open: bool,
+}
+
+fn block_size(s: &str) -> Result<usize, String> {
+    let max = Limits::default().max_block;
+    match s.parse() {
+        Ok(size) if (1..=max).contains(&size) => Ok(size),
+        _ => Err(format!("a block has 1 to {max} bytes")),
+    }
 }

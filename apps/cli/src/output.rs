@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
@@ -17,7 +18,7 @@ pub(crate) struct Output {
 
 /// A result that can be shown to people and to machines.
 pub(crate) trait Show: Serialize {
-    /// The text for people, with its line end.
+    /// The text for people; a line end is added if it has none.
     fn text(&self) -> String;
 }
 
@@ -28,11 +29,21 @@ impl Output {
 
     /// Prints one result and flushes it, so that who reads it from a pipe can rely on it.
     pub(crate) fn show(self, result: &impl Show) -> anyhow::Result<()> {
-        let mut text = if self.json { serde_json::to_string(result)? + "\n" } else { result.text() };
-        if !text.ends_with('\n') {
+        write(&self.line(result)?)
+    }
+
+    /// Prints many results at once, a line each.
+    pub(crate) fn show_all<S: Show>(self, results: impl Iterator<Item = S>) -> anyhow::Result<()> {
+        let lines = results.map(|result| self.line(&result)).collect::<anyhow::Result<String>>()?;
+        write(&lines)
+    }
+
+    fn line(self, result: &impl Show) -> anyhow::Result<String> {
+        let mut text = if self.json { serde_json::to_string(result)? } else { result.text() };
+        if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        write(text.as_bytes())
+        Ok(text)
     }
 
     /// Whether something may be drawn on standard error for a person who waits.
@@ -69,11 +80,9 @@ impl Output {
 }
 
 /// Writes to standard output and flushes. A reader that has gone away is an error as any other.
-pub(crate) fn write(bytes: &[u8]) -> anyhow::Result<()> {
+fn write(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
-    out.write_all(bytes)?;
-    out.flush()?;
-    Ok(())
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
 }
 
 /// A progress bar that leaves the screen with it.
@@ -90,6 +99,11 @@ impl Progress {
     pub(crate) fn set(&self, done: u64, total: u64) {
         self.bar.set_length(total);
         self.bar.set_position(done);
+    }
+
+    /// Prints something beside the bar, which would otherwise run into it on a terminal.
+    pub(crate) fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
+        self.bar.suspend(print)
     }
 
     pub(crate) fn say(&self, message: String) {
