@@ -30,17 +30,12 @@ async function held(core) {
   return count;
 }
 
-/** Resolves after the next block; `contiguousLength` grows only when its batch is flushed, hence the short wait beside it. */
-function nextDownload(core) {
-  return new Promise((resolve) => {
-    const timer = setTimeout(done, 20);
-    core.once('download', done);
-    function done() {
-      clearTimeout(timer);
-      core.off('download', done);
-      setImmediate(resolve);
-    }
-  });
+/**
+ * Resolves when `core` has `length` blocks without a gap. It looks rather than listens: an event per block would
+ * cost a reader that is being measured more than a look every few milliseconds.
+ */
+async function complete(core, length) {
+  while (core.contiguousLength < length) await new Promise((resolve) => setTimeout(resolve, 4));
 }
 
-module.exports = { describe, digest, held, nextDownload };
+module.exports = { complete, describe, digest, held };

@@ -5,7 +5,7 @@
 
 const NoiseSecretStream = require('@hyperswarm/secret-stream');
 const { openCores } = require('./cores');
-const { describe, digest, held, nextDownload } = require('./inspect');
+const { complete, describe, digest, held } = require('./inspect');
 const { parseArguments, emit, serveCommands, limitLifetime, block, listen, dial, usage } = require('./lib');
 
 const APPEND_AT_ONCE = 8 * 1024 * 1024;
@@ -47,7 +47,7 @@ serveCommands({
     const core = find(name);
     const started = Date.now();
     core.download({ start: 0, end: -1 });
-    while (core.contiguousLength < length) await nextDownload(core);
+    await complete(core, length);
     return { ...describe(core), milliseconds: Date.now() - started };
   },
 
