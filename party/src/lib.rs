@@ -1,5 +1,6 @@
 //! Selective replication of signed append-only feeds, on the wire of the JavaScript Hypercore stack.
 
+pub mod admission;
 pub mod encoding;
 pub mod error;
 pub mod feed;
