@@ -143,7 +143,7 @@ pub struct NodePeer {
     shared: Arc<Shared>,
     next_id: AtomicU64,
     deadline: Instant,
-    _child: Child,
+    child: tokio::sync::Mutex<Child>,
 }
 
 #[derive(Debug, Default)]
@@ -180,16 +180,22 @@ impl NodePeer {
             Mode::Store => "store",
             Mode::Core => "core",
         };
-        let mut child = Command::new("node")
+        let mut command = Command::new("node");
+        command
             .arg(scripts.join("peer.js"))
             .args(["--hypercore", release, "--replicate", mode, "--store"])
             .arg(options.store.as_deref().unwrap_or(Path::new("memory")))
-            .args(["--timeout", &options.lifetime.as_secs().to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .context("node could not be started; Node.js 20 or later is needed")?;
+            .args(["--timeout", &options.lifetime.as_secs().to_string()]);
+        Self::run(command, options.lifetime).context("node could not be started; Node.js 20 or later is needed")
+    }
+
+    /// Starts `command`, any process that obeys the commands of `conformance/node/README.md`.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be run.
+    pub fn run(mut command: Command, lifetime: Duration) -> Result<Self> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let stdin = child.stdin.take().context("the process has no standard input")?;
         let stdout = child.stdout.take().context("the process has no standard output")?;
         let shared = Arc::new(Shared::default());
@@ -198,9 +204,22 @@ impl NodePeer {
             stdin: tokio::sync::Mutex::new(stdin),
             shared,
             next_id: AtomicU64::new(1),
-            deadline: Instant::now() + options.lifetime,
-            _child: child,
+            deadline: Instant::now() + lifetime,
+            child: tokio::sync::Mutex::new(child),
         })
+    }
+
+    /// Ends the process in good order and waits until it is gone, so that another may open its store.
+    ///
+    /// # Errors
+    ///
+    /// When it fails or does not end within its lifetime.
+    pub async fn end(self) -> Result<()> {
+        drop(self.stdin);
+        let mut child = self.child.into_inner();
+        let status = timeout_at(self.deadline, child.wait()).await.context("the peer does not end")??;
+        ensure!(status.success(), "the peer ended with {status}");
+        Ok(())
     }
 
     /// Makes a core that the peer can append to.
