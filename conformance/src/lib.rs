@@ -1,1 +1,3 @@
-//! The conformance kit.
+//! The conformance kit: what an implementation of the party wire is checked against.
+
+pub mod node;
