@@ -125,8 +125,8 @@ impl Engine {
 
     /// Takes one message of the secret stream.
     pub(super) fn handle_message(&mut self, message: Bytes, now: Instant) -> Result<(), Error> {
-        self.mux.handle_message(message)?;
-        while let Some(event) = self.mux.poll_event() {
+        self.mux.handle_message(message);
+        while let Some(event) = self.mux.poll_event()? {
             match event {
                 mux::Event::Incoming { incoming, protocol, id, handshake } => {
                     match (protocol.as_str(), id) {
@@ -154,7 +154,7 @@ impl Engine {
         };
         let Some(party) = self.members[member.0].party else { return self.mux.reject(incoming) };
         let hello = Hello::new(membership::prove(&self.session, &party)).encode();
-        if let Some(channel) = self.mux.accept(incoming, &hello) {
+        if let Ok(Some(channel)) = self.mux.accept(incoming, &hello) {
             self.channels.insert(channel, Owner::Member(member));
             self.admit(member, Some(channel));
         }
@@ -432,7 +432,7 @@ impl Engine {
             }
         };
         let channel = link.new_channel(&self.session, self.finite, &self.limits);
-        if let Some(id) = self.mux.accept(incoming, &channel.handshake()) {
+        if let Ok(Some(id)) = self.mux.accept(incoming, &channel.handshake()) {
             self.channels.insert(id, Owner::Feed(key));
             link.opened(id, channel, remote);
             self.feed_is_open(key);
@@ -748,9 +748,7 @@ impl Engine {
         for key in std::mem::take(&mut self.dirty) {
             self.pump_feed(key);
         }
-        if self.finite || self.members.iter().any(|member| member.party.is_some()) {
-            self.tell_whether_finished();
-        }
+        self.tell_whether_finished();
         while let Some(message) = self.mux.poll_transmit() {
             seal(&message)?;
         }

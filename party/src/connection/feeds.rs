@@ -57,8 +57,7 @@ pub(super) struct Pumped {
 }
 
 impl FeedLink {
-    pub(super) fn new(feed: Feed, limits: &Limits) -> Self {
-        let _ = limits;
+    pub(super) fn new(feed: Feed) -> Self {
         Self {
             feed,
             released_by: BTreeSet::new(),
