@@ -9,8 +9,8 @@ pub mod feed;
 pub mod hash;
 pub mod key;
 pub mod limits;
-pub mod noise;
 pub mod mux;
+pub mod noise;
 #[cfg(feature = "tokio")]
 pub mod party;
 #[cfg(feature = "tokio")]

@@ -99,6 +99,19 @@ async fn shake<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     }
 }
 
+/// Writes some of `bytes` or, if there are none, flushes. Returns whether it has flushed. Nothing is lost
+/// when it is dropped half-way.
+async fn write_or_flush<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &mut BytesMut) -> io::Result<bool> {
+    if bytes.is_empty() {
+        writer.flush().await?;
+        return Ok(true);
+    }
+    match writer.write_buf(bytes).await? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        _ => Ok(false),
+    }
+}
+
 struct Driver<Io> {
     reader: ReadHalf<Io>,
     writer: WriteHalf<Io>,
@@ -149,16 +162,11 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                     }
                     self.take_input(last_read)?;
                 }
-                written = self.writer.write_buf(self.stream.outgoing()), if unsent > 0 => {
-                    if written? == 0 {
-                        return Err(io::Error::from(io::ErrorKind::WriteZero).into());
-                    }
+                written = write_or_flush(&mut self.writer, self.stream.outgoing()),
+                    if unsent > 0 || !flushed =>
+                {
+                    flushed = written?;
                     last_write = Instant::now();
-                    flushed = false;
-                }
-                result = self.writer.flush(), if unsent == 0 && !flushed => {
-                    result?;
-                    flushed = true;
                 }
                 Some(command) = self.commands.recv() => {
                     self.engine.handle_command(command, Instant::now());

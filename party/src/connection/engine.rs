@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     admission::{self, Body, Hello, PartyChannel, RefusalCode, TransactionId, membership},
-    error::{ApiMisuse, Error, PeerMisbehaved},
+    error::{ApiMisuse, Error},
     feed::{Changes, Feed},
     key::DiscoveryKey,
     limits::Limits,
@@ -128,13 +128,11 @@ impl Engine {
         self.mux.handle_message(message);
         while let Some(event) = self.mux.poll_event()? {
             match event {
-                mux::Event::Incoming { incoming, protocol, id, handshake } => {
-                    match (protocol.as_str(), id) {
-                        (admission::PROTOCOL, Some(id)) => self.handle_offer(incoming, &id, handshake),
-                        (replication::PROTOCOL, Some(id)) => self.handle_feed(incoming, &id, handshake),
-                        _ => self.mux.reject(incoming),
-                    }
-                }
+                mux::Event::Incoming { incoming, protocol, id, handshake } => match (protocol.as_str(), id) {
+                    (admission::PROTOCOL, Some(id)) => self.handle_offer(incoming, &id, handshake),
+                    (replication::PROTOCOL, Some(id)) => self.handle_feed(incoming, &id, handshake),
+                    _ => self.mux.reject(incoming),
+                },
                 mux::Event::Opened { channel, handshake } => self.handle_opened(channel, handshake),
                 mux::Event::Message { channel, message_type, payload } => {
                     self.handle_channel_message(channel, message_type, payload, now);
@@ -196,8 +194,7 @@ impl Engine {
                     replication::Channel::verify_handshake(&self.session, &link.feed.key(), &handshake);
                 match remote {
                     Ok(remote) => {
-                        if let Line::Opening(id, opening) = std::mem::replace(&mut link.channel, Line::Down)
-                        {
+                        if let Line::Opening(id, opening) = std::mem::replace(&mut link.channel, Line::Down) {
                             link.opened(id, opening, remote);
                         }
                         self.feed_is_open(key);
@@ -272,8 +269,7 @@ impl Engine {
             Some(party) => Admission::Party(party.discovery_key()),
             None => Admission::Open,
         };
-        let peer =
-            Peer::new(self.session.remote, admission, member, self.connection, self.commands.clone());
+        let peer = Peer::new(self.session.remote, admission, member, self.connection, self.commands.clone());
         let channel = channel.map(|id| (id, PartyChannel::new(&self.limits)));
         entry.standing = Standing::Admitted(Admitted::new(peer.clone(), channel));
         entry.hub.add_peer(&peer);
@@ -597,13 +593,7 @@ impl Engine {
         self.pump_member(member, now);
     }
 
-    fn answer(
-        &mut self,
-        member: MemberId,
-        id: TransactionId,
-        rule: Rule,
-        answer: Result<Body, RuleFailure>,
-    ) {
+    fn answer(&mut self, member: MemberId, id: TransactionId, rule: Rule, answer: Result<Body, RuleFailure>) {
         let code = match &answer {
             Err(RuleFailure::TimedOut) => RefusalCode::Timeout,
             _ => RefusalCode::Refused,
@@ -623,12 +613,7 @@ impl Engine {
         }
     }
 
-    fn handle_found(
-        &mut self,
-        member: MemberId,
-        search: SearchId,
-        found: Result<Option<Feed>, RuleFailure>,
-    ) {
+    fn handle_found(&mut self, member: MemberId, search: SearchId, found: Result<Option<Feed>, RuleFailure>) {
         let feed = match found {
             Ok(feed) => feed,
             Err(failure) => {
@@ -815,9 +800,10 @@ impl Engine {
 
     /// Whether a finite connection has done what it was made for.
     pub(super) fn is_done(&self) -> bool {
-        let all_finished = self.members.iter().filter_map(Member::admitted).all(|admitted| {
-            admitted.channel.as_ref().is_none_or(|(_, channel)| channel.remote_finished())
-        });
+        let all_finished =
+            self.members.iter().filter_map(Member::admitted).all(|admitted| {
+                admitted.channel.as_ref().is_none_or(|(_, channel)| channel.remote_finished())
+            });
         self.finite && self.is_idle() && all_finished
     }
 
@@ -828,9 +814,7 @@ impl Engine {
 
     /// Whether nobody has been let in yet.
     pub(super) fn is_among_strangers(&self) -> bool {
-        self.members
-            .iter()
-            .all(|member| matches!(member.standing, Standing::Stranger | Standing::Offered(_)))
+        self.members.iter().all(|member| matches!(member.standing, Standing::Stranger | Standing::Offered(_)))
     }
 
     /// Whether all that was to be got has been got, as far as we know.
