@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// How much is read from the transport at a time.
-const READ_BYTES: usize = 256 << 10;
+const READ_BYTES: usize = 128 << 10;
 
 /// Keep-alives are sent at least this often, as Node's streams do.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);

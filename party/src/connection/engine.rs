@@ -125,6 +125,7 @@ impl Engine {
 
     /// Takes one message of the secret stream.
     pub(super) fn handle_message(&mut self, message: Bytes, now: Instant) -> Result<(), Error> {
+        let frame = message.len();
         self.mux.handle_message(message);
         while let Some(event) = self.mux.poll_event()? {
             match event {
@@ -135,6 +136,7 @@ impl Engine {
                 },
                 mux::Event::Opened { channel, handshake } => self.handle_opened(channel, handshake),
                 mux::Event::Message { channel, message_type, payload } => {
+                    let payload = compact(payload, frame);
                     self.handle_channel_message(channel, message_type, payload, now);
                 }
                 mux::Event::Closed { channel, reason } => self.handle_closed(channel, reason),
@@ -847,6 +849,13 @@ impl Drop for Engine {
             }
         }
     }
+}
+
+/// A payload that is kept keeps the whole frame that it came in. One that is a small part of a large frame is
+/// copied, so that what we keep is what we count.
+fn compact(payload: Bytes, frame: usize) -> Bytes {
+    const SMALL_FRAME: usize = 128 << 10;
+    if frame > SMALL_FRAME && payload.len() < frame / 4 { Bytes::copy_from_slice(&payload) } else { payload }
 }
 
 fn next_change(key: DiscoveryKey, mut changes: Changes) -> NextChange {
