@@ -226,6 +226,7 @@ mod tests {
     use curve25519_dalek::{constants::EIGHT_TORSION, edwards::EdwardsPoint};
 
     use super::*;
+    use crate::key::PublicKey;
 
     fn pair(seed: u8) -> Ed25519 {
         let mut pair = Ed25519::default();
@@ -243,6 +244,25 @@ mod tests {
         let (alice, bob) = (pair(1), pair(2));
         assert_eq!(dh(&alice, &bob.public).unwrap(), dh(&bob, &alice.public).unwrap());
         assert_ne!(dh(&alice, &bob.public).unwrap(), dh(&alice, &pair(3).public).unwrap());
+    }
+
+    #[test]
+    fn secrets_are_those_of_node() {
+        let file = include_str!("../../../conformance/vectors/noise.json");
+        let file: serde_json::Value = serde_json::from_str(file).unwrap();
+        let bytes = |case: &serde_json::Value, field: &str| -> [u8; 32] {
+            *case[field].as_str().unwrap().parse::<PublicKey>().unwrap().as_bytes()
+        };
+        let cases = file["cases"].as_array().unwrap().iter().filter(|case| case["kind"] == "diffie_hellman");
+        for case in cases {
+            let mut local = Ed25519::default();
+            local.set(&bytes(case, "seed"));
+            let secret = dh(&local, &bytes(case, "public_key"));
+            match case["expect"].as_str().unwrap() {
+                "ok" => assert_eq!(secret, Ok(bytes(case, "shared")), "{}", case["name"]),
+                _ => assert_eq!(secret, Err(Error::Dh), "{}", case["name"]),
+            }
+        }
     }
 
     #[test]
