@@ -258,6 +258,18 @@ fn what_the_remote_closed_before_the_answer_is_delivered_then_closed() {
 }
 
 #[test]
+fn closing_what_the_remote_closed_before_the_answer_silences_it() {
+    let mut mux = mux();
+    let sent = [open(1, "a", b"", b""), message(1, 0, b"one"), close(1)];
+    let incoming = incoming(&handle(&mut mux, sent).unwrap());
+    let channel = mux.accept(incoming, b"").unwrap().unwrap();
+    mux.close(channel);
+    assert_eq!(mux.poll_event().unwrap(), None);
+    // There is nothing to close on the wire.
+    assert_eq!(transmits(&mut mux), [open(1, "a", b"", b"")]);
+}
+
+#[test]
 fn what_the_remote_closed_before_the_answer_can_be_rejected() {
     let mut mux = mux();
     let incoming = incoming(&handle(&mut mux, [open(1, "a", b"", b""), close(1), close(1)]).unwrap());
