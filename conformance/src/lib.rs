@@ -1,3 +1,4 @@
 //! The conformance kit.
 
 pub mod fuzz;
+pub mod vectors;

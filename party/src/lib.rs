@@ -7,6 +7,7 @@ pub mod hash;
 pub mod key;
 pub mod limits;
 pub mod mux;
+pub mod noise;
 #[cfg(feature = "tokio")]
 mod random;
 pub mod session;
