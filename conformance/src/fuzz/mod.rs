@@ -1,3 +1,7 @@
+//! The bodies of the fuzz targets. A body takes any bytes and panics if something is wrong; the targets in
+//! `fuzz/` call it, and so do the tests, with random bytes and with the corpus.
+
+pub mod mux;
 //! The bodies of the fuzz targets.
 //!
 //! A body takes any bytes and panics only if the library does, or breaks a promise. `fuzz/` runs each of them

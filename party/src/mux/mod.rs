@@ -294,6 +294,8 @@ impl Mux {
     /// Closes a channel, after what was sent on it. No event of it comes any more. If it is closed already, this
     /// does nothing.
     pub fn close(&mut self, channel: ChannelId) {
+        // There may be some of a channel that is closed already, which the remote has closed before we accepted it.
+        self.ready.retain(|event| event.channel() != Some(channel));
         match self.live(channel) {
             Some(Local::Opening { key, .. }) => {
                 let key = key.clone();
@@ -306,7 +308,6 @@ impl Mux {
             _ => return,
         }
         self.outbox.close(channel.id());
-        self.ready.retain(|event| event.channel() != Some(channel));
     }
 
     /// Holds back what is sent until [`uncork`](Self::uncork) was called as often as this, so that it travels

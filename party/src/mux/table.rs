@@ -168,6 +168,12 @@ impl Remotes {
         }
     }
 
+    /// Ids that there is memory for.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.dense.len() + self.sparse.len()
+    }
+
     fn dense_index(&self, id: u64) -> Option<usize> {
         let index = usize::try_from(id.checked_sub(1)?).ok()?;
         (index < self.max_dense).then_some(index)
