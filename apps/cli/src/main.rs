@@ -4,8 +4,6 @@
 //! error, and the exit code is 0 only if nothing did. Logs are off unless `RUST_LOG` asks for them.
 
 mod args;
-mod feed;
-mod input;
 mod key;
 mod output;
 
@@ -38,10 +36,9 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     let output = Output::new(arguments.json);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(async {
+    let result = runtime.block_on(async move {
         match arguments.command {
             Command::Key(command) => key::run(command, output),
-            Command::Feed(command) => feed::run(command, output).await,
         }
     });
     // A thread that still waits for standard input must not keep the process.
