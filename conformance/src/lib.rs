@@ -1,3 +1,5 @@
 //! The conformance kit: what an implementation of the party wire is checked against.
 
 pub mod node;
+pub mod peer;
+pub mod process;
