@@ -7,6 +7,8 @@ pub mod feed;
 pub mod hash;
 pub mod key;
 pub mod limits;
+pub mod noise;
+pub mod mux;
 #[cfg(feature = "tokio")]
 mod random;
 pub mod session;
