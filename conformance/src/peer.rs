@@ -21,6 +21,7 @@ use party::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::{
@@ -45,6 +46,8 @@ struct Inner {
     open: Open,
     key_pair: KeyPair,
     state: Mutex<State>,
+    /// Goes with the peer, after its store.
+    _folder: Option<TempDir>,
 }
 
 #[derive(Default)]
@@ -58,8 +61,23 @@ impl Peer {
     /// A peer that offers and follows every feed of `store`.
     #[must_use]
     pub fn new(store: Store) -> Self {
+        Self::with(store, None)
+    }
+
+    /// A peer on disk, in a folder that goes with it.
+    ///
+    /// # Errors
+    ///
+    /// When the folder or the store can't be made.
+    pub async fn temporary() -> Result<Self> {
+        let folder = TempDir::new()?;
+        Ok(Self::with(Store::open(folder.path()).await?, Some(folder)))
+    }
+
+    fn with(store: Store, folder: Option<TempDir>) -> Self {
         let open = Open::new(WholeStore::new(store.clone()));
-        let inner = Inner { store, open, key_pair: KeyPair::generate(), state: Mutex::default() };
+        let inner =
+            Inner { store, open, key_pair: KeyPair::generate(), state: Mutex::default(), _folder: folder };
         Self { inner: Arc::new(inner) }
     }
 
@@ -225,6 +243,17 @@ impl Peer {
         Ok(())
     }
 
+    /// Ends every connection and closes the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`hang_up`](Self::hang_up).
+    pub async fn close(self) -> Result<()> {
+        self.hang_up().await?;
+        self.inner.store.close().await;
+        Ok(())
+    }
+
     /// The feed with this name.
     ///
     /// # Errors
@@ -270,9 +299,7 @@ pub async fn obey_commands(store: &Path) -> Result<()> {
             let _ = writeln!(std::io::stdout(), "{answer}");
         });
     }
-    let _ = peer.hang_up().await;
-    peer.inner.store.close().await;
-    Ok(())
+    peer.close().await
 }
 
 #[derive(Deserialize)]
