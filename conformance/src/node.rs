@@ -189,7 +189,8 @@ impl NodePeer {
             .args(["--hypercore", release, "--replicate", mode, "--store"])
             .arg(options.store.as_deref().unwrap_or(Path::new("memory")))
             .args(["--timeout", &options.lifetime.as_secs().to_string()]);
-        Self::run(command, options.lifetime).context("node could not be started; Node.js 20 or later is needed")
+        Self::run(command, options.lifetime)
+            .context("node could not be started; Node.js 20 or later is needed")
     }
 
     /// Starts `command`, any process that obeys the commands of `conformance/node/README.md`.

@@ -206,7 +206,10 @@ impl Show for List {
             .map(|feed| {
                 let writable = if feed.writable { "writable" } else { "" };
                 let name = feed.name.as_deref().unwrap_or("-");
-                format!("{}  {:>10} {:>14}  {:<8}  {name}\n", feed.key, feed.length, feed.byte_length, writable)
+                format!(
+                    "{}  {:>10} {:>14}  {:<8}  {name}\n",
+                    feed.key, feed.length, feed.byte_length, writable
+                )
             })
             .collect()
     }

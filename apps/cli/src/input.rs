@@ -97,7 +97,9 @@ fn read_block(input: &mut impl BufRead, cut: Cut, max_block: usize) -> anyhow::R
         Cut::Whole => {
             input.take(max_block as u64 + 1).read_to_end(&mut block)?;
             if block.len() > max_block {
-                return Err(anyhow!("it is longer than a block of {max_block} bytes; use --chunk or --lines"));
+                return Err(anyhow!(
+                    "it is longer than a block of {max_block} bytes; use --chunk or --lines"
+                ));
             }
         }
         Cut::Chunks(size) => {

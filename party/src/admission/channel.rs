@@ -140,6 +140,11 @@ impl PartyChannel {
         }
     }
 
+    /// Our side is not done after all: [`finish`](Self::finish) will be told anew.
+    pub fn resume(&mut self) {
+        self.sent_finish = false;
+    }
+
     /// Whether the remote has said that it is done, and nothing since.
     pub fn remote_finished(&self) -> bool {
         self.remote_finished

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     admission::{self, Body, Hello, PartyChannel, RefusalCode, TransactionId, membership},
-    error::{ApiMisuse, Error, PeerMisbehaved},
+    error::{ApiMisuse, Error},
     feed::{Changes, Feed},
     key::DiscoveryKey,
     limits::Limits,
@@ -125,16 +125,14 @@ impl Engine {
 
     /// Takes one message of the secret stream.
     pub(super) fn handle_message(&mut self, message: Bytes, now: Instant) -> Result<(), Error> {
-        self.mux.handle_message(message)?;
-        while let Some(event) = self.mux.poll_event() {
+        self.mux.handle_message(message);
+        while let Some(event) = self.mux.poll_event()? {
             match event {
-                mux::Event::Incoming { incoming, protocol, id, handshake } => {
-                    match (protocol.as_str(), id) {
-                        (admission::PROTOCOL, Some(id)) => self.handle_offer(incoming, &id, handshake),
-                        (replication::PROTOCOL, Some(id)) => self.handle_feed(incoming, &id, handshake),
-                        _ => self.mux.reject(incoming),
-                    }
-                }
+                mux::Event::Incoming { incoming, protocol, id, handshake } => match (protocol.as_str(), id) {
+                    (admission::PROTOCOL, Some(id)) => self.handle_offer(incoming, &id, handshake),
+                    (replication::PROTOCOL, Some(id)) => self.handle_feed(incoming, &id, handshake),
+                    _ => self.mux.reject(incoming),
+                },
                 mux::Event::Opened { channel, handshake } => self.handle_opened(channel, handshake),
                 mux::Event::Message { channel, message_type, payload } => {
                     self.handle_channel_message(channel, message_type, payload, now);
@@ -154,7 +152,7 @@ impl Engine {
         };
         let Some(party) = self.members[member.0].party else { return self.mux.reject(incoming) };
         let hello = Hello::new(membership::prove(&self.session, &party)).encode();
-        if let Some(channel) = self.mux.accept(incoming, &hello) {
+        if let Ok(Some(channel)) = self.mux.accept(incoming, &hello) {
             self.channels.insert(channel, Owner::Member(member));
             self.admit(member, Some(channel));
         }
@@ -196,8 +194,7 @@ impl Engine {
                     replication::Channel::verify_handshake(&self.session, &link.feed.key(), &handshake);
                 match remote {
                     Ok(remote) => {
-                        if let Line::Opening(id, opening) = std::mem::replace(&mut link.channel, Line::Down)
-                        {
+                        if let Line::Opening(id, opening) = std::mem::replace(&mut link.channel, Line::Down) {
                             link.opened(id, opening, remote);
                         }
                         self.feed_is_open(key);
@@ -272,8 +269,7 @@ impl Engine {
             Some(party) => Admission::Party(party.discovery_key()),
             None => Admission::Open,
         };
-        let peer =
-            Peer::new(self.session.remote, admission, member, self.connection, self.commands.clone());
+        let peer = Peer::new(self.session.remote, admission, member, self.connection, self.commands.clone());
         let channel = channel.map(|id| (id, PartyChannel::new(&self.limits)));
         entry.standing = Standing::Admitted(Admitted::new(peer.clone(), channel));
         entry.hub.add_peer(&peer);
@@ -432,7 +428,7 @@ impl Engine {
             }
         };
         let channel = link.new_channel(&self.session, self.finite, &self.limits);
-        if let Some(id) = self.mux.accept(incoming, &channel.handshake()) {
+        if let Ok(Some(id)) = self.mux.accept(incoming, &channel.handshake()) {
             self.channels.insert(id, Owner::Feed(key));
             link.opened(id, channel, remote);
             self.feed_is_open(key);
@@ -597,13 +593,7 @@ impl Engine {
         self.pump_member(member, now);
     }
 
-    fn answer(
-        &mut self,
-        member: MemberId,
-        id: TransactionId,
-        rule: Rule,
-        answer: Result<Body, RuleFailure>,
-    ) {
+    fn answer(&mut self, member: MemberId, id: TransactionId, rule: Rule, answer: Result<Body, RuleFailure>) {
         let code = match &answer {
             Err(RuleFailure::TimedOut) => RefusalCode::Timeout,
             _ => RefusalCode::Refused,
@@ -623,12 +613,7 @@ impl Engine {
         }
     }
 
-    fn handle_found(
-        &mut self,
-        member: MemberId,
-        search: SearchId,
-        found: Result<Option<Feed>, RuleFailure>,
-    ) {
+    fn handle_found(&mut self, member: MemberId, search: SearchId, found: Result<Option<Feed>, RuleFailure>) {
         let feed = match found {
             Ok(feed) => feed,
             Err(failure) => {
@@ -748,9 +733,7 @@ impl Engine {
         for key in std::mem::take(&mut self.dirty) {
             self.pump_feed(key);
         }
-        if self.finite || self.members.iter().any(|member| member.party.is_some()) {
-            self.tell_whether_finished();
-        }
+        self.tell_whether_finished();
         while let Some(message) = self.mux.poll_transmit() {
             seal(&message)?;
         }
@@ -817,9 +800,10 @@ impl Engine {
 
     /// Whether a finite connection has done what it was made for.
     pub(super) fn is_done(&self) -> bool {
-        let all_finished = self.members.iter().filter_map(Member::admitted).all(|admitted| {
-            admitted.channel.as_ref().is_none_or(|(_, channel)| channel.remote_finished())
-        });
+        let all_finished =
+            self.members.iter().filter_map(Member::admitted).all(|admitted| {
+                admitted.channel.as_ref().is_none_or(|(_, channel)| channel.remote_finished())
+            });
         self.finite && self.is_idle() && all_finished
     }
 
@@ -830,9 +814,7 @@ impl Engine {
 
     /// Whether nobody has been let in yet.
     pub(super) fn is_among_strangers(&self) -> bool {
-        self.members
-            .iter()
-            .all(|member| matches!(member.standing, Standing::Stranger | Standing::Offered(_)))
+        self.members.iter().all(|member| matches!(member.standing, Standing::Stranger | Standing::Offered(_)))
     }
 
     /// Whether all that was to be got has been got, as far as we know.

@@ -46,7 +46,9 @@ pub(super) enum Line {
     Open(ChannelId, Channel),
     /// The remote broke the protocol on it, or refused it, or our storage failed. With `for_good` it is
     /// not opened again on this connection.
-    Failed { for_good: bool },
+    Failed {
+        for_good: bool,
+    },
 }
 
 /// What a link wants the engine to do after it was pumped.
@@ -57,8 +59,7 @@ pub(super) struct Pumped {
 }
 
 impl FeedLink {
-    pub(super) fn new(feed: Feed, limits: &Limits) -> Self {
-        let _ = limits;
+    pub(super) fn new(feed: Feed) -> Self {
         Self {
             feed,
             released_by: BTreeSet::new(),
@@ -153,10 +154,8 @@ impl FeedLink {
             }
             pumped.in_sync = channel.status(local).in_sync;
         });
-        let at_rest = self.arrived.is_empty()
-            && self.serving.is_empty()
-            && !self.serve_running
-            && !self.ingest_running;
+        let at_rest =
+            self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && !self.ingest_running;
         self.settled = pumped.in_sync && at_rest;
         pumped
     }

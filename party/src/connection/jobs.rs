@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Bytes of blocks after which a serving job makes a pause, so that what it has read can be sent.
-const SERVE_BYTES: usize = 1 << 20;
+pub(super) const SERVE_BYTES: usize = 1 << 20;
 
 /// What a job has come to.
 pub(super) enum Outcome {

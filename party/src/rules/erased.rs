@@ -17,11 +17,7 @@ pub(crate) trait ErasedRules: Send + Sync + 'static {
         peer: &'a Peer,
         keys: Vec<FeedKey>,
     ) -> BoxFuture<'a, Result<Vec<FeedKey>>>;
-    fn find_feed<'a>(
-        &'a self,
-        peer: &'a Peer,
-        key: &'a DiscoveryKey,
-    ) -> BoxFuture<'a, Result<Option<Feed>>>;
+    fn find_feed<'a>(&'a self, peer: &'a Peer, key: &'a DiscoveryKey) -> BoxFuture<'a, Result<Option<Feed>>>;
     fn request<'a>(&'a self, peer: &'a Peer, message: Message) -> BoxFuture<'a, Result<Message>>;
     fn ephemeral<'a>(&'a self, peer: &'a Peer, message: Message) -> BoxFuture<'a, Result<()>>;
 }
@@ -43,11 +39,7 @@ impl<R: Rules> ErasedRules for R {
         Rules::introduce_feeds(self, peer, keys).boxed()
     }
 
-    fn find_feed<'a>(
-        &'a self,
-        peer: &'a Peer,
-        key: &'a DiscoveryKey,
-    ) -> BoxFuture<'a, Result<Option<Feed>>> {
+    fn find_feed<'a>(&'a self, peer: &'a Peer, key: &'a DiscoveryKey) -> BoxFuture<'a, Result<Option<Feed>>> {
         Rules::find_feed(self, peer, key).boxed()
     }
 
