@@ -58,7 +58,7 @@ struct State {
 }
 
 impl Peer {
-    /// A peer that offers and follows every feed of `store`.
+    /// A peer that offers every feed of `store`, and fetches of them what it is ordered to.
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self::with(store, None)
@@ -75,7 +75,7 @@ impl Peer {
     }
 
     fn with(store: Store, folder: Option<TempDir>) -> Self {
-        let open = Open::new(WholeStore::new(store.clone()));
+        let open = Open::new(WholeStore::new(store.clone()).sparse());
         let inner =
             Inner { store, open, key_pair: KeyPair::generate(), state: Mutex::default(), _folder: folder };
         Self { inner: Arc::new(inner) }
