@@ -5,3 +5,5 @@ pub mod node;
 
 pub mod fuzz;
 pub mod vectors;
+pub mod peer;
+pub mod process;

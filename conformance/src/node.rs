@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::{
@@ -51,13 +51,15 @@ pub enum Mode {
 }
 
 /// Which identity a core gets that the peer creates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// What hypercore 11 makes by itself: the key is the hash of a version 1 manifest. Hypercore 11 only.
     Default,
     /// The key is the public key. What hypercore 10 makes by itself.
     Compat,
     /// The key is the hash of a version 0 manifest. Not with hypercore 10.19.0.
+    #[serde(rename = "manifest0")]
     ManifestZero,
 }
 
@@ -94,10 +96,10 @@ impl NodeOptions {
     }
 }
 
-/// What the peer says of one of its cores.
-#[derive(Debug, Clone, Deserialize)]
+/// What a peer says of one of its feeds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct NodeCore {
+pub struct FeedInfo {
     /// 32 bytes in hex.
     pub key: String,
     /// 32 bytes in hex.
@@ -113,11 +115,12 @@ pub struct NodeCore {
     /// Whether the peer has the secret key.
     pub writable: bool,
     /// How many blocks are stored, where the command counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<u64>,
 }
 
 /// SHA-256 over blocks in order, and how many bytes they are.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContentDigest {
     /// In hex.
@@ -127,7 +130,7 @@ pub struct ContentDigest {
 }
 
 /// What the process has used until now.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// User and system time of all its threads.
@@ -228,12 +231,7 @@ impl NodePeer {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn create(&self, name: &str, kind: Kind) -> Result<NodeCore> {
-        let kind = match kind {
-            Kind::Default => "default",
-            Kind::Compat => "compat",
-            Kind::ManifestZero => "manifest0",
-        };
+    pub async fn create(&self, name: &str, kind: Kind) -> Result<FeedInfo> {
         self.core(json!({"do": "create", "name": name, "kind": kind})).await
     }
 
@@ -242,7 +240,7 @@ impl NodePeer {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn open(&self, name: &str, key: &str) -> Result<NodeCore> {
+    pub async fn open(&self, name: &str, key: &str) -> Result<FeedInfo> {
         self.core(json!({"do": "open", "name": name, "key": key})).await
     }
 
@@ -251,7 +249,7 @@ impl NodePeer {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn append(&self, name: &str, seed: u32, count: u64, size: usize) -> Result<NodeCore> {
+    pub async fn append(&self, name: &str, seed: u32, count: u64, size: usize) -> Result<FeedInfo> {
         self.core(json!({"do": "append", "name": name, "seed": seed, "count": count, "size": size})).await
     }
 
@@ -260,7 +258,7 @@ impl NodePeer {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn append_text(&self, name: &str, text: &str) -> Result<NodeCore> {
+    pub async fn append_text(&self, name: &str, text: &str) -> Result<FeedInfo> {
         self.core(json!({"do": "append", "name": name, "text": text})).await
     }
 
@@ -269,7 +267,7 @@ impl NodePeer {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn follow(&self, name: &str, length: u64) -> Result<NodeCore> {
+    pub async fn follow(&self, name: &str, length: u64) -> Result<FeedInfo> {
         self.core(json!({"do": "follow", "name": name, "length": length})).await
     }
 
@@ -278,7 +276,7 @@ impl NodePeer {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn download(&self, name: &str, from: u64, to: u64) -> Result<NodeCore> {
+    pub async fn download(&self, name: &str, from: u64, to: u64) -> Result<FeedInfo> {
         self.core(json!({"do": "download", "name": name, "from": from, "to": to})).await
     }
 
@@ -297,7 +295,7 @@ impl NodePeer {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn info(&self, name: &str) -> Result<NodeCore> {
+    pub async fn info(&self, name: &str) -> Result<FeedInfo> {
         self.core(json!({"do": "info", "name": name})).await
     }
 
@@ -406,7 +404,7 @@ impl NodePeer {
         self.shared.lock().events.clone()
     }
 
-    async fn core(&self, command: Value) -> Result<NodeCore> {
+    async fn core(&self, command: Value) -> Result<FeedInfo> {
         Ok(serde_json::from_value(self.call(command).await?)?)
     }
 }
