@@ -86,6 +86,9 @@ pub enum PeerMisbehaved {
     /// A Noise message that does not verify, or a public key of small order.
     #[error("the Noise handshake failed")]
     HandshakeFailed,
+    /// The remote holds another static key than the one that was dialled.
+    #[error("another peer than the one expected")]
+    UnexpectedPeer,
     /// The first frame after the handshake is not a header of 32 + 24 bytes, or its id is not the one bound
     /// to this handshake and role.
     #[error("wrong secret stream header")]
@@ -159,6 +162,9 @@ pub enum ApiMisuse {
     /// A name that is taken.
     #[error("the name {0:?} is taken")]
     NameTaken(String),
+    /// A feed that the store has already, made under a key pair that was handed in.
+    #[error("the store has the feed {0} already")]
+    FeedExists(DiscoveryKey),
     /// A feed that the store does not have.
     #[error("no such feed")]
     UnknownFeed,
@@ -176,6 +182,9 @@ pub enum ApiMisuse {
     /// A key that is no point of the curve, or of small order.
     #[error("not a usable public key")]
     BadKey,
+    /// A Noise message written or read when it is the other end's turn, or a split of an unfinished handshake.
+    #[error("not the turn for this step of the handshake")]
+    NotOurTurn,
     /// The connection is in open mode, or in no party that admits this peer.
     #[error("the peer is not admitted to a party")]
     NotAdmitted,
@@ -190,6 +199,20 @@ pub enum StorageError {
     Locked {
         /// The store's folder.
         path: String,
+    },
+    /// The folder holds other files and no store; nothing in it was touched.
+    #[error("the folder {path} has other files in it and is not a store")]
+    NotAStore {
+        /// The folder.
+        path: String,
+    },
+    /// A later version of this library wrote the store, in a format that this one doesn't know.
+    #[error("the store {path} has the format {found:?}, which this version does not know")]
+    UnknownFormat {
+        /// The store's folder.
+        path: String,
+        /// What its marker says.
+        found: String,
     },
     /// The stored bytes are not what was written. Names what is damaged.
     #[error("the store is damaged: {what}")]
