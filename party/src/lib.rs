@@ -8,4 +8,5 @@ pub mod key;
 pub mod limits;
 #[cfg(feature = "tokio")]
 mod random;
+pub mod replication;
 pub mod session;
