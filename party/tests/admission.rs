@@ -249,7 +249,7 @@ async fn a_member_of_two_parties_gets_feeds_of_the_party_that_both_share_only() 
         (readers.feed(&shared.key()).await.unwrap(), readers.feed(&hidden.key()).await.unwrap());
     peer.replicate(&hidden).await.unwrap();
     peer.replicate(&shared).await.unwrap();
-    assert_eq!(shared.next(0).await.unwrap(), "for both");
+    assert_eq!(shared.fetch(0).await.unwrap(), "for both");
     let refused = until(&mut events, |event| match event {
         Event::FeedRefused { feed, .. } => Some(feed),
         _ => None,

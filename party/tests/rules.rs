@@ -253,13 +253,13 @@ async fn open_mode_asks_the_rules_and_has_no_party_channel() {
         Connection::accept(right, &identity(2)).open(&serving),
     );
     let (dialled, _accepted) = tokio::join!(dialled, accepted);
-    assert_eq!(reader.next(1).await.unwrap(), "two");
+    assert_eq!(reader.fetch(1).await.unwrap(), "two");
     let peer = peer_added(&mut events).await;
     assert!(matches!(
         peer.introduce_feeds([]).await,
         Err(Error::ApiMisuse(ApiMisuse::NotAdmitted))
     ));
     feed.append("three").await.unwrap();
-    assert_eq!(reader.next(2).await.unwrap(), "three");
+    assert_eq!(reader.fetch(2).await.unwrap(), "three");
     dialled.unwrap().close().await.unwrap();
 }

@@ -8,6 +8,8 @@ pub mod bitfield;
 #[cfg(feature = "tokio")]
 mod demand;
 #[cfg(feature = "tokio")]
+mod as_feed;
+#[cfg(feature = "tokio")]
 mod handle;
 pub mod local;
 pub mod manifest;
@@ -22,6 +24,7 @@ pub mod verify;
 
 #[cfg(feature = "tokio")]
 pub use self::{
+    as_feed::AsFeed,
     demand::{Changes, Download},
     handle::{Feed, Identity, Info, Ingested},
 };
