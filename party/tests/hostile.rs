@@ -174,7 +174,7 @@ fn count_rejects(message: &[u8]) -> usize {
 
 /// Opens the feed as an honest peer does and gets block 1.
 async fn serves(peer: &mut RawPeer, feed: &party::feed::Feed) -> Bytes {
-    use party::replication::{Message, messages::Request};
+    use party::replication::messages::{Message, Request};
     let (channel, _) = open_feed(peer, feed).await;
     let request = Request {
         id: 7,
@@ -211,16 +211,16 @@ async fn open_feed(peer: &mut RawPeer, feed: &party::feed::Feed) -> (party::mux:
     }
 }
 
-async fn say(peer: &mut RawPeer, channel: party::mux::ChannelId, message: replication::Message) {
+async fn say(peer: &mut RawPeer, channel: party::mux::ChannelId, message: replication::messages::Message) {
     peer.mux.send(channel, message.message_type(), &message.encode()).unwrap();
     peer.flush().await;
 }
 
-async fn heard(peer: &mut RawPeer, channel: party::mux::ChannelId) -> replication::Message {
+async fn heard(peer: &mut RawPeer, channel: party::mux::ChannelId) -> replication::messages::Message {
     loop {
         match peer.event().await.expect("the connection lives") {
             MuxEvent::Message { channel: from, message_type, payload } if from == channel => {
-                let message = replication::Message::decode(message_type, &payload, &Default::default());
+                let message = replication::messages::Message::decode(message_type, &payload, &Default::default());
                 return message.unwrap().expect("a known message type");
             }
             MuxEvent::Closed { channel: closed, .. } => assert_ne!(closed, channel, "the channel lives"),
@@ -233,7 +233,7 @@ async fn heard(peer: &mut RawPeer, channel: party::mux::ChannelId) -> replicatio
 async fn what_is_strange_but_harmless_costs_nothing() {
     use party::{
         feed::proof::{BlockRequest, ProofRequest},
-        replication::{Message, messages::{Range, Request}},
+        replication::messages::{Message, Range, Request},
     };
 
     let (left, right) = connection::memory();
@@ -271,7 +271,7 @@ async fn what_is_strange_but_harmless_costs_nothing() {
 async fn an_empty_upgrade_closes_the_channel_and_not_the_connection() {
     use party::{
         feed::proof::{Proof, UpgradeProof},
-        replication::{Message, messages::{Data, Sync}},
+        replication::messages::{Data, Message, Sync},
     };
 
     // The victim reads a feed that the attacker knows.

@@ -28,7 +28,7 @@ pub(super) enum Standing {
     /// We answer: the remote has not proved that it is a member.
     Stranger,
     /// We dialled: our proof is on its way, the remote's is awaited.
-    Offered(ChannelId),
+    Offered,
     Admitted(Admitted),
     /// The remote does not know the party, or does not say so.
     Refused,
@@ -69,7 +69,7 @@ impl Member {
     /// Whether nothing is under way with this member.
     pub(super) fn is_idle(&self) -> bool {
         match &self.standing {
-            Standing::Stranger | Standing::Offered(_) => false,
+            Standing::Stranger | Standing::Offered => false,
             Standing::Refused | Standing::Gone => true,
             Standing::Admitted(admitted) => {
                 admitted.handshake_done
