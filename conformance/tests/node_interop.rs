@@ -291,7 +291,10 @@ async fn hang_up(rust: &Peer, node: &NodePeer) -> Result<()> {
 fn no_complaints(node: &NodePeer) -> Result<()> {
     for event in node.events() {
         let name = event["event"].as_str().unwrap_or_default();
-        ensure!(!["streamError", "verificationError", "conflict", "noise"].contains(&name), "node says {event}");
+        ensure!(
+            !["streamError", "verificationError", "conflict", "noise"].contains(&name),
+            "node says {event}"
+        );
     }
     Ok(())
 }

@@ -25,9 +25,8 @@ async fn victim(io: DuplexStream) -> (JoinHandle<Outcome>, party::feed::Feed, pa
     let feed = common::feed_with(&store, "feed", &["zero", "one", "two"]).await;
     let open = Open::new(WholeStore::new(store));
     let events = open.events();
-    let task = tokio::spawn(async move {
-        Connection::accept(io, &identity(2)).open(&open).await?.closed().await
-    });
+    let task =
+        tokio::spawn(async move { Connection::accept(io, &identity(2)).open(&open).await?.closed().await });
     (task, feed, events)
 }
 
@@ -220,7 +219,8 @@ async fn heard(peer: &mut RawPeer, channel: party::mux::ChannelId) -> replicatio
     loop {
         match peer.event().await.expect("the connection lives") {
             MuxEvent::Message { channel: from, message_type, payload } if from == channel => {
-                let message = replication::messages::Message::decode(message_type, &payload, &Default::default());
+                let message =
+                    replication::messages::Message::decode(message_type, &payload, true, &Default::default());
                 return message.unwrap().expect("a known message type");
             }
             MuxEvent::Closed { channel: closed, .. } => assert_ne!(closed, channel, "the channel lives"),
@@ -282,9 +282,10 @@ async fn an_empty_upgrade_closes_the_channel_and_not_the_connection() {
     let open = Open::new(WholeStore::new(store));
     let mut events = open.events();
     let (left, right) = connection::memory();
-    let victim = tokio::spawn(async move {
-        Connection::accept(right, &identity(2)).open(&open).await?.closed().await
-    });
+    let victim =
+        tokio::spawn(
+            async move { Connection::accept(right, &identity(2)).open(&open).await?.closed().await },
+        );
     let mut peer = RawPeer::dial(left, &identity(1)).await;
     let (channel, _) = open_feed(&mut peer, &feed).await;
     let sync = Sync {
@@ -359,15 +360,14 @@ async fn a_party_channel_that_talks_nonsense_is_closed_and_the_connection_lives(
     let party = Party::new(party_key(1), rules.clone());
     let mut events = party.events();
     let (left, right) = connection::memory();
-    let victim = tokio::spawn(async move {
-        Connection::accept(right, &identity(2)).join(&party).await?.closed().await
-    });
+    let victim =
+        tokio::spawn(
+            async move { Connection::accept(right, &identity(2)).join(&party).await?.closed().await },
+        );
     let mut peer = RawPeer::dial(left, &identity(1)).await;
     let id = party::admission::membership::channel_id(peer.session(), &party_key(1));
-    let hello = party::admission::Hello::new(party::admission::membership::prove(
-        peer.session(),
-        &party_key(1),
-    ));
+    let hello =
+        party::admission::Hello::new(party::admission::membership::prove(peer.session(), &party_key(1)));
     let channel = peer.mux.open(party::admission::PROTOCOL, Some(&id), &hello.encode()).unwrap();
     peer.mux.send(channel, 0, &[0xff; 32]).unwrap();
     peer.flush().await;

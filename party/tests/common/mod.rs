@@ -146,4 +146,3 @@ impl Rules for Shared {
         Ok(())
     }
 }
-
