@@ -179,7 +179,7 @@ async fn serves(peer: &mut RawPeer, feed: &party::feed::Feed) -> Bytes {
         id: 7,
         fork: 0,
         proof: party::feed::proof::ProofRequest {
-            block: Some(party::feed::proof::BlockRequest { index: 1, nodes: 2 }),
+            block: Some(party::feed::proof::BlockRequest { index: 1, nodes: 1 }),
             ..Default::default()
         },
         priority: 0,
