@@ -134,7 +134,9 @@ fn append_and_kill(dir: &Path, lines: u64, printed: &mut BTreeMap<String, u64>) 
         .spawn()
         .unwrap();
     let mut note = |line: &str| {
-        if let Some((name, index)) = line.split_once(' ').and_then(|(name, index)| Some((name, index.parse().ok()?))) {
+        if let Some((name, index)) =
+            line.split_once(' ').and_then(|(name, index)| Some((name, index.parse().ok()?)))
+        {
             printed.insert(name.to_owned(), index);
         }
     };

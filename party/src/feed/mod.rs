@@ -23,6 +23,8 @@ pub mod verifier;
 pub mod verify;
 
 #[cfg(feature = "tokio")]
+pub(crate) use self::handle::WeakFeed;
+#[cfg(feature = "tokio")]
 pub use self::{
     as_feed::AsFeed,
     demand::{Changes, Download},
