@@ -4,11 +4,11 @@
 //! The full sizes run once for each direction and kind; the other combinations run with fewer blocks.
 #![cfg(feature = "node")]
 
-use std::{future::Future, path::Path, time::Duration};
+use std::{future::Future, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use conformance::{
-    node::{Kind, Mode, NodeOptions, NodePeer, Release, block, digest_of_blocks},
+    node::{Kind, NodeOptions, NodePeer, Release, block, digest_of_blocks},
     peer::Peer,
 };
 use party::store::Store;

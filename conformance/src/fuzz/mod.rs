@@ -1,7 +1,3 @@
-//! The bodies of the fuzz targets. A body takes any bytes and panics if something is wrong; the targets in
-//! `fuzz/` call it, and so do the tests, with random bytes and with the corpus.
-
-pub mod mux;
 //! The bodies of the fuzz targets.
 //!
 //! A body takes any bytes and panics only if the library does, or breaks a promise. `fuzz/` runs each of them
@@ -10,6 +6,7 @@ pub mod mux;
 //! To add one: write the body in a file here, name it in [`TARGETS`], add `fuzz/fuzz_targets/<name>.rs` with
 //! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
 
+pub mod mux;
 mod script;
 mod wire;
 
