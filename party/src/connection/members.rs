@@ -29,7 +29,7 @@ pub(super) enum Standing {
     Stranger,
     /// We dialled: our proof is on its way, the remote's is awaited.
     Offered,
-    Admitted(Admitted),
+    Admitted(Box<Admitted>),
     /// The remote does not know the party, or does not say so.
     Refused,
     /// It was admitted once.
@@ -81,14 +81,14 @@ impl Member {
 }
 
 impl Admitted {
-    pub(super) fn new(peer: Peer, channel: Option<(ChannelId, PartyChannel)>) -> Self {
-        Self {
+    pub(super) fn new(peer: Peer, channel: Option<(ChannelId, PartyChannel)>) -> Box<Self> {
+        Box::new(Self {
             peer,
             channel,
             waiting: BTreeMap::new(),
             handshake_done: false,
             ephemeral: VecDeque::new(),
             ephemeral_running: false,
-        }
+        })
     }
 }
