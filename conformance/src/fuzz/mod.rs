@@ -7,10 +7,13 @@
 //! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
 
 pub mod mux;
+mod mux;
 mod script;
 mod wire;
 
+pub use mux::{honest_ends, hostile_remote, mux};
 pub use wire::{handshake, secret_stream};
 
 /// Every target by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("handshake", handshake), ("secret_stream", secret_stream)];
+pub const TARGETS: &[(&str, fn(&[u8]))] =
+    &[("handshake", handshake), ("secret_stream", secret_stream), ("mux", mux)];
