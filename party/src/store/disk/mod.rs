@@ -164,7 +164,10 @@ fn start((folder, database): (Folder, Database)) -> Result<DiskStorage, StorageE
 fn close(folder: &Folder, database: Arc<Database>) {
     let extent = guard("closing the database", || database.extent());
     // Ends its threads and writes its journal to the disk.
-    let dropped = guard("closing the database", || Ok(drop(database)));
+    let dropped = guard("closing the database", || {
+        drop(database);
+        Ok(())
+    });
     let noted = dropped.and(extent).and_then(|extent| folder.set_extent(extent));
     if let Err(error) = noted {
         tracing::warn!(%error, "the store could not be closed properly");
