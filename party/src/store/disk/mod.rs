@@ -78,7 +78,7 @@ impl DiskStorage {
     /// format; [`StorageError::Damaged`] if something of it is missing or isn't what was written;
     /// [`StorageError::Io`].
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
-        let path = path.as_ref().to_owned();
+        let path = std::path::absolute(path)?;
         // If nobody waits any more, what was opened is closed by being dropped.
         run("party-store-open", move || start(open(&path)?)).await
     }
