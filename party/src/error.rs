@@ -124,6 +124,9 @@ pub enum PeerMisbehaved {
     /// A manifest that does not hash to the feed's key.
     #[error("a manifest of another feed")]
     WrongManifest,
+    /// A request that no feed of our length could answer.
+    #[error("an invalid request: {0}")]
+    InvalidRequest(&'static str),
     /// Data that was not asked for.
     #[error("data that was not asked for")]
     UnrequestedData,
@@ -153,6 +156,9 @@ pub enum ApiMisuse {
         /// The longest allowed.
         max: usize,
     },
+    /// A manifest that does not hash to the feed's key, or contradicts itself.
+    #[error("a manifest of another feed")]
+    WrongManifest,
     /// A name that is taken.
     #[error("the name {0:?} is taken")]
     NameTaken(String),
