@@ -21,6 +21,8 @@ pub mod verifier;
 pub mod verify;
 
 #[cfg(feature = "tokio")]
+pub(crate) use self::handle::WeakFeed;
+#[cfg(feature = "tokio")]
 pub use self::{
     demand::{Changes, Download},
     handle::{Feed, Identity, Info, Ingested},

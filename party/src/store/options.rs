@@ -4,7 +4,7 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// How [`Store::create_feed`](FeedOptions) makes a feed. The default is what hypercore 11
+/// How [`Store::create_feed`](super::Store::create_feed) makes a feed. The default is what hypercore 11
 /// makes: a manifest with one signer.
 ///
 /// ```
