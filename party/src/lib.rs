@@ -10,4 +10,5 @@ pub mod mux;
 pub mod noise;
 #[cfg(feature = "tokio")]
 mod random;
+pub mod replication;
 pub mod session;
