@@ -1,1 +1,4 @@
 //! The conformance kit.
+
+pub mod fuzz;
+pub mod vectors;

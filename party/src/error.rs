@@ -86,6 +86,9 @@ pub enum PeerMisbehaved {
     /// A Noise message that does not verify, or a public key of small order.
     #[error("the Noise handshake failed")]
     HandshakeFailed,
+    /// The remote holds another static key than the one that was dialled.
+    #[error("another peer than the one expected")]
+    UnexpectedPeer,
     /// The first frame after the handshake is not a header of 32 + 24 bytes, or its id is not the one bound
     /// to this handshake and role.
     #[error("wrong secret stream header")]
@@ -121,6 +124,9 @@ pub enum PeerMisbehaved {
     /// A manifest that does not hash to the feed's key.
     #[error("a manifest of another feed")]
     WrongManifest,
+    /// A request that no feed of our length could answer.
+    #[error("an invalid request: {0}")]
+    InvalidRequest(&'static str),
     /// Data that was not asked for.
     #[error("data that was not asked for")]
     UnrequestedData,
@@ -150,6 +156,9 @@ pub enum ApiMisuse {
         /// The longest allowed.
         max: usize,
     },
+    /// A manifest that does not hash to the feed's key, or contradicts itself.
+    #[error("a manifest of another feed")]
+    WrongManifest,
     /// A name that is taken.
     #[error("the name {0:?} is taken")]
     NameTaken(String),
@@ -170,6 +179,9 @@ pub enum ApiMisuse {
     /// A key that is no point of the curve, or of small order.
     #[error("not a usable public key")]
     BadKey,
+    /// A Noise message written or read when it is the other end's turn, or a split of an unfinished handshake.
+    #[error("not the turn for this step of the handshake")]
+    NotOurTurn,
     /// The connection is in open mode, or in no party that admits this peer.
     #[error("the peer is not admitted to a party")]
     NotAdmitted,

@@ -6,6 +6,8 @@ pub mod feed;
 pub mod hash;
 pub mod key;
 pub mod limits;
+pub mod mux;
+pub mod noise;
 #[cfg(feature = "tokio")]
 mod random;
 pub mod replication;

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub struct Limits {
     /// The longest frame of the secret stream, in bytes after its length. The format allows 2^24 - 1.
     pub max_frame: usize,
+    /// The longest message of the Noise handshake, in bytes. Noise allows 65535; Node sends less than 100.
+    pub max_handshake_message: usize,
     /// How long the Noise handshake may take.
     pub handshake_timeout: Duration,
     /// How long a connection may be silent before it is given up. Keep-alives are sent at a third of it or
@@ -85,6 +87,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_frame: (1 << 24) - 1,
+            max_handshake_message: 4_096,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(60),
             max_channels: 16_384,

@@ -1,6 +1,31 @@
 //! One feed: a signed, append-only list of blocks under a Merkle tree.
+//!
+//! [`tree`], [`verifier`], [`prove`], [`verify`] and [`bitfield`] are values and hashing, and know nothing of
+//! storage or time. [`Feed`] puts them over a [`storage::Storage`]. What a feed is on the wire, and why its
+//! proofs hold, is in `protocol-spec/06-feeds.md`.
 
+pub mod bitfield;
+#[cfg(feature = "tokio")]
+mod demand;
+#[cfg(feature = "tokio")]
+mod handle;
 pub mod local;
 pub mod manifest;
+pub mod memory;
 pub mod proof;
+pub mod prove;
+pub mod state;
 pub mod storage;
+pub mod tree;
+pub mod verifier;
+pub mod verify;
+
+#[cfg(feature = "tokio")]
+pub use self::{
+    demand::{Changes, Download},
+    handle::{Feed, Identity, Info, Ingested},
+};
+pub use self::{
+    local::{Demand, Local},
+    state::State,
+};

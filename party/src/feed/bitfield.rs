@@ -1,0 +1,487 @@
+//! Which blocks of a feed are stored.
+//!
+//! Nearly every feed is stored without a gap from its first block, so that is one number; what lies beyond
+//! the first gap is kept in pages of 32,768 bits, of which only those exist that have a bit set. A feed of
+//! any length costs no more than its gaps. Stored, a page is the list of its runs where that is shorter.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+
+use crate::encoding::{Reader, Writer};
+
+/// Bits of a page.
+pub const PAGE_BITS: u64 = 32_768;
+
+const WORD_BITS: u64 = 64;
+const WORDS: usize = (PAGE_BITS / WORD_BITS) as usize;
+const RAW: u8 = 0;
+const RUNS: u8 = 1;
+
+/// One page: all set, or its bits. A page without any bit is not kept.
+#[derive(Clone, PartialEq, Eq)]
+enum Page {
+    Full,
+    Bits(Arc<[u64; WORDS]>),
+}
+
+/// A set of block indexes: everything before `contiguous`, and what the pages say beyond it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Bitfield {
+    contiguous: u64,
+    pages: BTreeMap<u64, Page>,
+}
+
+/// What becomes different when blocks are added, worked out but not carried out.
+#[derive(Clone)]
+pub(crate) struct Change {
+    contiguous: u64,
+    /// Pages as they become; `None` for those that the contiguous part has swallowed.
+    pages: BTreeMap<u64, Option<Page>>,
+}
+
+impl Change {
+    /// Where the first gap will be.
+    pub(crate) fn contiguous(&self) -> u64 {
+        self.contiguous
+    }
+
+    /// The pages that become different, encoded; `None` for those to delete.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = (u64, Option<Bytes>)> {
+        self.pages.iter().map(|(n, page)| (*n, page.as_ref().map(Page::encode)))
+    }
+}
+
+impl Bitfield {
+    /// A bitfield with nothing but its contiguous part.
+    pub(crate) fn contiguous_to(contiguous: u64) -> Self {
+        Self { contiguous, pages: BTreeMap::new() }
+    }
+
+    /// Puts a stored page back. `false` if the bytes are no page.
+    pub(crate) fn restore(&mut self, page: u64, bytes: &[u8]) -> bool {
+        match Page::decode(bytes) {
+            Some(bits) => {
+                if !bits.is_empty() {
+                    self.pages.insert(page, bits);
+                }
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// How many blocks are stored without a gap from the first.
+    pub fn contiguous(&self) -> u64 {
+        self.contiguous
+    }
+
+    /// Whether block `index` is stored.
+    pub fn get(&self, index: u64) -> bool {
+        index < self.contiguous
+            || self.pages.get(&(index / PAGE_BITS)).is_some_and(|page| page.get(index % PAGE_BITS))
+    }
+
+    /// Whether any block of the range is stored.
+    pub fn any(&self, range: Range<u64>) -> bool {
+        if range.is_empty() {
+            return false;
+        }
+        if range.start < self.contiguous {
+            return true;
+        }
+        // A page that exists has a bit set, so only the first and the last can disappoint.
+        self.pages.range(range.start / PAGE_BITS..=(range.end - 1) / PAGE_BITS).any(|(n, page)| {
+            let offset = n * PAGE_BITS;
+            let from = range.start.saturating_sub(offset);
+            let to = (range.end - offset).min(PAGE_BITS);
+            page.next(true, from).is_some_and(|bit| bit < to)
+        })
+    }
+
+    /// The first block in `from..to` that is not stored.
+    pub fn next_missing(&self, from: u64, to: u64) -> Option<u64> {
+        let mut index = from.max(self.contiguous);
+        while index < to {
+            let n = index / PAGE_BITS;
+            let Some(page) = self.pages.get(&n) else { return Some(index) };
+            let offset = n * PAGE_BITS;
+            match page.next(false, index - offset) {
+                Some(bit) => return Some(offset + bit).filter(|found| *found < to),
+                None => index = offset.saturating_add(PAGE_BITS),
+            }
+        }
+        None
+    }
+
+    /// The bits of `start..start + length` as 32-bit words, page by page, without the pages in which nothing
+    /// is set: the index of the first bit, a multiple of 32, and the words.
+    pub fn words(&self, start: u64, length: u64) -> Vec<(u64, Vec<u32>)> {
+        let end = start.saturating_add(length).min(self.end());
+        let start = start & !31;
+        let mut out = Vec::new();
+        let mut from = start;
+        while from < end {
+            let n = from / PAGE_BITS;
+            let offset = n * PAGE_BITS;
+            let Some(words) = self.page_words(n) else {
+                // Nothing here; go on where the next page is.
+                match self.pages.range(n + 1..).next() {
+                    Some((next, _)) => from = next * PAGE_BITS,
+                    None => break,
+                }
+                continue;
+            };
+            let first = ((from - offset) / 32) as usize;
+            let last = (end - offset).min(PAGE_BITS).div_ceil(32) as usize;
+            let words: Vec<u32> = words
+                .iter()
+                .flat_map(|word| [*word as u32, (*word >> 32) as u32])
+                .take(last)
+                .skip(first)
+                .collect();
+            if words.iter().any(|word| *word != 0) {
+                out.push((from, words));
+            }
+            from = offset + PAGE_BITS;
+        }
+        out
+    }
+
+    /// The pages beyond the contiguous part, as ranges of their numbers.
+    pub(crate) fn page_ranges(&self, change: &Change) -> Vec<Range<u64>> {
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut add = |n: u64| match ranges.last_mut() {
+            Some(last) if last.end == n => last.end += 1,
+            _ => ranges.push(n..n + 1),
+        };
+        let mut changed = change.pages.iter().peekable();
+        for n in self.pages.keys() {
+            while let Some((m, page)) = changed.next_if(|(m, _)| *m < n) {
+                if page.is_some() {
+                    add(*m);
+                }
+            }
+            match changed.next_if(|(m, _)| *m == n) {
+                Some((_, None)) => {}
+                _ => add(*n),
+            }
+        }
+        changed.filter(|(_, page)| page.is_some()).for_each(|(m, _)| add(*m));
+        ranges
+    }
+
+    /// What adding `blocks` will change.
+    pub(crate) fn with(&self, blocks: impl IntoIterator<Item = u64>) -> Change {
+        let mut change = Change { contiguous: self.contiguous, pages: BTreeMap::new() };
+        for block in blocks {
+            if block < change.contiguous {
+                continue;
+            }
+            if block == change.contiguous {
+                // The way of every append and of a download in order: no page is touched.
+                change.contiguous += 1;
+                continue;
+            }
+            let n = block / PAGE_BITS;
+            let page = change.pages.entry(n).or_insert_with(|| self.pages.get(&n).cloned());
+            page.get_or_insert_with(Page::empty).set(block % PAGE_BITS);
+        }
+        self.swallow(&mut change);
+        change
+    }
+
+    /// Moves the contiguous end over what is set behind it, and lets go of the pages that it has passed.
+    fn swallow(&self, change: &mut Change) {
+        loop {
+            let n = change.contiguous / PAGE_BITS;
+            let page = match change.pages.get(&n) {
+                Some(page) => page.as_ref(),
+                None => self.pages.get(&n),
+            };
+            let offset = n * PAGE_BITS;
+            let Some(page) = page else { break };
+            match page.next(false, change.contiguous - offset) {
+                Some(bit) => {
+                    change.contiguous = offset + bit;
+                    break;
+                }
+                None => change.contiguous = offset + PAGE_BITS,
+            }
+        }
+        let passed = |n: u64, page: &Page| {
+            let from = change.contiguous.saturating_sub(n * PAGE_BITS);
+            page.next(true, from).is_none()
+        };
+        let last = change.contiguous / PAGE_BITS;
+        let gone: Vec<u64> = self
+            .pages
+            .range(..=last)
+            .filter(|(n, page)| !change.pages.contains_key(n) && passed(**n, page))
+            .map(|(n, _)| *n)
+            .collect();
+        let mut pages = std::mem::take(&mut change.pages);
+        pages.retain(|n, page| {
+            if page.as_ref().is_some_and(|page| passed(*n, page)) {
+                *page = None;
+            }
+            page.is_some() || self.pages.contains_key(n)
+        });
+        pages.extend(gone.into_iter().map(|n| (n, None)));
+        change.pages = pages;
+    }
+
+    /// Carries out a change that was worked out on this bitfield.
+    pub(crate) fn apply(&mut self, change: Change) {
+        self.contiguous = change.contiguous;
+        for (n, page) in change.pages {
+            match page {
+                Some(page) => self.pages.insert(n, page),
+                None => self.pages.remove(&n),
+            };
+        }
+    }
+
+    /// The block after the last page or the contiguous part.
+    fn end(&self) -> u64 {
+        let pages = self.pages.last_key_value().map_or(0, |(n, _)| (n + 1) * PAGE_BITS);
+        pages.max(self.contiguous)
+    }
+
+    /// The words of page `n` with the contiguous part put in; `None` if there is nothing.
+    fn page_words(&self, n: u64) -> Option<[u64; WORDS]> {
+        let prefix = self.contiguous.saturating_sub(n * PAGE_BITS).min(PAGE_BITS);
+        let page = self.pages.get(&n);
+        if prefix == 0 && page.is_none() {
+            return None;
+        }
+        let mut words = match page {
+            Some(page) => page.words(),
+            None => [0; WORDS],
+        };
+        set_range(&mut words, 0, prefix);
+        Some(words)
+    }
+}
+
+impl Page {
+    fn empty() -> Self {
+        Self::Bits(Arc::new([0; WORDS]))
+    }
+
+    fn words(&self) -> [u64; WORDS] {
+        match self {
+            Self::Full => [u64::MAX; WORDS],
+            Self::Bits(words) => **words,
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.next(true, 0).is_none()
+    }
+
+    fn get(&self, bit: u64) -> bool {
+        match self {
+            Self::Full => true,
+            Self::Bits(words) => words[word(bit)] & mask(bit) != 0,
+        }
+    }
+
+    fn set(&mut self, bit: u64) {
+        let Self::Bits(words) = self else { return };
+        let words = Arc::make_mut(words);
+        words[word(bit)] |= mask(bit);
+        if words[word(bit)] == u64::MAX && words.iter().all(|word| *word == u64::MAX) {
+            *self = Self::Full;
+        }
+    }
+
+    /// The first bit at or after `from` that is `value`.
+    fn next(&self, value: bool, from: u64) -> Option<u64> {
+        if from >= PAGE_BITS {
+            return None;
+        }
+        let Self::Bits(words) = self else { return value.then_some(from) };
+        let flip = if value { 0 } else { u64::MAX };
+        let first = word(from);
+        let head = (words[first] ^ flip) & (u64::MAX << (from % WORD_BITS));
+        if head != 0 {
+            return Some(first as u64 * WORD_BITS + u64::from(head.trailing_zeros()));
+        }
+        let rest = words[first + 1..].iter().position(|word| word ^ flip != 0)?;
+        let n = first + 1 + rest;
+        Some(n as u64 * WORD_BITS + u64::from((words[n] ^ flip).trailing_zeros()))
+    }
+
+    /// The lengths of the runs, beginning with one of unset bits, without the unset ones at the end.
+    fn runs(&self) -> Vec<u64> {
+        let mut runs = Vec::new();
+        let mut at = 0;
+        let mut value = true;
+        while let Some(end) = self.next(value, at) {
+            runs.push(end - at);
+            at = end;
+            value = !value;
+        }
+        if !value {
+            runs.push(PAGE_BITS - at);
+        }
+        runs
+    }
+
+    fn encode(&self) -> Bytes {
+        let mut out = Vec::new();
+        let runs = self.runs();
+        if runs.len() * 3 < WORDS * 8 {
+            out.push(RUNS);
+            runs.iter().for_each(|run| out.put_uint(*run));
+        } else {
+            out.reserve_exact(1 + WORDS * 8);
+            out.push(RAW);
+            self.words().iter().for_each(|word| out.put_bytes(&word.to_le_bytes()));
+        }
+        out.into()
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(bytes);
+        let mut words = [0; WORDS];
+        match reader.u8().ok()? {
+            RAW => {
+                for word in &mut words {
+                    *word = u64::from_le_bytes(reader.array().ok()?);
+                }
+            }
+            RUNS => {
+                let (mut at, mut value) = (0, false);
+                while !reader.is_empty() {
+                    let to = reader.uint().ok()?.checked_add(at).filter(|to| *to <= PAGE_BITS)?;
+                    if value {
+                        set_range(&mut words, at, to);
+                    }
+                    at = to;
+                    value = !value;
+                }
+            }
+            _ => return None,
+        }
+        reader.is_empty().then(|| {
+            if words.iter().all(|word| *word == u64::MAX) { Self::Full } else { Self::Bits(Arc::new(words)) }
+        })
+    }
+}
+
+fn word(bit: u64) -> usize {
+    (bit / WORD_BITS) as usize
+}
+
+fn mask(bit: u64) -> u64 {
+    1 << (bit % WORD_BITS)
+}
+
+/// Sets the bits `from..to` of a page.
+fn set_range(words: &mut [u64; WORDS], from: u64, to: u64) {
+    let mut at = from;
+    while at < to {
+        let end = (at / WORD_BITS + 1) * WORD_BITS;
+        let upto = end.min(to);
+        let width = upto - at;
+        let bits = if width == WORD_BITS { u64::MAX } else { ((1 << width) - 1) << (at % WORD_BITS) };
+        words[word(at)] |= bits;
+        at = upto;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn index() -> impl Strategy<Value = u64> {
+        prop_oneof![0u64..100, PAGE_BITS - 40..PAGE_BITS + 40, 5 * PAGE_BITS..5 * PAGE_BITS + 20]
+    }
+
+    fn reopened(bitfield: &Bitfield) -> Bitfield {
+        let mut other = Bitfield::contiguous_to(bitfield.contiguous);
+        for (n, page) in &bitfield.pages {
+            assert!(other.restore(*n, &page.encode()));
+        }
+        other
+    }
+
+    proptest! {
+        #[test]
+        fn a_bitfield_is_a_set(batches in prop::collection::vec(prop::collection::vec(
+            (index(), 1u64..60), 1..6), 1..20), ask in prop::collection::vec((index(), 0u64..200), 20)) {
+            let mut bitfield = Bitfield::default();
+            let mut model = BTreeSet::new();
+            let mut stored = BTreeMap::new();
+            for batch in batches {
+                let blocks: Vec<u64> = batch.iter().flat_map(|(start, n)| *start..start + n).collect();
+                model.extend(blocks.iter().copied());
+                let change = bitfield.with(blocks);
+                let ranges = bitfield.page_ranges(&change);
+                for (n, page) in change.pages() {
+                    match page {
+                        Some(page) => stored.insert(n, page),
+                        None => stored.remove(&n),
+                    };
+                }
+                bitfield.apply(change);
+                let listed: Vec<u64> = ranges.into_iter().flatten().collect();
+                prop_assert_eq!(&listed, &stored.keys().copied().collect::<Vec<_>>());
+                prop_assert_eq!(listed, bitfield.pages.keys().copied().collect::<Vec<_>>());
+            }
+            let contiguous = (0..).find(|i| !model.contains(i)).unwrap();
+            prop_assert_eq!(bitfield.contiguous(), contiguous);
+            prop_assert!(reopened(&bitfield) == bitfield);
+            for (start, n) in ask {
+                let range = start..start + n;
+                prop_assert_eq!(bitfield.get(start), model.contains(&start));
+                prop_assert_eq!(bitfield.any(range.clone()), model.range(range.clone()).next().is_some());
+                prop_assert_eq!(bitfield.next_missing(start, start + n),
+                    range.clone().find(|i| !model.contains(i)));
+                let mut seen = BTreeSet::new();
+                for (first, words) in bitfield.words(start, n) {
+                    prop_assert_eq!(first % 32, 0);
+                    for (i, word) in (0..).zip(words) {
+                        seen.extend((0..32u64).filter(|b| word & (1 << b) != 0).map(|b| first + 32 * i + b));
+                    }
+                }
+                let wanted = if n == 0 { start..start } else {
+                    start / 32 * 32..(start + n).div_ceil(32) * 32
+                };
+                let expected: BTreeSet<u64> = if n == 0 { seen.clone() } else {
+                    model.range(wanted).copied().collect() };
+                prop_assert!(expected.is_superset(&seen));
+                prop_assert!(model.range(range).all(|i| seen.contains(i)));
+            }
+        }
+
+        #[test]
+        fn stored_bytes_of_any_kind_are_no_danger(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            Bitfield::default().restore(0, &bytes);
+        }
+    }
+
+    #[test]
+    fn appending_touches_no_page() {
+        let mut bitfield = Bitfield::default();
+        bitfield.apply(bitfield.with(0..3 * PAGE_BITS + 5));
+        assert_eq!(bitfield.contiguous(), 3 * PAGE_BITS + 5);
+        assert!(bitfield.pages.is_empty());
+        assert_eq!(bitfield.words(0, PAGE_BITS)[0].1, vec![u32::MAX; PAGE_BITS as usize / 32]);
+    }
+
+    #[test]
+    fn a_full_page_behind_a_gap_is_stored_in_a_few_bytes() {
+        let bitfield = Bitfield::default();
+        let change = bitfield.with(PAGE_BITS..2 * PAGE_BITS);
+        let pages: Vec<_> = change.pages().collect();
+        assert_eq!(pages.len(), 1);
+        assert!(pages[0].1.as_ref().unwrap().len() < 8);
+    }
+}

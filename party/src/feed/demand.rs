@@ -1,0 +1,155 @@
+//! What is wanted of a feed here, and word of its changes.
+
+use std::{
+    collections::BTreeMap,
+    ops::{Bound, Range, RangeBounds},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use crate::feed::{Feed, local::Demand};
+
+/// All demands on one feed, and who is told when they or the feed change.
+pub(crate) struct Demands {
+    wanted: Mutex<Wanted>,
+    changes: watch::Sender<()>,
+}
+
+#[derive(Default)]
+struct Wanted {
+    next_id: u64,
+    ranges: BTreeMap<u64, Range<u64>>,
+    /// The union, until a range comes or goes.
+    union: Option<Demand>,
+}
+
+impl Demands {
+    pub(crate) fn new() -> Self {
+        Self { wanted: Mutex::default(), changes: watch::Sender::new(()) }
+    }
+
+    pub(crate) fn subscribe(&self) -> Changes {
+        Changes { receiver: self.changes.subscribe() }
+    }
+
+    pub(crate) fn notify(&self) {
+        self.changes.send_replace(());
+    }
+
+    fn add(&self, range: Range<u64>) -> u64 {
+        let mut wanted = self.wanted();
+        let id = wanted.next_id;
+        wanted.next_id += 1;
+        wanted.ranges.insert(id, range);
+        wanted.union = None;
+        drop(wanted);
+        self.notify();
+        id
+    }
+
+    fn remove(&self, id: u64) {
+        let mut wanted = self.wanted();
+        wanted.ranges.remove(&id);
+        wanted.union = None;
+        drop(wanted);
+        self.notify();
+    }
+
+    fn union(&self) -> Demand {
+        let mut wanted = self.wanted();
+        let Wanted { ranges, union, .. } = &mut *wanted;
+        union.get_or_insert_with(|| Demand::from_ranges(ranges.values().cloned())).clone()
+    }
+
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Says when a feed or its demand has changed. Many changes may be reported as one.
+#[derive(Clone, Debug)]
+pub struct Changes {
+    receiver: watch::Receiver<()>,
+}
+
+impl Changes {
+    /// Waits for the next change since the last call, or since [`Feed::subscribe`]. Never completes once the
+    /// feed is gone.
+    pub async fn changed(&mut self) {
+        if self.receiver.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Feed {
+    /// All that is wanted here at this moment.
+    pub fn demand(&self) -> Demand {
+        self.demands().union()
+    }
+
+    /// Wants the blocks of `range` from every peer that has them, until the [`Download`] is dropped. A range
+    /// without an end includes what will be appended.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), party::error::Error> {
+    /// # let identity = Identity::reader([7; 32].into());
+    /// # let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+    /// let all = feed.download(..);
+    /// assert!(feed.demand().wants(1_000_000));
+    /// drop(all);
+    /// assert!(feed.demand().is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn download(&self, range: impl RangeBounds<u64>) -> Download {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(start) => start.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(end) => end.saturating_add(1),
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        let range = start..end.max(start);
+        Download { id: self.demands().add(range.clone()), range, feed: self.clone() }
+    }
+}
+
+/// A range of a feed that is wanted for as long as this lives.
+#[derive(Debug)]
+#[must_use = "what is wanted is forgotten when this is dropped"]
+pub struct Download {
+    feed: Feed,
+    id: u64,
+    range: Range<u64>,
+}
+
+impl Download {
+    /// Completes when every block of the range is stored here; for a range without an end, never.
+    pub async fn done(&self) {
+        if self.range.end == u64::MAX {
+            return std::future::pending().await;
+        }
+        let mut changes = self.feed.subscribe();
+        let missing = |from| self.feed.with_local(|local| local.next_missing(from, self.range.end));
+        // Blocks don't go away, so each look begins where the last one stopped.
+        let mut from = self.range.start;
+        while let Some(index) = missing(from) {
+            from = index;
+            changes.changed().await;
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        self.feed.demands().remove(self.id);
+    }
+}
