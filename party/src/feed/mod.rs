@@ -8,6 +8,8 @@ pub mod bitfield;
 #[cfg(feature = "tokio")]
 mod demand;
 #[cfg(feature = "tokio")]
+mod as_feed;
+#[cfg(feature = "tokio")]
 mod handle;
 pub mod local;
 pub mod manifest;
@@ -21,7 +23,10 @@ pub mod verifier;
 pub mod verify;
 
 #[cfg(feature = "tokio")]
+pub(crate) use self::handle::WeakFeed;
+#[cfg(feature = "tokio")]
 pub use self::{
+    as_feed::AsFeed,
     demand::{Changes, Download},
     handle::{Feed, Identity, Info, Ingested},
 };
