@@ -7,7 +7,6 @@
 //! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
 
 mod mux;
-pub mod mux;
 mod script;
 mod wire;
 
