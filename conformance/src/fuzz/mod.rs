@@ -6,7 +6,6 @@
 //! To add one: write the body in a file here, name it in [`TARGETS`], add `fuzz/fuzz_targets/<name>.rs` with
 //! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
 
-pub mod mux;
 mod mux;
 mod script;
 mod wire;
