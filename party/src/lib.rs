@@ -6,6 +6,7 @@ pub mod feed;
 pub mod hash;
 pub mod key;
 pub mod limits;
+pub mod mux;
 pub mod noise;
 #[cfg(feature = "tokio")]
 mod random;

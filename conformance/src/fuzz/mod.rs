@@ -7,10 +7,13 @@
 //! To add one: write the body in a file here, name it in [`TARGETS`], add `fuzz/fuzz_targets/<name>.rs` with
 //! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
 
+mod mux;
 mod script;
 mod wire;
 
+pub use mux::{honest_ends, hostile_remote, mux};
 pub use wire::{handshake, secret_stream};
 
 /// Every target by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("handshake", handshake), ("secret_stream", secret_stream)];
+pub const TARGETS: &[(&str, fn(&[u8]))] =
+    &[("handshake", handshake), ("secret_stream", secret_stream), ("mux", mux)];
