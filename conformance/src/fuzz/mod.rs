@@ -14,6 +14,9 @@ mod wire;
 pub use mux::{honest_ends, hostile_remote, mux};
 pub use wire::{handshake, secret_stream};
 
+/// What a target does with its input.
+pub type Body = fn(&[u8]);
+
 /// Every target by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] =
+pub const TARGETS: &[(&str, Body)] =
     &[("handshake", handshake), ("secret_stream", secret_stream), ("mux", mux)];

@@ -304,7 +304,7 @@ fn a_cut_is_told_from_an_end() {
     }
     assert_eq!(receive(&mut b, &wire).1, Ok(()));
 
-    let [mut before_the_header, _] = streams_without_headers(&Limits::default());
+    let [before_the_header, _] = streams_without_headers(&Limits::default());
     assert_eq!(before_the_header.handle_eof(), Err(PeerMisbehaved::Truncated));
 }
 
