@@ -360,6 +360,7 @@ impl Mux {
         for (message_type, payload) in waiting.early {
             self.ready.push_back(Event::Message { channel, message_type, payload });
         }
+        //= protocol-spec/05-channels.md#closing
         if waiting.closed {
             self.release(channel, remote);
             self.ready.push_back(Event::Closed { channel, reason: CloseReason::Remote });
@@ -393,6 +394,7 @@ impl Mux {
                 self.keep_early(number, message_type, &message)?;
                 Ok(None)
             }
+            //= protocol-spec/05-channels.md#messages
             // Sent before the remote knew that we had closed.
             None => Ok(None),
         }
@@ -430,6 +432,7 @@ impl Mux {
         id: &[u8],
         handshake: &Bytes,
     ) -> Result<Option<Event>, Error> {
+        //= protocol-spec/05-channels.md#opening-and-pairing
         self.remotes.announce(sender)?;
         if protocol.len().max(id.len()) > self.limits.max_channel_name {
             return Err(PeerMisbehaved::LimitExceeded("max_channel_name").into());
@@ -439,6 +442,7 @@ impl Mux {
         }
         let key = Key { protocol: self.canonical(protocol), id: Bytes::copy_from_slice(id) };
 
+        //= protocol-spec/05-channels.md#opening-and-pairing
         if let Some(slot) = self.pairings.pop_ours(&key) {
             return Ok(self.pair(slot, sender, handshake));
         }
@@ -466,6 +470,7 @@ impl Mux {
     /// The remote's open meets one of ours.
     fn pair(&mut self, slot: u32, remote: u64, handshake: &Bytes) -> Option<Event> {
         let Some(channel) = self.locals.channel(slot) else {
+            //= protocol-spec/05-channels.md#opening-and-pairing
             // We have closed it meanwhile. The remote's open tells us that our id is free, and needs no
             // reject: that would end a Node peer, for which the two are paired. But if it opened after our
             // close had come, a Node peer has passed over the close, so we say it again; to a peer which
@@ -483,6 +488,7 @@ impl Mux {
     fn handle_reject(&mut self, receiver: u64) -> Result<Option<Event>, Error> {
         let slot = receiver.checked_sub(1).and_then(|slot| u32::try_from(slot).ok());
         let slot = slot.ok_or(PeerMisbehaved::UnknownReject)?;
+        //= protocol-spec/05-channels.md#closing
         let (Local::Opening { key, .. } | Local::Leaving { key }) = self.locals.get(slot) else {
             return Err(PeerMisbehaved::UnknownReject.into());
         };
