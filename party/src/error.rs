@@ -162,6 +162,9 @@ pub enum ApiMisuse {
     /// A name that is taken.
     #[error("the name {0:?} is taken")]
     NameTaken(String),
+    /// A feed that the store has already, made under a key pair that was handed in.
+    #[error("the store has the feed {0} already")]
+    FeedExists(DiscoveryKey),
     /// A feed that the store does not have.
     #[error("no such feed")]
     UnknownFeed,
@@ -196,6 +199,20 @@ pub enum StorageError {
     Locked {
         /// The store's folder.
         path: String,
+    },
+    /// The folder holds other files and no store; nothing in it was touched.
+    #[error("the folder {path} has other files in it and is not a store")]
+    NotAStore {
+        /// The folder.
+        path: String,
+    },
+    /// A later version of this library wrote the store, in a format that this one doesn't know.
+    #[error("the store {path} has the format {found:?}, which this version does not know")]
+    UnknownFormat {
+        /// The store's folder.
+        path: String,
+        /// What its marker says.
+        found: String,
     },
     /// The stored bytes are not what was written. Names what is damaged.
     #[error("the store is damaged: {what}")]

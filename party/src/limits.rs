@@ -18,6 +18,9 @@ pub struct Limits {
     pub max_handshake_message: usize,
     /// How long the Noise handshake may take.
     pub handshake_timeout: Duration,
+    /// How long a connection may be up without the remote being admitted anywhere. It is the same whether or
+    /// not we are in the party that the remote asks for.
+    pub admission_timeout: Duration,
     /// How long a connection may be silent before it is given up. Keep-alives are sent at a third of it or
     /// every 5 seconds, whichever is shorter.
     pub idle_timeout: Duration,
@@ -89,6 +92,7 @@ impl Default for Limits {
             max_frame: (1 << 24) - 1,
             max_handshake_message: 4_096,
             handshake_timeout: Duration::from_secs(10),
+            admission_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             max_channels: 16_384,
             max_incoming_opens: 4_096,

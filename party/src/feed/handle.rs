@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     ops::Range,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, Weak},
 };
 
 use bytes::{Bytes, BytesMut};
@@ -164,6 +164,10 @@ impl Feed {
                 demands: Demands::new(),
             }),
         })
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakFeed {
+        WeakFeed { inner: Arc::downgrade(&self.inner) }
     }
 
     /// The key that names and verifies the feed.
@@ -518,6 +522,17 @@ impl fmt::Debug for Feed {
             .field("discovery_key", &self.discovery_key())
             .field("info", &self.info())
             .finish_non_exhaustive()
+    }
+}
+
+/// A feed that isn't held: a store remembers by it which feeds others hold.
+pub(crate) struct WeakFeed {
+    inner: Weak<Inner>,
+}
+
+impl WeakFeed {
+    pub(crate) fn upgrade(&self) -> Option<Feed> {
+        self.inner.upgrade().map(|inner| Feed { inner })
     }
 }
 

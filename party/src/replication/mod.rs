@@ -31,3 +31,6 @@ pub const PROTOCOL: &str = "hypercore/alpha";
 
 /// Other names under which a remote may open it.
 pub const ALIASES: &[&str] = &["hypercore"];
+
+#[cfg(test)]
+mod tests;

@@ -97,7 +97,7 @@ impl Telling {
             return Some(message);
         }
         if std::mem::take(&mut self.stored) {
-            self.find_changes(local, remote, limits);
+            self.find_changes(local, limits);
         }
         self.dirty = !self.ready.is_empty();
         self.ready.pop_front()
@@ -144,7 +144,8 @@ impl Telling {
         let (&(start, length), wanted) = self.wants.iter_mut().find(|(_, wanted)| wanted.unanswered)?;
         wanted.unanswered = false;
         self.words -= wanted.words();
-        wanted.told = None;
+        // Nothing yet of what the contiguous start doesn't say.
+        wanted.told = Some(BTreeMap::new());
         let (end, told) = (start.saturating_add(length), self.contiguous);
         if told > 0 && (end <= told || told == local.length() || (wanted.any && start < told)) {
             return Some(Message::Range(Range { drop: false, start: 0, length: told }));
@@ -168,7 +169,7 @@ impl Telling {
     }
 
     /// Tells what has changed in the ranges that the remote wants to know of.
-    fn find_changes(&mut self, local: &dyn Local, remote: &Remote, limits: &Limits) {
+    fn find_changes(&mut self, local: &dyn Local, limits: &Limits) {
         for (&(start, length), wanted) in &mut self.wants {
             let end = start.saturating_add(length);
             let Some(before) = wanted.told.take_if(|_| end > self.contiguous) else { continue };
@@ -176,11 +177,11 @@ impl Telling {
             let now = local.words(start, end.min(local.length()).saturating_sub(start));
             for (first, words) in &now {
                 let none = Vec::new();
-                changes(*first, words, before.get(first).unwrap_or(&none), remote, &mut self.ready);
+                changes(*first, words, before.get(first).unwrap_or(&none), &mut self.ready);
             }
             for (first, words) in before {
                 if now.iter().all(|(other, _)| *other != first) {
-                    changes(first, &vec![0; words.len()], &words, remote, &mut self.ready);
+                    changes(first, &vec![0; words.len()], &words, &mut self.ready);
                 }
             }
             wanted.remember(now, &mut self.words, limits);
@@ -196,15 +197,14 @@ impl Wanted {
     /// Remembers what was told, if all that is remembered stays within the limit.
     fn remember(&mut self, words: Vec<(u64, Vec<u32>)>, total: &mut usize, limits: &Limits) {
         let len: usize = words.iter().map(|(_, words)| words.len()).sum();
-        if *total + len <= limits.max_remote_pages.saturating_mul(1024) {
-            *total += len;
-            self.told = Some(words.into_iter().collect());
-        }
+        let room = *total + len <= limits.max_remote_pages.saturating_mul(1024);
+        *total += if room { len } else { 0 };
+        self.told = room.then(|| words.into_iter().collect());
     }
 }
 
 /// Tells how `now` differs from `before`, of which the first bit stands for block `start`.
-fn changes(start: u64, now: &[u32], before: &[u32], remote: &Remote, out: &mut VecDeque<Message>) {
+fn changes(start: u64, now: &[u32], before: &[u32], out: &mut VecDeque<Message>) {
     let old = |i: usize| before.get(i).copied().unwrap_or(0);
     let added: Vec<u32> = now.iter().enumerate().map(|(i, word)| word & !old(i)).collect();
     let gone: Vec<u32> = now.iter().enumerate().map(|(i, word)| old(i) & !word).collect();
@@ -212,9 +212,7 @@ fn changes(start: u64, now: &[u32], before: &[u32], remote: &Remote, out: &mut V
         let runs: Vec<_> = runs(start, &words).filter(|(_, set)| *set).map(|(run, _)| run).collect();
         runs.into_iter().map(move |run| Range { drop, start: run.start, length: run.end - run.start })
     });
-    let news: Vec<Range> = ranges
-        .filter(|range| range.drop || remote.have.next_gap(range.start) < range.start + range.length)
-        .collect();
+    let news: Vec<Range> = ranges.collect();
     if news.len() > MAX_RUNS {
         out.push_back(Message::Bitfield(Bitfield { start, words: now.to_vec() }));
     } else {

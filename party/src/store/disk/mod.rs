@@ -1,0 +1,254 @@
+//! A storage on disk: fjall behind threads of its own.
+
+mod blocks;
+mod database;
+mod folder;
+mod queue;
+mod row;
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::Arc,
+    thread,
+};
+
+use bytes::Bytes;
+use tokio::sync::{oneshot, watch};
+
+pub(super) use self::folder::sync_folder;
+use self::{database::Database, folder::Folder, queue::Queue};
+use crate::{
+    error::StorageError,
+    feed::storage::{Completion, Key, Storage, Write},
+};
+
+/// Threads that read. Two, so that a read that waits for the disk doesn't hold up those from memory.
+const READERS: usize = 2;
+/// Commits that wait are carried out together, as one batch, up to about this many bytes.
+const MAX_GROUP_BYTES: usize = 4 << 20;
+
+/// Feeds in a folder.
+///
+/// Reads and commits are carried out by threads of the storage's own, so they neither block a task nor need
+/// one to make progress, and work from any executor or none. Close it before you open the folder again: when
+/// it is merely dropped, its lock is released a little later.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use party::{feed::storage::{Key, Storage}, store::disk::DiskStorage};
+///
+/// let dir = tempfile::tempdir()?;
+/// let storage = DiskStorage::open(dir.path()).await?;
+/// let key = Key::Record(b"motto".to_vec());
+/// storage.commit(vec![(key.clone(), Some("append only".into()))]).await?;
+/// storage.close().await?;
+///
+/// let storage = DiskStorage::open(dir.path()).await?;
+/// assert_eq!(storage.read(vec![key]).await?, [Some("append only".into())]);
+/// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct DiskStorage {
+    reads: Arc<Queue<Read>>,
+    commits: Arc<Queue<Commit>>,
+    /// True once the threads have ended and the lock is released.
+    ended: watch::Receiver<bool>,
+}
+
+type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
+
+enum Read {
+    Values(Vec<Key>, Reply<Vec<Option<Bytes>>>),
+    Records(Vec<u8>, Reply<Vec<(Vec<u8>, Bytes)>>),
+}
+
+struct Commit {
+    writes: Vec<Write>,
+    reply: Reply<()>,
+}
+
+impl DiskStorage {
+    /// Opens the storage in the folder `path`, which is made if there is none.
+    ///
+    /// # Errors
+    /// [`StorageError::Locked`] if it is open already, here or in another process;
+    /// [`StorageError::NotAStore`] for a folder with other files; [`StorageError::UnknownFormat`] for a later
+    /// format; [`StorageError::Damaged`] if something of it is missing or isn't what was written;
+    /// [`StorageError::Io`].
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
+        let path = std::path::absolute(path)?;
+        // If nobody waits any more, what was opened is closed by being dropped.
+        run("party-store-open", move || start(open(&path)?)).await
+    }
+}
+
+impl Storage for DiskStorage {
+    fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
+        submit(&self.reads, |reply| Read::Values(keys, reply))
+    }
+
+    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
+        submit(&self.reads, |reply| Read::Records(prefix, reply))
+    }
+
+    fn commit(&self, writes: Vec<Write>) -> Completion<()> {
+        // Before it is joined with others, which should not fail along with it.
+        if let Err(error) = database::check(&writes) {
+            return Box::pin(async { Err(error) });
+        }
+        submit(&self.commits, |reply| Commit { writes, reply })
+    }
+
+    fn close(&self) -> Completion<()> {
+        self.commits.close();
+        self.reads.close();
+        let mut ended = self.ended.clone();
+        Box::pin(async move {
+            // An error says that the thread is gone, and the lock with it.
+            let _ = ended.wait_for(|ended| *ended).await;
+            Ok(())
+        })
+    }
+}
+
+impl Drop for DiskStorage {
+    fn drop(&mut self) {
+        self.commits.close();
+        self.reads.close();
+    }
+}
+
+impl fmt::Debug for DiskStorage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DiskStorage").finish_non_exhaustive()
+    }
+}
+
+fn open(path: &Path) -> Result<(Folder, Database), StorageError> {
+    let mut folder = Folder::open(path)?;
+    let database = Database::open(&folder.database(), &folder.blocks(), folder.extent())?;
+    folder.set_extent(database.extent()?)?;
+    folder.complete()?;
+    Ok((folder, database))
+}
+
+/// Starts the threads: one that commits, and ends all when the storage is closed, and those that read.
+fn start((folder, database): (Folder, Database)) -> Result<DiskStorage, StorageError> {
+    let reads = Arc::new(Queue::new());
+    let commits = Arc::new(Queue::new());
+    let (has_ended, ended) = watch::channel(false);
+    // Made first: if a thread can't be started, dropping it ends those that were.
+    let storage = DiskStorage { reads: reads.clone(), commits: commits.clone(), ended };
+    let database = Arc::new(database);
+    let mut readers = Vec::with_capacity(READERS);
+    for _ in 0..READERS {
+        let (reads, database) = (reads.clone(), database.clone());
+        readers.push(spawn("party-store-read", move || serve_reads(&reads, &database))?);
+    }
+    spawn("party-store-write", move || {
+        serve_commits(&commits, &database);
+        for reader in readers {
+            let _ = reader.join();
+        }
+        close(&folder, database);
+        drop(folder);
+        has_ended.send_replace(true);
+    })?;
+    Ok(storage)
+}
+
+/// Notes what the next opening has to find, once it is on the disk. Whatever fails here has lost nothing:
+/// less is noted then.
+fn close(folder: &Folder, database: Arc<Database>) {
+    let extent = guard("closing the database", || database.extent());
+    // Ends its threads and writes its journal to the disk.
+    let dropped = guard("closing the database", || {
+        drop(database);
+        Ok(())
+    });
+    let noted = dropped.and(extent).and_then(|extent| folder.set_extent(extent));
+    if let Err(error) = noted {
+        tracing::warn!(%error, "the store could not be closed properly");
+    }
+}
+
+fn serve_reads(reads: &Queue<Read>, database: &Database) {
+    while let Some(read) = reads.pop() {
+        // Whoever asked may have gone; that is no error.
+        match read {
+            Read::Values(keys, reply) => {
+                let _ = reply.send(guard("a read", || database.read(&keys)));
+            }
+            Read::Records(prefix, reply) => {
+                let _ = reply.send(guard("a read", || database.records(&prefix)));
+            }
+        }
+    }
+}
+
+/// Commits in the order of the calls. What waits when a commit begins goes along with it as one batch: under
+/// load many of them cost little more than one.
+fn serve_commits(commits: &Queue<Commit>, database: &Database) {
+    while let Some(Commit { mut writes, reply }) = commits.pop() {
+        let mut replies = vec![reply];
+        let mut bytes = size(&writes);
+        while let Some(commit) = commits.pop_if(|next| bytes + size(&next.writes) <= MAX_GROUP_BYTES) {
+            bytes += size(&commit.writes);
+            writes.extend(commit.writes);
+            replies.push(commit.reply);
+        }
+        let result = guard("a commit", || database.commit(writes));
+        for reply in replies {
+            let _ = reply.send(result.clone());
+        }
+    }
+}
+
+fn size(writes: &[Write]) -> usize {
+    writes.iter().map(|(_, value)| value.as_ref().map_or(0, Bytes::len)).sum()
+}
+
+fn submit<T: Send + 'static, J>(queue: &Queue<J>, job: impl FnOnce(Reply<T>) -> J) -> Completion<T> {
+    let (reply, result) = oneshot::channel();
+    if queue.push(job(reply)) {
+        Box::pin(receive(result))
+    } else {
+        Box::pin(async { Err(StorageError::Closed) })
+    }
+}
+
+async fn receive<T>(result: oneshot::Receiver<Result<T, StorageError>>) -> Result<T, StorageError> {
+    // A reply is always sent, unless the thread is gone.
+    result.await.unwrap_or(Err(StorageError::Closed))
+}
+
+/// Damaged files make the database panic here and there; that is one more way to say so.
+fn guard<T>(what: &str, run: impl FnOnce() -> Result<T, StorageError>) -> Result<T, StorageError> {
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        Err(StorageError::Damaged { what: format!("{what} failed: {message}") })
+    })
+}
+
+/// Runs what blocks on a thread of its own, for what happens too rarely to keep one.
+pub(super) async fn run<T: Send + 'static>(
+    name: &str,
+    run: impl FnOnce() -> Result<T, StorageError> + Send + 'static,
+) -> Result<T, StorageError> {
+    let (reply, result) = oneshot::channel();
+    let what = name.to_owned();
+    spawn(name, move || {
+        let _ = reply.send(guard(&what, run));
+    })?;
+    receive(result).await
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, StorageError> {
+    Ok(thread::Builder::new().name(name.into()).spawn(run)?)
+}

@@ -1,0 +1,350 @@
+//! The storage on disk, through the storage trait.
+#![cfg(feature = "disk")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use bytes::Bytes;
+use party::{
+    error::StorageError,
+    feed::storage::{Key, Slot, Storage, Write},
+    store::disk::DiskStorage,
+};
+use tempfile::tempdir;
+
+const SLOT: Slot = Slot(3);
+
+fn put(key: Key, value: impl Into<Bytes>) -> Write {
+    (key, Some(value.into()))
+}
+
+async fn get(storage: &DiskStorage, key: Key) -> Option<Bytes> {
+    storage.read(vec![key]).await.unwrap().remove(0)
+}
+
+fn every_kind() -> [Key; 5] {
+    [
+        Key::Record(b"name/a".to_vec()),
+        Key::Head(SLOT),
+        Key::Page(SLOT, 1),
+        Key::Node(SLOT, 1),
+        Key::Block(SLOT, 1),
+    ]
+}
+
+#[tokio::test]
+async fn every_kind_of_value_survives_a_restart() {
+    let dir = tempdir().unwrap();
+    for (round, len) in [0, 5, 5_000, 3_000_000].into_iter().enumerate() {
+        let storage = DiskStorage::open(dir.path()).await.unwrap();
+        let value = Bytes::from(vec![round as u8; len]);
+        storage.commit(every_kind().map(|key| put(key, value.clone())).to_vec()).await.unwrap();
+        storage.close().await.unwrap();
+
+        let storage = DiskStorage::open(dir.path()).await.unwrap();
+        let values = storage.read(every_kind().to_vec()).await.unwrap();
+        assert!(values.iter().all(|found| found.as_ref() == Some(&value)), "{len} bytes");
+        storage.close().await.unwrap();
+    }
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    storage.commit(every_kind().map(|key| (key, None)).to_vec()).await.unwrap();
+    storage.close().await.unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    assert_eq!(storage.read(every_kind().to_vec()).await.unwrap(), vec![None; 5]);
+}
+
+#[tokio::test]
+async fn keys_of_different_kinds_and_slots_are_different() {
+    let dir = tempdir().unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    let keys: Vec<_> = [Slot(0), Slot(1), Slot(256), Slot(u64::MAX)]
+        .into_iter()
+        .flat_map(|slot| {
+            let indexed = [0, 1, 256, u64::MAX].into_iter().flat_map(move |index| {
+                [Key::Page(slot, index), Key::Node(slot, index), Key::Block(slot, index)]
+            });
+            indexed.chain([Key::Head(slot), Key::Record(slot.0.to_be_bytes().to_vec())])
+        })
+        .collect();
+    let value = |n: usize| Bytes::from(format!("value {n}"));
+    let writes = keys.iter().enumerate().map(|(n, key)| put(key.clone(), value(n))).collect();
+    storage.commit(writes).await.unwrap();
+    let found = storage.read(keys.clone()).await.unwrap();
+    assert_eq!(found, (0..keys.len()).map(|n| Some(value(n))).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn records_are_listed_by_prefix_and_sorted() {
+    let dir = tempdir().unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    let records = ["feed/b", "feed/a", "feed", "name/a", "feed/a/c", "feee"];
+    let mut writes: Vec<_> = records.iter().map(|key| put(Key::Record((*key).into()), *key)).collect();
+    writes.push(put(Key::Head(SLOT), "no record"));
+    storage.commit(writes).await.unwrap();
+    let keys = |found: Vec<(Vec<u8>, Bytes)>| -> Vec<String> {
+        let key = |(key, value): (Vec<u8>, Bytes)| {
+            assert_eq!(key, value);
+            String::from_utf8(key).unwrap()
+        };
+        found.into_iter().map(key).collect()
+    };
+    let found = keys(storage.records(b"feed/".to_vec()).await.unwrap());
+    assert_eq!(found, ["feed/a", "feed/a/c", "feed/b"]);
+    assert_eq!(keys(storage.records(vec![]).await.unwrap()).len(), records.len());
+    assert_eq!(keys(storage.records(b"zzz".to_vec()).await.unwrap()).len(), 0);
+}
+
+#[tokio::test]
+async fn the_last_write_of_a_key_in_a_batch_counts() {
+    let dir = tempdir().unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    let (a, b) = (Key::Block(SLOT, 0), Key::Block(SLOT, 1));
+    let writes = vec![
+        put(a.clone(), "first"),
+        (b.clone(), None),
+        put(a.clone(), "second"),
+        put(b.clone(), "back"),
+        (a.clone(), None),
+    ];
+    storage.commit(writes).await.unwrap();
+    let keys = vec![a, b];
+    assert_eq!(storage.read(keys.clone()).await.unwrap(), [None, Some("back".into())]);
+    storage.close().await.unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    assert_eq!(storage.read(keys).await.unwrap(), [None, Some("back".into())]);
+}
+
+#[tokio::test]
+async fn commits_that_nobody_waits_for_happen_in_their_order() {
+    let dir = tempdir().unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    for n in 0..500_u64 {
+        let writes = [Key::Head(SLOT), Key::Block(SLOT, n)].map(|key| put(key, n.to_string()));
+        drop(storage.commit(writes.to_vec()));
+    }
+    storage.commit(vec![]).await.unwrap();
+    assert_eq!(get(&storage, Key::Head(SLOT)).await, Some("499".into()));
+    storage.close().await.unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    let blocks = storage.read((0..500).map(|n| Key::Block(SLOT, n)).collect()).await.unwrap();
+    assert!(blocks.iter().all(Option::is_some));
+}
+
+#[tokio::test]
+async fn a_key_that_is_too_long_fails_alone() {
+    let dir = tempdir().unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    let before = storage.commit(vec![put(Key::Head(SLOT), "before")]);
+    let long = storage.commit(vec![put(Key::Record(vec![0; 70_000]), "long")]);
+    let after = storage.commit(vec![put(Key::Block(SLOT, 0), "after")]);
+    before.await.unwrap();
+    assert!(matches!(long.await, Err(StorageError::Database(_))));
+    after.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_opens_once_at_a_time() {
+    let dir = tempdir().unwrap();
+    let first = DiskStorage::open(dir.path()).await.unwrap();
+    let second = DiskStorage::open(dir.path()).await.unwrap_err();
+    assert!(matches!(&second, StorageError::Locked { path } if Path::new(path) == dir.path()), "{second:?}");
+    first.commit(vec![put(Key::Head(SLOT), "still mine")]).await.unwrap();
+    first.close().await.unwrap();
+    DiskStorage::open(dir.path()).await.unwrap().close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_closed_storage_finishes_what_was_begun_and_refuses_the_rest() {
+    let dir = tempdir().unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    let last = storage.commit(vec![put(Key::Head(SLOT), "last")]);
+    let read = storage.read(vec![Key::Head(SLOT)]);
+    let (closed, again) = (storage.close(), storage.close());
+    last.await.unwrap();
+    read.await.unwrap();
+    closed.await.unwrap();
+    again.await.unwrap();
+    let refused = storage.commit(vec![put(Key::Head(SLOT), "too late")]).await;
+    assert!(matches!(refused, Err(StorageError::Closed)));
+    assert!(matches!(storage.read(vec![]).await, Err(StorageError::Closed)));
+    assert!(matches!(storage.records(vec![]).await, Err(StorageError::Closed)));
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    assert_eq!(get(&storage, Key::Head(SLOT)).await, Some("last".into()));
+}
+
+#[tokio::test]
+async fn a_folder_with_other_files_is_left_alone() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("letter.txt"), "dear").unwrap();
+    let refused = DiskStorage::open(dir.path()).await.unwrap_err();
+    assert!(matches!(refused, StorageError::NotAStore { .. }), "{refused:?}");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}
+
+#[tokio::test]
+async fn a_later_format_is_refused() {
+    let dir = tempdir().unwrap();
+    fs::write(dir.path().join("party-store"), "party store, format 2\n").unwrap();
+    let refused = DiskStorage::open(dir.path()).await.unwrap_err();
+    let expected = "party store, format 2";
+    assert!(
+        matches!(&refused, StorageError::UnknownFormat { found, .. } if found == expected),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_store_whose_making_was_cut_off_is_made_again() {
+    let dir = tempdir().unwrap();
+    DiskStorage::open(dir.path()).await.unwrap().close().await.unwrap();
+    fs::write(dir.path().join("party-store"), "party store, being made\n").unwrap();
+    fs::remove_file(dir.path().join("db/version")).unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    storage.commit(vec![put(Key::Head(SLOT), "works")]).await.unwrap();
+    storage.close().await.unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    assert_eq!(get(&storage, Key::Head(SLOT)).await, Some("works".into()));
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_folder(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut all = vec![];
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else {
+            all.push(path);
+        }
+    }
+    all.sort();
+    all
+}
+
+/// A store with values in tables, in block files and in the journal, and what is in it.
+async fn filled(dir: &Path) -> BTreeMap<Key, Bytes> {
+    let storage = DiskStorage::open(dir).await.unwrap();
+    let mut all = BTreeMap::new();
+    for n in 0..100_u64 {
+        let values = [
+            (Key::Block(SLOT, n), Bytes::from(vec![n as u8; 200])),
+            // Far apart, as neighbours are written together.
+            (Key::Node(SLOT, 100 * n), Bytes::from(vec![n as u8; 200_000])),
+            (Key::Record(n.to_be_bytes().to_vec()), Bytes::from(vec![n as u8; 90_000])),
+        ];
+        all.extend(values.clone());
+        storage.commit(values.into_iter().map(|(key, value)| put(key, value)).collect()).await.unwrap();
+    }
+    storage.close().await.unwrap();
+    // Opened again, the journal loses the room that it has in reserve, and copies are smaller.
+    DiskStorage::open(dir).await.unwrap().close().await.unwrap();
+    all
+}
+
+/// The files that hold data, by their names in the store.
+fn data_files(dir: &Path) -> Vec<PathBuf> {
+    let mut all = files(&dir.join("db"));
+    all.extend(files(&dir.join("blocks")));
+    all.retain(|file| file.file_name().is_some_and(|name| name != "lock"));
+    assert!(all.iter().any(|file| file.parent().unwrap().ends_with("tables")), "{all:?}");
+    all.iter().map(|file| file.strip_prefix(dir).unwrap().to_owned()).collect()
+}
+
+/// Opens a store in which something was damaged: it must be all there, or the damage be named.
+async fn all_there_or_named(dir: &Path, all: &BTreeMap<Key, Bytes>, damage: &str) -> bool {
+    let storage = match DiskStorage::open(dir).await {
+        Ok(storage) => storage,
+        Err(StorageError::Damaged { what }) => {
+            assert!(!what.is_empty());
+            return false;
+        }
+        Err(other) => panic!("{damage}: {other:?}"),
+    };
+    let found = storage.read(all.keys().cloned().collect()).await;
+    storage.close().await.unwrap();
+    match found {
+        Ok(values) => {
+            assert!(values.into_iter().flatten().eq(all.values().cloned()), "{damage}: lost without a word");
+            true
+        }
+        Err(StorageError::Damaged { .. }) => false,
+        Err(other) => panic!("{damage}: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_missing_file_is_named_and_not_made_anew() {
+    let dir = tempdir().unwrap();
+    let all = filled(dir.path()).await;
+    for name in data_files(dir.path()) {
+        let copy = tempdir().unwrap();
+        copy_folder(dir.path(), copy.path());
+        fs::remove_file(copy.path().join(&name)).unwrap();
+        all_there_or_named(copy.path(), &all, &format!("{} is missing", name.display())).await;
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_named() {
+    let dir = tempdir().unwrap();
+    let all = filled(dir.path()).await;
+    let mut named = 0;
+    for name in data_files(dir.path()) {
+        let bytes = fs::read(dir.path().join(&name)).unwrap();
+        for at in [0, bytes.len() / 2, bytes.len().saturating_sub(1)] {
+            let mut bytes = bytes.clone();
+            let Some(byte) = bytes.get_mut(at) else { continue };
+            *byte ^= 0x10;
+            let copy = tempdir().unwrap();
+            copy_folder(dir.path(), copy.path());
+            fs::write(copy.path().join(&name), bytes).unwrap();
+            let damage = format!("byte {at} of {}", name.display());
+            named += usize::from(!all_there_or_named(copy.path(), &all, &damage).await);
+        }
+    }
+    assert!(named > 10, "only {named} were noticed");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_disk_fails_the_commit_as_a_whole() {
+    let dir = tempdir().unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    storage.commit(vec![put(Key::Head(SLOT), "before")]).await.unwrap();
+    storage.close().await.unwrap();
+    // The device that is always full takes the place of the first block file.
+    let file = dir.path().join("blocks/0000000001");
+    std::os::unix::fs::symlink("/dev/full", &file).unwrap();
+
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    let block = put(Key::Block(SLOT, 0), vec![1; 100_000]);
+    let failed = storage.commit(vec![put(Key::Head(SLOT), "after"), block.clone()]).await.unwrap_err();
+    assert!(
+        matches!(&failed, StorageError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull),
+        "{failed:?}"
+    );
+    let keys = vec![Key::Head(SLOT), Key::Block(SLOT, 0)];
+    assert_eq!(storage.read(keys.clone()).await.unwrap(), [Some("before".into()), None]);
+
+    // Room was made, and the storage goes on.
+    fs::remove_file(&file).unwrap();
+    storage.commit(vec![put(Key::Head(SLOT), "after"), block.clone()]).await.unwrap();
+    storage.close().await.unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    assert_eq!(storage.read(keys).await.unwrap(), [Some("after".into()), block.1]);
+}
