@@ -1,1 +1,5 @@
-//! Benches.
+//! Speed and memory of `party`: stage by stage in `benches/`, and side by side with Node in the binary
+//! `versus_node`, which is made of what stands here.
+
+pub mod report;
+pub mod transfer;

@@ -1,1 +1,7 @@
-//! The conformance kit.
+//! The conformance kit: what an implementation of the party wire is checked against.
+
+pub mod fuzz;
+pub mod node;
+pub mod peer;
+pub mod process;
+pub mod vectors;

@@ -86,6 +86,9 @@ pub enum PeerMisbehaved {
     /// A Noise message that does not verify, or a public key of small order.
     #[error("the Noise handshake failed")]
     HandshakeFailed,
+    /// The remote holds another static key than the one that was dialled.
+    #[error("another peer than the one expected")]
+    UnexpectedPeer,
     /// The first frame after the handshake is not a header of 32 + 24 bytes, or its id is not the one bound
     /// to this handshake and role.
     #[error("wrong secret stream header")]
@@ -179,6 +182,9 @@ pub enum ApiMisuse {
     /// A key that is no point of the curve, or of small order.
     #[error("not a usable public key")]
     BadKey,
+    /// A Noise message written or read when it is the other end's turn, or a split of an unfinished handshake.
+    #[error("not the turn for this step of the handshake")]
+    NotOurTurn,
     /// The connection is in open mode, or in no party that admits this peer.
     #[error("the peer is not admitted to a party")]
     NotAdmitted,

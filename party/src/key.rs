@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
-use crate::hash::{Hash, hash, keyed_hash};
+use crate::hash::{Hash, keyed_hash};
 
 /// Why a string is not a key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

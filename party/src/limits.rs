@@ -14,8 +14,13 @@ use std::time::Duration;
 pub struct Limits {
     /// The longest frame of the secret stream, in bytes after its length. The format allows 2^24 - 1.
     pub max_frame: usize,
+    /// The longest message of the Noise handshake, in bytes. Noise allows 65535; Node sends less than 100.
+    pub max_handshake_message: usize,
     /// How long the Noise handshake may take.
     pub handshake_timeout: Duration,
+    /// How long a connection may be up without the remote being admitted anywhere. It is the same whether or
+    /// not we are in the party that the remote asks for.
+    pub admission_timeout: Duration,
     /// How long a connection may be silent before it is given up. Keep-alives are sent at a third of it or
     /// every 5 seconds, whichever is shorter.
     pub idle_timeout: Duration,
@@ -51,6 +56,9 @@ pub struct Limits {
     pub max_inflight_bytes: usize,
     /// Ranges kept of what a remote says it has, for each feed channel.
     pub max_remote_ranges: usize,
+    /// Pages of 32,768 bits, 4 KiB each, kept where what a remote has takes too many ranges, for each feed
+    /// channel.
+    pub max_remote_pages: usize,
     /// Ranges kept of what a remote wants to be told about, for each feed channel.
     pub max_remote_wants: usize,
     /// Requests for which the remote may say `noData`, or send what does not verify, before we stop asking.
@@ -82,7 +90,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_frame: (1 << 24) - 1,
+            max_handshake_message: 4_096,
             handshake_timeout: Duration::from_secs(10),
+            admission_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
             max_channels: 16_384,
             max_incoming_opens: 4_096,
@@ -98,6 +108,7 @@ impl Default for Limits {
             max_inflight_requests: 512,
             max_inflight_bytes: 16 << 20,
             max_remote_ranges: 16_384,
+            max_remote_pages: 1_024,
             max_remote_wants: 512,
             max_failed_requests: 64,
             max_parties: 64,

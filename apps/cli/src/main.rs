@@ -1,2 +1,61 @@
-//! The command line of `party`.
-fn main() {}
+//! The command line of `party`: feeds on disk, served to and pulled from the members of a party.
+//!
+//! Results go to standard output, for machines with `--json`. What goes wrong is said in one line on standard
+//! error, and the exit code is 0 only if nothing did. Logs are off unless `RUST_LOG` asks for them.
+
+mod args;
+mod key;
+mod output;
+
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+use clap::Parser as _;
+
+use crate::{
+    args::{Arguments, Command},
+    output::Output,
+};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "off".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // If standard error is gone too, the exit code says it all.
+            let _ = writeln!(io::stderr(), "party: {}", line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let output = Output::new(arguments.json);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(async move {
+        match arguments.command {
+            Command::Key(command) => key::run(command, output),
+        }
+    });
+    // A thread that still waits for standard input must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// An error and its causes in one line. Some errors repeat their cause in their own text, others don't.
+fn line(error: &anyhow::Error) -> String {
+    let mut line = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if line.is_empty() {
+            line = cause;
+        } else if !line.contains(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line.replace('\n', " ")
+}

@@ -1,0 +1,458 @@
+'use strict';
+// Records what two real protomux ends write and tell when they are joined by hand: each scenario gives one case for
+// each end, as a list of steps with what came of each. Nothing is delivered but by a step, so crossings are real.
+
+const { EventEmitter } = require('events');
+const fs = require('fs');
+const path = require('path');
+const c = require('compact-encoding');
+const Protomux = require('protomux');
+const { version } = require('protomux/package.json');
+
+const MESSAGE_TYPES = 4;
+
+// As much of a duplex stream as protomux asks for. What is written stays until it is delivered.
+class Wire extends EventEmitter {
+  constructor() {
+    super();
+    this.userData = null;
+    this.destroyed = false;
+    this.written = [];
+  }
+
+  write(frame) {
+    this.written.push(Buffer.from(frame));
+    return true;
+  }
+
+  destroy() {
+    this.destroyed = true;
+    this.emit('close');
+  }
+
+  pause() {}
+  resume() {}
+  end() {}
+}
+
+class End {
+  // What it does with opens of the remote's, by their protocol: those of `serves` wait for a step, those of `accepts`
+  // are accepted at once as channels named in<0>, in<1>... and all others rejected at once.
+  constructor({ serves = [], accepts = [] }) {
+    this.wire = new Wire();
+    this.mux = new Protomux(this.wire);
+    this.channels = new Map();
+    this.waiting = [];
+    this.outbound = [];
+    this.accepted = 0;
+    this.policy = { serves, accepts };
+    this.steps = [];
+    this.expect = [];
+    for (const protocol of serves) this.mux.pair({ protocol }, (id) => this.incoming(protocol, id));
+    for (const protocol of accepts) {
+      this.mux.pair({ protocol }, (id) => {
+        this.tell({ event: 'incoming', protocol, id: hex(id) });
+        this.create(`in${this.accepted++}`, { protocol, id: hex(id) });
+      });
+    }
+  }
+
+  // Node asks once for each open and rejects when the answer is there and no channel is.
+  incoming(protocol, id) {
+    this.tell({ event: 'incoming', protocol, id: hex(id) });
+    return new Promise((resolve) => this.waiting.push(resolve));
+  }
+
+  tell(event) {
+    this.expect[this.expect.length - 1].events.push(event);
+  }
+
+  async step(input, act) {
+    this.steps.push(input);
+    this.expect.push({ writes: [], events: [] });
+    const expect = this.expect[this.expect.length - 1];
+    act();
+    for (let i = 0; i < 4; i++) await new Promise(setImmediate);
+    expect.writes = this.wire.written.map(hex);
+    this.outbound.push(...this.wire.written);
+    this.wire.written = [];
+    if (this.wire.destroyed) {
+      // What Node closes as it goes down is not told on the wire.
+      expect.events = [];
+      expect.refused = true;
+    }
+  }
+
+  create(name, { protocol, id = null, handshake = '', aliases = [] }) {
+    const channel = this.mux.createChannel({
+      protocol,
+      aliases,
+      id: id === null ? null : Buffer.from(id, 'hex'),
+      unique: false,
+      handshake: c.raw,
+      onopen: (theirs) => this.tell({ event: 'opened', channel: name, handshake: hex(theirs) }),
+      onclose: (remote) => {
+        if (remote) this.tell({ event: 'closed', channel: name });
+      },
+      messages: Array.from({ length: MESSAGE_TYPES }, (_, type) => ({
+        encoding: c.raw,
+        onmessage: (payload) => this.tell({ event: 'message', channel: name, type, payload: hex(payload) }),
+      })),
+    });
+    this.channels.set(name, channel);
+    channel.open(Buffer.from(handshake, 'hex'));
+  }
+
+  open(name, options) {
+    return this.step({ do: 'open', channel: name, ...options }, () => this.create(name, options));
+  }
+
+  accept(name, options) {
+    return this.step({ do: 'accept', channel: name, ...options }, () => {
+      this.create(name, options);
+      this.waiting.shift()();
+    });
+  }
+
+  reject() {
+    return this.step({ do: 'reject' }, () => this.waiting.shift()());
+  }
+
+  send(name, type, payload) {
+    const act = () => this.channels.get(name).messages[type].send(Buffer.from(payload, 'hex'));
+    return this.step({ do: 'send', channel: name, type, payload }, act);
+  }
+
+  close(name) {
+    return this.step({ do: 'close', channel: name }, () => this.channels.get(name).close());
+  }
+
+  cork() {
+    return this.step({ do: 'cork' }, () => this.mux.cork());
+  }
+
+  uncork() {
+    return this.step({ do: 'uncork' }, () => this.mux.uncork());
+  }
+
+  receive(frame) {
+    return this.step({ do: 'receive', frame: hex(frame) }, () => this.wire.emit('data', frame));
+  }
+}
+
+function hex(bytes) {
+  return bytes ? Buffer.from(bytes).toString('hex') : '';
+}
+
+// Everything that one end has written goes to the other.
+async function deliver(from, to) {
+  for (const frame of from.outbound.splice(0)) await to.receive(frame);
+}
+
+async function settle(a, b) {
+  while (a.outbound.length + b.outbound.length > 0) {
+    await deliver(a, b);
+    await deliver(b, a);
+  }
+}
+
+const ID = 'aa'.repeat(32);
+const x = { protocol: 'x' };
+
+const scenarios = {
+  'the remote accepts an open': async (a, b) => {
+    await a.open('a', { protocol: 'x', id: ID, handshake: '0102' });
+    await deliver(a, b);
+    await b.accept('b', { protocol: 'x', id: ID, handshake: '0304' });
+    await deliver(b, a);
+    await a.send('a', 0, '68656c6c6f');
+    await b.send('b', 3, '');
+    await settle(a, b);
+  },
+  'two opens cross': async (a, b) => {
+    await a.open('a', { protocol: 'x', id: ID, handshake: '01' });
+    await b.open('b', { protocol: 'x', id: ID, handshake: '02' });
+    await settle(a, b);
+    await a.send('a', 1, '61');
+    await b.send('b', 1, '62');
+    await settle(a, b);
+  },
+  'two opens of one key cross with two': async (a, b) => {
+    for (const n of ['1', '2']) {
+      await a.open(`a${n}`, { ...x, handshake: `0${n}` });
+      await b.open(`b${n}`, { ...x, handshake: `1${n}` });
+    }
+    await settle(a, b);
+    for (const n of ['1', '2']) {
+      await a.send(`a${n}`, 0, `0${n}`);
+      await b.send(`b${n}`, 0, `1${n}`);
+    }
+    await settle(a, b);
+  },
+  'corked messages become one batch that switches channels': async (a, b) => {
+    await a.open('a1', { protocol: 'x' });
+    await a.open('a2', { protocol: 'y' });
+    await b.open('b1', { protocol: 'x' });
+    await b.open('b2', { protocol: 'y' });
+    await settle(a, b);
+    await a.cork();
+    await a.send('a1', 0, '01');
+    await a.send('a1', 1, '0203');
+    await a.send('a2', 2, '');
+    await a.cork();
+    await a.send('a2', 0, 'ff'.repeat(300));
+    await a.uncork();
+    await a.send('a1', 0, '04');
+    await a.close('a2');
+    await a.uncork();
+    await settle(a, b);
+    await b.send('b2', 0, '00');
+    await b.send('b1', 0, '01');
+    await settle(a, b);
+  },
+  'the first open comes in a batch': async (a, b) => {
+    await a.cork();
+    await a.open('a', { protocol: 'x', id: ID, handshake: '0102' });
+    await a.uncork();
+    await deliver(a, b);
+    await b.accept('b', { protocol: 'x', id: ID, handshake: '03' });
+    await deliver(b, a);
+  },
+  'an open is rejected and its id used again': async (a, b) => {
+    await a.open('a1', { protocol: 'unknown', handshake: '01' });
+    await a.send('a1', 0, '0000');
+    await deliver(a, b);
+    await deliver(b, a);
+    await a.open('a2', { protocol: 'x' });
+    await deliver(a, b);
+    await b.accept('b', { protocol: 'x' });
+    await settle(a, b);
+  },
+  'the application rejects an open': async (a, b) => {
+    await a.open('a', x);
+    await deliver(a, b);
+    await a.send('a', 0, '00');
+    await deliver(a, b);
+    await b.reject();
+    await deliver(b, a);
+  },
+  'a close frees both ids, the latest freed is used first': async (a, b) => {
+    for (const protocol of ['x', 'y', 'z']) {
+      await a.open(`a-${protocol}`, { protocol });
+      await b.open(`b-${protocol}`, { protocol });
+    }
+    await settle(a, b);
+    await a.close('a-x');
+    await b.close('b-z');
+    await a.send('a-z', 0, 'aa');
+    await settle(a, b);
+    await a.open('a-1', { protocol: '1' });
+    await a.open('a-2', { protocol: '2' });
+    await a.open('a-3', { protocol: '3' });
+    await b.open('b-1', { protocol: '1' });
+    await b.open('b-2', { protocol: '2' });
+    await b.open('b-3', { protocol: '3' });
+    await settle(a, b);
+    await a.send('a-2', 0, '02');
+    await b.send('b-3', 0, '03');
+    await settle(a, b);
+  },
+  'two closes cross': async (a, b) => {
+    await a.open('a', x);
+    await b.open('b', x);
+    await settle(a, b);
+    await a.close('a');
+    await b.send('b', 0, '00');
+    await b.close('b');
+    await settle(a, b);
+    await a.open('a2', x);
+    await b.open('b2', x);
+    await settle(a, b);
+  },
+  'a channel is closed before the crossing open comes': async (a, b) => {
+    await a.open('a', { ...x, handshake: '01' });
+    await a.close('a');
+    await b.open('b', { ...x, handshake: '02' });
+    await b.send('b', 0, '00');
+    await settle(a, b);
+    await a.open('a2', { protocol: 'y' });
+    await b.open('b2', { protocol: 'y' });
+    await settle(a, b);
+  },
+  'a channel is closed and opened again before the answer': async (a, b) => {
+    await a.open('a1', { ...x, handshake: '01' });
+    await a.close('a1');
+    await a.open('a2', { ...x, handshake: '02' });
+    await b.open('b1', { ...x, handshake: '11' });
+    await b.open('b2', { ...x, handshake: '12' });
+    await settle(a, b);
+    await a.send('a2', 0, '00');
+    await b.send('b2', 0, '01');
+    await settle(a, b);
+  },
+  'messages come before the answer': async (a, b) => {
+    await a.open('a', { ...x, handshake: '01' });
+    await a.send('a', 0, '01');
+    await a.send('a', 2, '0203');
+    await deliver(a, b);
+    await b.accept('b', { ...x, handshake: '02' });
+    await a.send('a', 0, '04');
+    await settle(a, b);
+  },
+  'an alias is paired and never sent': async (a, b) => {
+    const id = ID;
+    await a.open('a', { protocol: 'hypercore/alpha', aliases: ['hypercore'], id });
+    await b.open('b', { protocol: 'hypercore', aliases: ['hypercore/alpha'], id });
+    await settle(a, b);
+    await a.send('a', 0, '01');
+    await settle(a, b);
+  },
+  'ids beyond 252 take three bytes': async (a, b) => {
+    for (let i = 0; i < 254; i++) {
+      await a.open(`a${i}`, { protocol: 'x', id: hex(Buffer.from([i])) });
+      await b.open(`b${i}`, { protocol: 'x', id: hex(Buffer.from([i])) });
+    }
+    await settle(a, b);
+    await a.cork();
+    await a.send('a252', 0, '01');
+    await a.send('a253', 0, '02');
+    await a.send('a253', 0, '03');
+    await a.uncork();
+    await b.send('b252', 0, '04');
+    await b.close('b253');
+    await settle(a, b);
+  },
+};
+
+// Both ends open, send and close as a fixed sequence of numbers says, and frames are on the way for as long as it says.
+async function random(a, b, seed) {
+  let state = seed;
+  const below = (n) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * n);
+  };
+  const ends = [{ end: a, remote: b, opened: 0 }, { end: b, remote: a, opened: 0 }];
+  for (let i = 0; i < 240; i++) {
+    const side = ends[below(2)];
+    const { end, remote } = side;
+    const live = [...end.channels].filter(([, channel]) => !channel.closed).map(([name]) => name);
+    const pick = live[below(live.length)];
+    const action = below(10);
+    if (action < 2) {
+      const protocol = ['x', 'y', 'z'][below(3)];
+      const id = ['', '01', '02'][below(3)];
+      await end.open(`c${side.opened++}`, { protocol, id: id || null, handshake: hex(Buffer.from([below(256)])) });
+    } else if (action < 4 && pick) {
+      await end.send(pick, below(MESSAGE_TYPES), hex(Buffer.from([below(256), i & 255])));
+    } else if (action === 4 && pick) {
+      await end.cork();
+      for (let n = below(4); n >= 0; n--) await end.send(live[below(live.length)], 0, hex(Buffer.from([n, i & 255])));
+      await end.uncork();
+    } else if (action === 5 && pick && below(2) === 0) {
+      await end.close(pick);
+    } else if (end.outbound.length > 0) {
+      await remote.receive(end.outbound.shift());
+    }
+  }
+  await settle(a, b);
+}
+
+// Frames that no honest end writes, each to an end that has one channel open and one waiting for an answer.
+const strange = {
+  'an empty plaintext means nothing': '',
+  'an empty batch means nothing': '000001',
+  'a batch that only switches channels means nothing': '00000100020003',
+  'a control message of an unknown type is passed over': '0063010203',
+  'a close of an unknown id is ignored': '00037b',
+  'a close of id 0 is ignored': '000300',
+  'a close of id 2^31 is ignored': '0003fe00000080',
+  'a close of id 2^40 is ignored': '0003ff0000000000010000',
+  'a close of id 2^53 - 1 is ignored': '0003ffffffffffffff1f00',
+  'a message to an unknown id is ignored': '7b00ff',
+  'a message to id 2^31 is ignored': 'fe0000008000ff',
+  'an integer need not take its shortest form': 'fd0100fd0000ff',
+  'a batch with a message to an unknown id goes on': '00007b0200ff0001020061',
+  'an open of id 0 is refused': '000100017100',
+  'an open of an id in use is refused': '000101017100',
+  'an open two above the highest id is refused': '000104017100',
+  'an open of id 2^31 is refused': '0001fe00000080017100',
+  'an open of id 2^40 is refused': '0001ff0000000000010000017100',
+  'an open of id 2^64 - 1 is refused': '0001ffffffffffffffffff017100',
+  'a reject of an unknown id is refused': '00027b',
+  'a reject of a paired channel is refused': '000201',
+  'a reject of id 2^40 is refused': '0002ff0000000000010000',
+  'a channel with no message type is refused': '01',
+  'a control message cut in its type is refused': '00',
+  'an open cut in its name is refused': '0001030578',
+  'a batch cut in a length is refused': '000001fd02',
+  'a batch cut in a switch is refused': '00000100',
+};
+
+async function main() {
+  const cases = [];
+  const keep = (name, end) => {
+    cases.push({ name, ...end.policy, steps: end.steps, expect: end.expect });
+  };
+  for (const [name, run] of Object.entries(scenarios)) {
+    const a = new End({ serves: ['x'] });
+    const b = new End({ serves: ['x'] });
+    await run(a, b);
+    keep(`${name}: one end`, a);
+    keep(`${name}: the other end`, b);
+  }
+  for (let seed = 1; seed <= 4; seed++) {
+    const a = new End({ accepts: ['x', 'y'] });
+    const b = new End({ accepts: ['x', 'z'] });
+    await random(a, b, seed);
+    keep(`a long session, number ${seed}: one end`, a);
+    keep(`a long session, number ${seed}: the other end`, b);
+  }
+  for (const [name, frame] of Object.entries(strange)) {
+    const end = new End({ serves: ['x', 'waits'] });
+    await end.open('paired', { protocol: 'x' });
+    await end.receive(Buffer.from('000101017800', 'hex'));
+    await end.open('unanswered', { protocol: 'y' });
+    await end.receive(Buffer.from('00010205776169747300', 'hex'));
+    await end.receive(Buffer.from(frame, 'hex'));
+    if (!end.wire.destroyed) {
+      await end.receive(Buffer.from('010061', 'hex'));
+      await end.send('paired', 0, '62');
+    }
+    keep(name, end);
+  }
+  const vectors = {
+    about: 'One end of a Protomux stream. Each step is a call or a plaintext that comes; the entry of expect at the '
+      + 'same place says what the end writes and tells, or that it refuses and ends the connection. An open by the '
+      + 'remote waits for a later step (accept, reject: the oldest) if its protocol is in serves, is accepted at once '
+      + 'with an empty handshake as the channel in0, in1 and so on if it is in accepts, and is else rejected at once. '
+      + 'Free are: whether several messages written in one step are batched, and a close of what is closed already.',
+    source: `protomux ${version}`,
+    cases,
+  };
+  const file = path.join(__dirname, '..', '..', 'vectors', 'protomux.json');
+  fs.writeFileSync(file, format(vectors));
+}
+
+// One step a line, so that a change can be read.
+function format({ about, source, cases }) {
+  const line = (value) => `        ${JSON.stringify(value)}`;
+  const one = ({ name, serves, accepts, steps, expect }) => [
+    '    {',
+    `      "name": ${JSON.stringify(name)},`,
+    `      "serves": ${JSON.stringify(serves)},`,
+    `      "accepts": ${JSON.stringify(accepts)},`,
+    `      "steps": [\n${steps.map(line).join(',\n')}\n      ],`,
+    `      "expect": [\n${expect.map(line).join(',\n')}\n      ]`,
+    '    }',
+  ].join('\n');
+  return [
+    '{',
+    `  "about": ${JSON.stringify(about)},`,
+    `  "source": ${JSON.stringify(source)},`,
+    `  "cases": [\n${cases.map(one).join(',\n')}\n  ]`,
+    '}',
+    '',
+  ].join('\n');
+}
+
+main();

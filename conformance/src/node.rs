@@ -1,0 +1,478 @@
+//! Real Node peers: the unmodified JavaScript stack in processes of its own, driven from Rust.
+//!
+//! [`NodePeer`] runs `conformance/node/peer.js` and speaks JSON lines with it; `conformance/node/README.md` lists
+//! the commands and events. Everything stays on 127.0.0.1. A peer ends when its handle is dropped, when this
+//! process ends (its standard input closes), and after its lifetime in any case.
+//!
+//! [`block`] makes the same bytes as the `block` of `conformance/node/lib.js`, so that either side can check what it
+//! got from the other without the bytes travelling twice.
+
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::{Notify, oneshot},
+    time::{Instant, timeout_at},
+};
+
+/// A Hypercore release that the peer runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Release {
+    /// hypercore 11.35.1 on hypercore-storage 3.3.1.
+    Eleven,
+    /// hypercore 10.31.12.
+    Ten,
+    /// hypercore 10.19.0: no manifests, compat feeds only.
+    TenNineteen,
+}
+
+/// How the peer replicates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// `corestore.replicate(stream)`: every core of the store, and whatever the remote asks for. Hypercore 11 only.
+    Store,
+    /// `core.replicate(stream)` for each core.
+    Core,
+}
+
+/// Which identity a core gets that the peer creates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// What hypercore 11 makes by itself: the key is the hash of a version 1 manifest. Hypercore 11 only.
+    Default,
+    /// The key is the public key. What hypercore 10 makes by itself.
+    Compat,
+    /// The key is the hash of a version 0 manifest. Not with hypercore 10.19.0.
+    #[serde(rename = "manifest0")]
+    ManifestZero,
+}
+
+/// What a [`NodePeer`] runs.
+#[derive(Debug, Clone)]
+pub struct NodeOptions {
+    /// The Hypercore release.
+    pub release: Release,
+    /// How it replicates.
+    pub mode: Mode,
+    /// Where it stores; `None` is memory, or for hypercore 11 a folder that goes when the process ends by itself.
+    pub store: Option<PathBuf>,
+    /// How long the process may live, and how long any answer is awaited, counted from the spawn.
+    pub lifetime: Duration,
+}
+
+impl NodeOptions {
+    /// A corestore 7 on hypercore 11 with its own temporary store, for a minute.
+    #[must_use]
+    pub fn store() -> Self {
+        Self { release: Release::Eleven, mode: Mode::Store, store: None, lifetime: Duration::from_secs(60) }
+    }
+
+    /// Single cores of `release`, as [`store`](Self::store) otherwise.
+    #[must_use]
+    pub fn cores(release: Release) -> Self {
+        Self { release, mode: Mode::Core, ..Self::store() }
+    }
+
+    /// The same, stored in `directory`.
+    #[must_use]
+    pub fn at(self, directory: impl Into<PathBuf>) -> Self {
+        Self { store: Some(directory.into()), ..self }
+    }
+}
+
+/// What a peer says of one of its feeds.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FeedInfo {
+    /// 32 bytes in hex.
+    pub key: String,
+    /// 32 bytes in hex.
+    pub discovery_key: String,
+    /// Blocks.
+    pub length: u64,
+    /// Bytes.
+    pub byte_length: u64,
+    /// Blocks from the first on without a gap.
+    pub contiguous_length: u64,
+    /// The fork.
+    pub fork: u64,
+    /// Whether the peer has the secret key.
+    pub writable: bool,
+    /// How many blocks are stored, where the command counts them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<u64>,
+}
+
+/// SHA-256 over blocks in order, and how many bytes they are.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContentDigest {
+    /// In hex.
+    pub sha256: String,
+    /// Bytes.
+    pub byte_length: u64,
+}
+
+/// What the process has used until now.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Usage {
+    /// User and system time of all its threads.
+    pub cpu_seconds: f64,
+    /// Peak resident set.
+    pub peak_bytes: u64,
+}
+
+/// One Node process. Commands may run at once: every method takes `&self`.
+#[derive(Debug)]
+pub struct NodePeer {
+    stdin: tokio::sync::Mutex<ChildStdin>,
+    shared: Arc<Shared>,
+    next_id: AtomicU64,
+    deadline: Instant,
+    child: tokio::sync::Mutex<Child>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    waiting: HashMap<u64, oneshot::Sender<Value>>,
+    events: Vec<Value>,
+    ended: bool,
+}
+
+impl NodePeer {
+    /// Starts a process. It needs a tokio runtime with IO and time.
+    ///
+    /// # Errors
+    ///
+    /// When `node` can't be run or its packages are not installed; the message says what to do.
+    pub fn spawn(options: &NodeOptions) -> Result<Self> {
+        let scripts = scripts_directory();
+        ensure!(
+            scripts.join("node_modules").is_dir(),
+            "the Node packages are missing: run `npm ci --prefix conformance/node` in the repository's root"
+        );
+        let release = match options.release {
+            Release::Eleven => "11",
+            Release::Ten => "10",
+            Release::TenNineteen => "1019",
+        };
+        let mode = match options.mode {
+            Mode::Store => "store",
+            Mode::Core => "core",
+        };
+        let mut command = Command::new("node");
+        command
+            .arg(scripts.join("peer.js"))
+            .args(["--hypercore", release, "--replicate", mode, "--store"])
+            .arg(options.store.as_deref().unwrap_or(Path::new("memory")))
+            .args(["--timeout", &options.lifetime.as_secs().to_string()]);
+        Self::run(command, options.lifetime)
+            .context("node could not be started; Node.js 20 or later is needed")
+    }
+
+    /// Starts `command`, any process that obeys the commands of `conformance/node/README.md`.
+    ///
+    /// # Errors
+    ///
+    /// When it can't be run.
+    pub fn run(mut command: Command, lifetime: Duration) -> Result<Self> {
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
+        let stdin = child.stdin.take().context("the process has no standard input")?;
+        let stdout = child.stdout.take().context("the process has no standard output")?;
+        let shared = Arc::new(Shared::default());
+        tokio::spawn(read_events(stdout, Arc::clone(&shared)));
+        Ok(Self {
+            stdin: tokio::sync::Mutex::new(stdin),
+            shared,
+            next_id: AtomicU64::new(1),
+            deadline: Instant::now() + lifetime,
+            child: tokio::sync::Mutex::new(child),
+        })
+    }
+
+    /// Ends the process in good order and waits until it is gone, so that another may open its store.
+    ///
+    /// # Errors
+    ///
+    /// When it fails or does not end within its lifetime.
+    pub async fn end(self) -> Result<()> {
+        drop(self.stdin);
+        let mut child = self.child.into_inner();
+        let status = timeout_at(self.deadline, child.wait()).await.context("the peer does not end")??;
+        ensure!(status.success(), "the peer ended with {status}");
+        Ok(())
+    }
+
+    /// Makes a core that the peer can append to.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn create(&self, name: &str, kind: Kind) -> Result<FeedInfo> {
+        self.core(json!({"do": "create", "name": name, "kind": kind})).await
+    }
+
+    /// Opens or adds a core by its key, 32 bytes in hex.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn open(&self, name: &str, key: &str) -> Result<FeedInfo> {
+        self.core(json!({"do": "open", "name": name, "key": key})).await
+    }
+
+    /// Appends `count` blocks of `size` bytes, each as [`block`] makes it of `seed` and its index.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn append(&self, name: &str, seed: u32, count: u64, size: usize) -> Result<FeedInfo> {
+        self.core(json!({"do": "append", "name": name, "seed": seed, "count": count, "size": size})).await
+    }
+
+    /// Appends one block.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn append_text(&self, name: &str, text: &str) -> Result<FeedInfo> {
+        self.core(json!({"do": "append", "name": name, "text": text})).await
+    }
+
+    /// Wants everything from now on, and waits until `length` blocks are stored without a gap.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn follow(&self, name: &str, length: u64) -> Result<FeedInfo> {
+        self.core(json!({"do": "follow", "name": name, "length": length})).await
+    }
+
+    /// Downloads the blocks `from..to`, and counts what is stored then.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn download(&self, name: &str, from: u64, to: u64) -> Result<FeedInfo> {
+        self.core(json!({"do": "download", "name": name, "from": from, "to": to})).await
+    }
+
+    /// One block in hex, stored or downloaded on demand.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn get(&self, name: &str, index: u64) -> Result<String> {
+        let answer = self.call(json!({"do": "get", "name": name, "index": index})).await?;
+        Ok(answer["hex"].as_str().context("the answer has no block")?.to_owned())
+    }
+
+    /// What the peer knows of a core, with the count of stored blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn info(&self, name: &str) -> Result<FeedInfo> {
+        self.core(json!({"do": "info", "name": name})).await
+    }
+
+    /// The digest over every block of a core; all must be stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn digest(&self, name: &str) -> Result<ContentDigest> {
+        Ok(serde_json::from_value(self.call(json!({"do": "digest", "name": name})).await?)?)
+    }
+
+    /// Listens on a free port of 127.0.0.1 and gives the port.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn listen(&self) -> Result<u16> {
+        let answer = self.call(json!({"do": "listen"})).await?;
+        Ok(u16::try_from(answer["port"].as_u64().context("the answer has no port")?)?)
+    }
+
+    /// Dials a port of 127.0.0.1 and waits until the handshake is done.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn dial(&self, port: u16) -> Result<()> {
+        self.call(json!({"do": "dial", "port": port})).await.map(drop)
+    }
+
+    /// Ends every connection in good order. The peer stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn hang_up(&self) -> Result<()> {
+        self.call(json!({"do": "hangup"})).await.map(drop)
+    }
+
+    /// CPU time and peak memory of the process until now.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn usage(&self) -> Result<Usage> {
+        Ok(serde_json::from_value(self.call(json!({"do": "usage"})).await?)?)
+    }
+
+    /// Sends a command and waits for its answer.
+    ///
+    /// # Errors
+    ///
+    /// When the command failed, the process ended, or its lifetime is over.
+    pub async fn call(&self, mut command: Value) -> Result<Value> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        command["id"] = id.into();
+        let (sender, answer) = oneshot::channel();
+        {
+            let mut state = self.shared.lock();
+            ensure!(!state.ended, "the Node peer has ended");
+            state.waiting.insert(id, sender);
+        }
+        let line = format!("{command}\n");
+        self.stdin
+            .lock()
+            .await
+            .write_all(line.as_bytes())
+            .await
+            .context("the Node peer takes no commands")?;
+        let answer = timeout_at(self.deadline, answer)
+            .await
+            .map_err(|_| anyhow!("no answer in time to {command}; events: {:?}", self.events()))?
+            .map_err(|_| anyhow!("the Node peer ended before it answered {command}"))?;
+        if answer["event"] == "error" {
+            bail!("the Node peer failed {command}: {}", answer["message"]);
+        }
+        Ok(answer)
+    }
+
+    /// Waits until the peer has told `count` events called `name` since it began.
+    ///
+    /// # Errors
+    ///
+    /// When the process ended or its lifetime is over.
+    pub async fn wait_for(&self, name: &str, count: usize) -> Result<()> {
+        loop {
+            let changed = self.shared.changed.notified();
+            let (seen, ended) = {
+                let state = self.shared.lock();
+                (state.events.iter().filter(|event| event["event"] == name).count(), state.ended)
+            };
+            if seen >= count {
+                return Ok(());
+            }
+            ensure!(!ended, "the Node peer ended before its event {name}");
+            timeout_at(self.deadline, changed)
+                .await
+                .map_err(|_| anyhow!("no event {name} in time; events: {:?}", self.events()))?;
+        }
+    }
+
+    /// The events until now that answer no command: connections, channels, errors.
+    #[must_use]
+    pub fn events(&self) -> Vec<Value> {
+        self.shared.lock().events.clone()
+    }
+
+    async fn core(&self, command: Value) -> Result<FeedInfo> {
+        Ok(serde_json::from_value(self.call(command).await?)?)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn read_events(stdout: ChildStdout, shared: Arc<Shared>) {
+    let mut lines = BufReader::new(stdout).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let event = serde_json::from_str(&line).unwrap_or_else(|_| json!({"event": "noise", "line": line}));
+        let mut state = shared.lock();
+        match event["id"].as_u64().and_then(|id| state.waiting.remove(&id)) {
+            Some(waiting) => drop(waiting.send(event)),
+            None => state.events.push(event),
+        }
+        drop(state);
+        shared.changed.notify_waiters();
+    }
+    let mut state = shared.lock();
+    state.ended = true;
+    state.waiting.clear();
+    drop(state);
+    shared.changed.notify_waiters();
+}
+
+/// The folder of the Node scripts.
+#[must_use]
+pub fn scripts_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("node")
+}
+
+/// Block `index` of the feed that `seed` names: `size` bytes, the same as `block` in `conformance/node/lib.js`.
+///
+/// Little-endian words of xorshift32 that starts at `seed ^ (index + 1) * 0x9E3779B1`, or at 1 where that is zero.
+#[must_use]
+pub fn block(seed: u32, index: u64, size: usize) -> Bytes {
+    let low = (index & u64::from(u32::MAX)) as u32;
+    let mut state = (seed ^ low.wrapping_add(1).wrapping_mul(0x9E37_79B1)).max(1);
+    let mut bytes = BytesMut::with_capacity(size.next_multiple_of(4));
+    while bytes.len() < size {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        bytes.put_u32_le(state);
+    }
+    bytes.truncate(size);
+    bytes.freeze()
+}
+
+/// The digest over the blocks `0..count` as [`block`] makes them.
+#[must_use]
+pub fn digest_of_blocks(seed: u32, count: u64, size: usize) -> ContentDigest {
+    digest((0..count).map(|index| block(seed, index, size)))
+}
+
+/// The digest over `blocks` in order.
+#[must_use]
+pub fn digest(blocks: impl IntoIterator<Item = Bytes>) -> ContentDigest {
+    let mut hash = Sha256::new();
+    let mut byte_length = 0;
+    for block in blocks {
+        hash.update(&block);
+        byte_length += block.len() as u64;
+    }
+    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    ContentDigest { sha256, byte_length }
+}

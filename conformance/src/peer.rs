@@ -1,0 +1,360 @@
+//! A peer of ours that takes the same orders as the Node peers: [`Peer`] as a value for tests within one process,
+//! [`obey_commands`] for a process of its own.
+
+use std::{
+    collections::HashMap,
+    io::Write as _,
+    path::Path,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use party::{
+    connection::{self, Connection, Listener},
+    feed::{Download, Feed},
+    key::{FeedKey, KeyPair},
+    party::Open,
+    rules::WholeStore,
+    store::{FeedOptions, Store},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::{
+    node::{ContentDigest, FeedInfo, Kind, block, digest},
+    process::usage,
+};
+
+/// Bytes that are appended at once.
+const APPEND_AT_ONCE: usize = 8 << 20;
+
+/// A store in open mode and its connections: what a corestore is in a Node peer. Cheap to clone.
+///
+/// Its methods are the commands of `conformance/node/README.md`, under the same names as those of
+/// [`NodePeer`](crate::node::NodePeer).
+#[derive(Clone)]
+pub struct Peer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    open: Open,
+    key_pair: KeyPair,
+    state: Mutex<State>,
+    /// Goes with the peer, after its store.
+    _folder: Option<TempDir>,
+}
+
+#[derive(Default)]
+struct State {
+    feeds: HashMap<String, Feed>,
+    wanted: Vec<Download>,
+    connections: Vec<Connection>,
+}
+
+impl Peer {
+    /// A peer that offers every feed of `store`, and fetches of them what it is ordered to.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self::with(store, None)
+    }
+
+    /// A peer on disk, in a folder that goes with it.
+    ///
+    /// # Errors
+    ///
+    /// When the folder or the store can't be made.
+    pub async fn temporary() -> Result<Self> {
+        let folder = TempDir::new()?;
+        Ok(Self::with(Store::open(folder.path()).await?, Some(folder)))
+    }
+
+    fn with(store: Store, folder: Option<TempDir>) -> Self {
+        let open = Open::new(WholeStore::new(store.clone()).sparse());
+        let inner =
+            Inner { store, open, key_pair: KeyPair::generate(), state: Mutex::default(), _folder: folder };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Makes a feed.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails, or for [`Kind::ManifestZero`], which we don't make.
+    pub async fn create(&self, name: &str, kind: Kind) -> Result<FeedInfo> {
+        let compat = match kind {
+            Kind::Default => false,
+            Kind::Compat => true,
+            Kind::ManifestZero => bail!("feeds with a version 0 manifest are only read"),
+        };
+        let feed = self.inner.store.create_feed(name, FeedOptions::default().compat(compat)).await?;
+        Ok(self.remember(name, feed))
+    }
+
+    /// Opens or adds a feed by its key, 32 bytes in hex.
+    ///
+    /// # Errors
+    ///
+    /// When that is no key, or the store fails.
+    pub async fn open(&self, name: &str, key: &str) -> Result<FeedInfo> {
+        let feed = self.inner.store.feed(&key.parse::<FeedKey>()?).await?;
+        Ok(self.remember(name, feed))
+    }
+
+    /// Appends `count` blocks of `size` bytes, each as [`block`] makes it of `seed` and its index.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed, or the store fails.
+    pub async fn append(&self, name: &str, seed: u32, count: u64, size: usize) -> Result<FeedInfo> {
+        let feed = self.feed(name)?;
+        let end = feed.info().length + count;
+        let at_once = (APPEND_AT_ONCE / size.max(1)).max(1) as u64;
+        while feed.info().length < end {
+            let start = feed.info().length;
+            let blocks = (start..end.min(start + at_once)).map(|index| block(seed, index, size)).collect();
+            feed.append_batch(blocks).await?;
+        }
+        Ok(describe(&feed))
+    }
+
+    /// Appends one block.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append).
+    pub async fn append_text(&self, name: &str, text: &str) -> Result<FeedInfo> {
+        let feed = self.feed(name)?;
+        feed.append(Bytes::copy_from_slice(text.as_bytes())).await?;
+        Ok(describe(&feed))
+    }
+
+    /// Wants everything from now on, and waits until `length` blocks are stored without a gap.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed.
+    pub async fn follow(&self, name: &str, length: u64) -> Result<FeedInfo> {
+        let feed = self.feed(name)?;
+        let mut changes = feed.subscribe();
+        let all = feed.download(0..);
+        self.state().wanted.push(all);
+        while feed.info().contiguous_length < length {
+            changes.changed().await;
+        }
+        Ok(describe(&feed))
+    }
+
+    /// Downloads the blocks `from..to`, and counts what is stored then.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed, or the download fails.
+    pub async fn download(&self, name: &str, from: u64, to: u64) -> Result<FeedInfo> {
+        let feed = self.feed(name)?;
+        feed.download(from..to).done().await;
+        self.info(name)
+    }
+
+    /// One block, stored or downloaded on demand.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed, or the store fails.
+    pub async fn get(&self, name: &str, index: u64) -> Result<Bytes> {
+        Ok(self.feed(name)?.fetch(index).await?)
+    }
+
+    /// What is known of a feed, with the count of stored blocks.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed.
+    pub fn info(&self, name: &str) -> Result<FeedInfo> {
+        let feed = self.feed(name)?;
+        let info = describe(&feed);
+        let held = (0..info.length).filter(|index| feed.has(*index)).count() as u64;
+        Ok(FeedInfo { held: Some(held), ..info })
+    }
+
+    /// The digest over every block of a feed; all must be stored.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed, or a block of it is missing.
+    pub async fn digest(&self, name: &str) -> Result<ContentDigest> {
+        let feed = self.feed(name)?;
+        let mut blocks = Vec::new();
+        for index in 0..feed.info().length {
+            blocks.push(feed.get(index).await?.with_context(|| format!("block {index} is missing"))?);
+        }
+        Ok(digest(blocks))
+    }
+
+    /// Listens on a free port of 127.0.0.1, for as long as the runtime lives, and gives the port.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the operating system says.
+    pub async fn listen(&self) -> Result<u16> {
+        let listener = Listener::bind(("127.0.0.1", 0), &self.inner.key_pair).await?;
+        let port = listener.local_addr()?.port();
+        let peer = self.clone();
+        tokio::spawn(async move {
+            while let Ok((connecting, _)) = listener.accept().await {
+                let peer = peer.clone();
+                tokio::spawn(async move {
+                    if let Ok(connection) = connecting.open(&peer.inner.open).await {
+                        peer.state().connections.push(connection);
+                    }
+                });
+            }
+        });
+        Ok(port)
+    }
+
+    /// Dials a port of 127.0.0.1 and waits until the handshake is done.
+    ///
+    /// # Errors
+    ///
+    /// When the connection or the handshake fails.
+    pub async fn dial(&self, port: u16) -> Result<()> {
+        let connecting = connection::dial(("127.0.0.1", port), &self.inner.key_pair).await?;
+        let connection = connecting.open(&self.inner.open).await?;
+        self.state().connections.push(connection);
+        Ok(())
+    }
+
+    /// Ends every connection in good order.
+    ///
+    /// # Errors
+    ///
+    /// When one had ended or ends in another way.
+    pub async fn hang_up(&self) -> Result<()> {
+        let connections = std::mem::take(&mut self.state().connections);
+        for connection in connections {
+            connection.close().await?;
+        }
+        Ok(())
+    }
+
+    /// Ends every connection and closes the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`hang_up`](Self::hang_up).
+    pub async fn close(self) -> Result<()> {
+        self.hang_up().await?;
+        self.inner.store.close().await;
+        Ok(())
+    }
+
+    /// The feed with this name.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn feed(&self, name: &str) -> Result<Feed> {
+        self.state().feeds.get(name).cloned().with_context(|| format!("no feed has the name {name}"))
+    }
+
+    fn remember(&self, name: &str, feed: Feed) -> FeedInfo {
+        let info = describe(&feed);
+        self.state().feeds.insert(name.to_owned(), feed);
+        info
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Runs a peer with a store in the folder `store` that obeys commands on standard input, as `peer.js` does, until
+/// standard input ends.
+///
+/// # Errors
+///
+/// When the store can't be opened or closed.
+pub async fn obey_commands(store: &Path) -> Result<()> {
+    let peer = Peer::new(Store::open(store).await?);
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        let peer = peer.clone();
+        tokio::spawn(async move {
+            let command: Value = serde_json::from_str(&line).unwrap_or_default();
+            let mut answer = match obey(&peer, &command).await {
+                Ok(answer) => answer,
+                Err(error) => json!({"event": "error", "message": format!("{error:#}")}),
+            };
+            answer["id"] = command["id"].clone();
+            if answer["event"].is_null() {
+                answer["event"] = command["do"].clone();
+            }
+            // Whoever gives the commands is gone if this fails, and then standard input ends too.
+            let _ = writeln!(std::io::stdout(), "{answer}");
+        });
+    }
+    peer.close().await
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "do", rename_all = "lowercase")]
+enum Order {
+    Create { name: String, kind: Kind },
+    Open { name: String, key: String },
+    Append { name: String, seed: u32, count: u64, size: usize },
+    Follow { name: String, length: u64 },
+    Download { name: String, from: u64, to: u64 },
+    Digest { name: String },
+    Info { name: String },
+    Listen,
+    Dial { port: u16 },
+    Hangup,
+    Usage,
+}
+
+async fn obey(peer: &Peer, command: &Value) -> Result<Value> {
+    let started = Instant::now();
+    Ok(match Order::deserialize(command)? {
+        Order::Create { name, kind } => json!(peer.create(&name, kind).await?),
+        Order::Open { name, key } => json!(peer.open(&name, &key).await?),
+        Order::Append { name, seed, count, size } => json!(peer.append(&name, seed, count, size).await?),
+        Order::Follow { name, length } => {
+            let mut answer = json!(peer.follow(&name, length).await?);
+            answer["milliseconds"] = json!(started.elapsed().as_millis() as u64);
+            answer
+        }
+        Order::Download { name, from, to } => json!(peer.download(&name, from, to).await?),
+        Order::Digest { name } => json!(peer.digest(&name).await?),
+        Order::Info { name } => json!(peer.info(&name)?),
+        Order::Listen => json!({"port": peer.listen().await?}),
+        Order::Dial { port } => {
+            peer.dial(port).await?;
+            json!({})
+        }
+        Order::Hangup => {
+            peer.hang_up().await?;
+            json!({})
+        }
+        Order::Usage => json!(usage()?),
+    })
+}
+
+fn describe(feed: &Feed) -> FeedInfo {
+    let info = feed.info();
+    FeedInfo {
+        key: feed.key().to_string(),
+        discovery_key: feed.discovery_key().to_string(),
+        length: info.length,
+        byte_length: info.byte_length,
+        contiguous_length: info.contiguous_length,
+        fork: info.fork,
+        writable: info.writable,
+        held: None,
+    }
+}

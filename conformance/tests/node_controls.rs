@@ -1,0 +1,95 @@
+//! Node against Node: shows that the peers which the other tests rely on do what their commands say, so that a
+//! failure there is ours.
+#![cfg(feature = "node")]
+
+use std::time::Duration;
+
+use anyhow::Result;
+use conformance::node::{Kind, NodeOptions, NodePeer, Release, block, digest_of_blocks};
+
+#[tokio::test]
+async fn a_node_block_is_the_same_in_rust() -> Result<()> {
+    let peer = NodePeer::spawn(&NodeOptions::store())?;
+    peer.create("a", Kind::Default).await?;
+    let core = peer.append("a", 0x9E37_79B1, 3, 11).await?;
+    assert_eq!((core.length, core.byte_length), (3, 33));
+    assert_eq!(peer.get("a", 2).await?, hex(&block(0x9E37_79B1, 2, 11)));
+    assert_eq!(peer.digest("a").await?, digest_of_blocks(0x9E37_79B1, 3, 11));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_reads_every_kind_from_a_store() -> Result<()> {
+    for kind in [Kind::Default, Kind::Compat, Kind::ManifestZero] {
+        transfer(&NodeOptions::store(), &NodeOptions::store(), kind, false).await?;
+        transfer(&NodeOptions::store(), &NodeOptions::store(), kind, true).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_store_reads_hypercore_10_and_the_reverse() -> Result<()> {
+    for (release, kind) in [
+        (Release::Ten, Kind::Compat),
+        (Release::Ten, Kind::ManifestZero),
+        (Release::TenNineteen, Kind::Compat),
+    ] {
+        transfer(&NodeOptions::cores(release), &NodeOptions::store(), kind, false).await?;
+        transfer(&NodeOptions::store(), &NodeOptions::cores(release), kind, true).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn three_cores_travel_both_ways_on_one_connection() -> Result<()> {
+    let (left, right) = (NodePeer::spawn(&NodeOptions::store())?, NodePeer::spawn(&NodeOptions::store())?);
+    for (writer, reader, prefix) in [(&left, &right, "l"), (&right, &left, "r")] {
+        for (number, kind) in [Kind::Default, Kind::Compat, Kind::Default].into_iter().enumerate() {
+            let name = format!("{prefix}{number}");
+            let core = writer.create(&name, kind).await?;
+            writer.append(&name, 100 + number as u32, 500, 300).await?;
+            reader.open(&name, &core.key).await?;
+        }
+    }
+    right.dial(left.listen().await?).await?;
+    for (reader, prefix) in [(&right, "l"), (&left, "r")] {
+        for number in 0..3 {
+            let name = format!("{prefix}{number}");
+            reader.follow(&name, 500).await?;
+            assert_eq!(reader.digest(&name).await?, digest_of_blocks(100 + number, 500, 300));
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_lifetime_ends_a_peer_that_never_answers() -> Result<()> {
+    let peer = NodePeer::spawn(&NodeOptions { lifetime: Duration::from_secs(2), ..NodeOptions::store() })?;
+    peer.open("a", &"ab".repeat(32)).await?;
+    assert!(peer.get("a", 0).await.is_err());
+    Ok(())
+}
+
+async fn transfer(writer: &NodeOptions, reader: &NodeOptions, kind: Kind, writer_dials: bool) -> Result<()> {
+    let (writer, reader) = (NodePeer::spawn(writer)?, NodePeer::spawn(reader)?);
+    let core = writer.create("a", kind).await?;
+    writer.append("a", 7, 1_000, 1_024).await?;
+    reader.open("a", &core.key).await?;
+    if writer_dials {
+        writer.dial(reader.listen().await?).await?;
+    } else {
+        reader.dial(writer.listen().await?).await?;
+    }
+    reader.follow("a", 1_000).await?;
+    writer.append_text("a", "hello").await?;
+    reader.follow("a", 1_001).await?;
+    assert_eq!(reader.get("a", 1_000).await?, hex(b"hello"));
+    assert_eq!(reader.digest("a").await?, writer.digest("a").await?);
+    reader.hang_up().await?;
+    writer.wait_for("streamClosed", 1).await?;
+    Ok(())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

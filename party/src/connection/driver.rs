@@ -1,0 +1,243 @@
+//! The task that moves a connection's bytes. It is where the connection waits, and takes the time and the
+//! randomness that the layers below are given.
+#![allow(clippy::disallowed_methods)]
+
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use bytes::BytesMut;
+use futures_util::StreamExt as _;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf},
+    sync::{mpsc, oneshot, watch},
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+use tracing::Instrument as _;
+
+use super::{Connecting, Connection, engine::Engine};
+use crate::{
+    error::{Error, PeerMisbehaved},
+    limits::Limits,
+    noise::{Handshake, HandshakeConfig, Progress, SecretStream},
+    peer::Command,
+    random,
+};
+
+/// How much is read from the transport at a time.
+const READ_BYTES: usize = 128 << 10;
+
+/// Keep-alives are sent at least this often, as Node's streams do.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How long a closing connection waits for the remote to take the last bytes and to close its side.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Handles of peers may have so many commands on their way before they wait.
+const COMMANDS: usize = 64;
+
+/// Numbers the connections of this process, to tell peers apart.
+static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Carries out the handshake and starts the task.
+pub(super) async fn start<Io>(connecting: Connecting<Io>) -> Result<Connection, Error>
+where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let Connecting { io, key_pair, is_initiator, parties, open, finite, limits } = connecting;
+    let (mut reader, mut writer) = tokio::io::split(io);
+    let mut input = BytesMut::new();
+
+    let config = HandshakeConfig::xx(is_initiator, key_pair, random::bytes());
+    let handshake = Handshake::new(config, &limits)?;
+    let stream = timeout(limits.handshake_timeout, shake(handshake, &mut reader, &mut writer, &mut input))
+        .await
+        .map_err(|_| Error::Timeout)??;
+
+    let session = stream.session().clone();
+    let span = tracing::info_span!("connection", remote = %session.remote, dialled = is_initiator);
+    let (commands, received) = mpsc::channel(COMMANDS);
+    let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    let engine =
+        Engine::new(session.clone(), &parties, open.as_ref(), finite, limits.clone(), number, commands);
+
+    let (close, closing) = oneshot::channel();
+    let (end, ended) = watch::channel(None);
+    let driver = Driver { reader, writer, input, stream, engine, commands: received, finite, limits };
+    let task = async move {
+        let result = driver.run(closing).await;
+        match &result {
+            Ok(()) => tracing::debug!("closed"),
+            Err(error) => tracing::debug!(%error, "ended"),
+        }
+        let _ = end.send(Some(result));
+    };
+    tokio::spawn(task.instrument(span));
+    Ok(Connection { session, close: Some(close), ended })
+}
+
+async fn shake<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
+    mut handshake: Handshake,
+    reader: &mut R,
+    writer: &mut W,
+    input: &mut BytesMut,
+) -> Result<SecretStream, Error> {
+    loop {
+        if let Some(bytes) = handshake.poll_transmit() {
+            writer.write_all(&bytes).await?;
+            writer.flush().await?;
+        }
+        if reader.read_buf(input).await? == 0 {
+            return Err(PeerMisbehaved::Truncated.into());
+        }
+        match handshake.handle_input(input)? {
+            Progress::Pending(next) => handshake = next,
+            Progress::Established(stream) => return Ok(stream),
+        }
+    }
+}
+
+/// Writes some of `bytes` or, if there are none, flushes. Returns whether it has flushed. Nothing is lost
+/// when it is dropped half-way.
+async fn write_or_flush<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &mut BytesMut) -> io::Result<bool> {
+    if bytes.is_empty() {
+        writer.flush().await?;
+        return Ok(true);
+    }
+    match writer.write_buf(bytes).await? {
+        0 => Err(io::ErrorKind::WriteZero.into()),
+        _ => Ok(false),
+    }
+}
+
+struct Driver<Io> {
+    reader: ReadHalf<Io>,
+    writer: WriteHalf<Io>,
+    input: BytesMut,
+    stream: SecretStream,
+    engine: Engine,
+    commands: mpsc::Receiver<Command>,
+    finite: bool,
+    limits: Limits,
+}
+
+impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
+    async fn run(mut self, mut closing: oneshot::Receiver<()>) -> Result<(), Error> {
+        let keep_alive = KEEP_ALIVE.min(self.limits.idle_timeout / 3);
+        let admission_deadline = Instant::now() + self.limits.admission_timeout;
+        let mut last_read = Instant::now();
+        let mut last_write = last_read;
+        let mut flushed = true;
+
+        self.engine.start()?;
+        // What the remote sent right behind its handshake.
+        self.take_input(last_read)?;
+        loop {
+            let unsent = self.stream.outgoing().len();
+            self.engine.flush(unsent, |message| self.stream.seal(message))?;
+            if self.engine.is_done() {
+                return self.close().await;
+            }
+            if self.engine.is_refused() {
+                self.close().await?;
+                return Err(Error::Refused);
+            }
+
+            let unsent = self.stream.outgoing().len();
+            let mut wake = (last_read + self.limits.idle_timeout).min(last_write + keep_alive);
+            if self.engine.is_among_strangers() {
+                wake = wake.min(admission_deadline);
+            }
+            if let Some(timeout) = self.engine.poll_timeout() {
+                wake = wake.min(timeout);
+            }
+
+            tokio::select! {
+                read = self.reader.read_buf(&mut self.input), if self.engine.can_read(unsent) => {
+                    last_read = Instant::now();
+                    if read? == 0 {
+                        return self.ended_by_remote();
+                    }
+                    self.take_input(last_read)?;
+                }
+                written = write_or_flush(&mut self.writer, self.stream.outgoing()),
+                    if unsent > 0 || !flushed =>
+                {
+                    flushed = written?;
+                    last_write = Instant::now();
+                }
+                Some(command) = self.commands.recv() => {
+                    self.engine.handle_command(command, Instant::now());
+                }
+                Some(outcome) = self.engine.jobs.join_next(), if !self.engine.jobs.is_empty() => {
+                    // Jobs catch panics of the app's; one that is left is ours, and ends the connection.
+                    let outcome = outcome.map_err(|error| io::Error::other(error.to_string()))?;
+                    self.engine.handle_outcome(outcome, Instant::now());
+                }
+                Some((key, changes)) = self.engine.changes.next(), if !self.engine.changes.is_empty() => {
+                    self.engine.handle_change(key, changes);
+                }
+                _ = &mut closing => return self.close().await,
+                () = sleep_until(wake) => {
+                    let now = Instant::now();
+                    if now >= last_read + self.limits.idle_timeout {
+                        return Err(Error::Timeout);
+                    }
+                    if self.engine.is_among_strangers() && now >= admission_deadline {
+                        self.close().await?;
+                        return Err(Error::Refused);
+                    }
+                    if now >= last_write + keep_alive {
+                        self.stream.keep_alive();
+                        last_write = now;
+                    }
+                    self.engine.handle_timeout(now);
+                }
+            }
+        }
+    }
+
+    /// Opens what has come and hands it on.
+    fn take_input(&mut self, now: Instant) -> Result<(), Error> {
+        self.stream.handle_input(&mut self.input)?;
+        while let Some(message) = self.stream.poll_message() {
+            self.engine.handle_message(message, now)?;
+        }
+        self.input.reserve(READ_BYTES);
+        Ok(())
+    }
+
+    fn ended_by_remote(mut self) -> Result<(), Error> {
+        self.stream.handle_eof()?;
+        // A finite connection that ends in good order has done what it was made for.
+        if self.finite && !self.engine.is_settled() {
+            return Err(Error::Closed);
+        }
+        if self.engine.is_among_strangers() {
+            return Err(Error::Refused);
+        }
+        Ok(())
+    }
+
+    /// Closes every channel, sends what is left, and waits a moment for the remote to do the same.
+    async fn close(mut self) -> Result<(), Error> {
+        let deadline = Instant::now() + LINGER;
+        self.engine.close();
+        self.engine.flush(usize::MAX, |message| self.stream.seal(message))?;
+        let last_bytes = async {
+            self.writer.write_all_buf(self.stream.outgoing()).await?;
+            self.writer.shutdown().await
+        };
+        // What the remote still sends is read and dropped: a socket closed with unread bytes is reset, and
+        // what we have sent last would be lost.
+        let the_rest = async {
+            let mut rest = vec![0; 16 << 10];
+            while self.reader.read(&mut rest).await.is_ok_and(|n| n > 0) {}
+        };
+        // The remote may be gone already, or slow; either way we are done with it.
+        let _ = timeout_at(deadline, async { tokio::join!(last_bytes, the_rest) }).await;
+        Ok(())
+    }
+}

@@ -1,0 +1,112 @@
+//! Work that a connection gives to tasks of their own: rules, proofs, commits.
+
+use std::{any::Any, collections::VecDeque, future::Future, panic::AssertUnwindSafe, time::Duration};
+
+use futures_util::FutureExt as _;
+
+use crate::{
+    admission::TransactionId,
+    error::Error,
+    feed::{
+        Feed,
+        proof::{Proof, ProofRequest},
+    },
+    key::{DiscoveryKey, FeedKey},
+    party::{Rule, RuleFailure},
+    peer::{MemberId, Message},
+    replication::Ticket,
+    rules,
+};
+
+/// Bytes of blocks after which a serving job makes a pause, so that what it has read can be sent.
+pub(super) const SERVE_BYTES: usize = 1 << 20;
+
+/// What a job has come to.
+pub(super) enum Outcome {
+    Rule { member: MemberId, outcome: RuleOutcome },
+    Served(Served),
+    Ingested(Ingested),
+}
+
+pub(super) enum RuleOutcome {
+    /// `ready` and `handshake` are over.
+    Handshake(Result<(), (Rule, RuleFailure)>),
+    Introduced(TransactionId, Result<Vec<FeedKey>, RuleFailure>),
+    Answered(TransactionId, Result<Message, RuleFailure>),
+    Ephemeral(Result<(), RuleFailure>),
+    Found(SearchId, Result<Option<Feed>, RuleFailure>),
+}
+
+/// A feed that the remote opened and that the rules are being asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct SearchId(pub(super) u64);
+
+/// Which channel of which feed a job was for. The channel may be gone when the job ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FeedJob {
+    pub(super) feed: DiscoveryKey,
+    pub(super) generation: u64,
+}
+
+/// A request of the remote's on its way to be served.
+pub(super) struct Serve {
+    pub(super) ticket: Ticket,
+    pub(super) request: ProofRequest,
+    pub(super) fork: u64,
+}
+
+pub(super) struct Served {
+    pub(super) job: FeedJob,
+    pub(super) proofs: Vec<(Ticket, Result<Option<Proof>, Error>)>,
+    /// What the job did not get to.
+    pub(super) rest: VecDeque<Serve>,
+}
+
+pub(super) struct Ingested {
+    pub(super) job: FeedJob,
+    pub(super) results: Vec<(Ticket, Result<(), Error>)>,
+    /// The size of all that was ingested.
+    pub(super) bytes: usize,
+}
+
+/// Lets a rule decide, within its time, whatever it does.
+pub(super) async fn decide<T>(
+    rule: impl Future<Output = rules::Result<T>>,
+    timeout: Duration,
+) -> Result<T, RuleFailure> {
+    match tokio::time::timeout(timeout, AssertUnwindSafe(rule).catch_unwind()).await {
+        Ok(Ok(Ok(decision))) => Ok(decision),
+        Ok(Ok(Err(denied))) => Err(RuleFailure::Denied(denied.to_string())),
+        Ok(Err(panic)) => Err(RuleFailure::Panicked(panic_message(&*panic))),
+        Err(_) => Err(RuleFailure::TimedOut),
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
+}
+
+/// Makes proofs until the queue is empty or enough bytes have come together.
+pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>) -> Outcome {
+    let mut proofs = Vec::with_capacity(queue.len());
+    let mut bytes = 0;
+    while bytes < SERVE_BYTES
+        && let Some(Serve { ticket, request, fork }) = queue.pop_front()
+    {
+        let proof = feed.prove(request, fork).await;
+        if let Ok(Some(Proof { block: Some(block), .. })) = &proof {
+            bytes += block.value.len();
+        }
+        proofs.push((ticket, proof));
+    }
+    Outcome::Served(Served { job, proofs, rest: queue })
+}
+
+/// Verifies and stores what has come.
+pub(super) async fn ingest(feed: Feed, job: FeedJob, queue: Vec<(Ticket, Proof)>, bytes: usize) -> Outcome {
+    let (tickets, proofs): (Vec<_>, Vec<_>) = queue.into_iter().unzip();
+    let results = feed.ingest(proofs).await;
+    let results = tickets.into_iter().zip(results.into_iter().map(|result| result.map(|_| ()))).collect();
+    Outcome::Ingested(Ingested { job, results, bytes })
+}

@@ -1,0 +1,184 @@
+//! A connection: two peers, one encrypted stream, one task that joins all the layers.
+//!
+//! ```text
+//! socket -> noise -> mux -> admission   -> event -> Rules -> answer
+//!                        -> replication -> event -> Feed  -> answer
+//! ```
+//!
+//! The layers are state machines without IO; this is the only place that waits. One task per connection
+//! moves the bytes. Rules, proofs and commits run in tasks of their own, so neither a slow rule nor a slow
+//! disk stalls the stream. What the remote can make us keep is bounded by [`Limits`]: when too much is
+//! unverified or unsent, no more is read from the socket.
+
+mod driver;
+mod engine;
+mod feeds;
+mod jobs;
+mod members;
+mod tcp;
+
+use std::{
+    future::{Future, IntoFuture},
+    pin::Pin,
+};
+
+pub use tcp::{Listener, dial};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, DuplexStream},
+    sync::{oneshot, watch},
+};
+
+use crate::{
+    error::{ApiMisuse, Error},
+    key::{KeyPair, PublicKey},
+    limits::Limits,
+    party::{Open, Party},
+    session::Session,
+};
+
+/// Two ends of a connection within this process, for tests and examples.
+pub fn memory() -> (DuplexStream, DuplexStream) {
+    tokio::io::duplex(1 << 18)
+}
+
+/// A connection that is up: encrypted, both static keys known. Dropping it closes it.
+///
+/// ```
+/// # use party::{connection::{self, Connection}, key::{KeyPair, PartyKey}, party::Party};
+/// # async fn example(alice_party: Party, bob_party: Party) -> Result<(), party::error::Error> {
+/// let (alice, bob) = connection::memory();
+/// let (alice, bob) = tokio::try_join!(
+///     Connection::dial(alice, &KeyPair::generate()).join(&alice_party).finite().into_future(),
+///     Connection::accept(bob, &KeyPair::generate()).join(&bob_party).finite().into_future(),
+/// )?;
+/// tokio::try_join!(alice.closed(), bob.closed())?;
+/// # Ok(())
+/// # }
+/// # use std::future::IntoFuture as _;
+/// ```
+#[derive(Debug)]
+pub struct Connection {
+    session: Session,
+    /// Dropped or sent to: the driver closes the connection.
+    close: Option<oneshot::Sender<()>>,
+    ended: watch::Receiver<Option<Result<(), Error>>>,
+}
+
+impl Connection {
+    /// A connection that we start, as the Noise initiator, over `io`, with `key_pair` as our identity.
+    pub fn dial<Io>(io: Io, key_pair: &KeyPair) -> Connecting<Io> {
+        Connecting::new(io, key_pair, true)
+    }
+
+    /// A connection that the other side started.
+    pub fn accept<Io>(io: Io, key_pair: &KeyPair) -> Connecting<Io> {
+        Connecting::new(io, key_pair, false)
+    }
+
+    /// The static key that the remote proved to hold.
+    pub fn remote_public_key(&self) -> PublicKey {
+        self.session.remote
+    }
+
+    /// The identity of the connection.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// Waits until the connection has ended, by whichever side. `Ok` if it was closed in good order; for a
+    /// [finite](Connecting::finite) one that means that everything is in sync.
+    ///
+    /// # Errors
+    /// What ended it: the transport, a peer that broke the protocol, silence, or a refusal by a peer that is
+    /// in none of the parties.
+    pub async fn closed(&self) -> Result<(), Error> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(result) => result.clone().unwrap_or(Err(Error::Closed)),
+            // The task is gone without a word: the runtime was shut down.
+            Err(_) => Err(Error::Closed),
+        }
+    }
+
+    /// Closes the connection: what is on its way out is sent first.
+    ///
+    /// # Errors
+    /// As [`closed`](Self::closed).
+    pub async fn close(mut self) -> Result<(), Error> {
+        self.close.take();
+        self.closed().await
+    }
+}
+
+/// A connection to be. Say what it is for, then `.await` it: the Noise handshake is carried out, and the
+/// connection runs in a task of its own.
+#[derive(Debug)]
+#[must_use = "a connection is made by `.await`ing this"]
+pub struct Connecting<Io> {
+    io: Io,
+    key_pair: KeyPair,
+    is_initiator: bool,
+    parties: Vec<Party>,
+    open: Option<Open>,
+    finite: bool,
+    limits: Limits,
+}
+
+impl<Io> Connecting<Io> {
+    fn new(io: Io, key_pair: &KeyPair, is_initiator: bool) -> Self {
+        Self {
+            io,
+            key_pair: key_pair.clone(),
+            is_initiator,
+            parties: Vec::new(),
+            open: None,
+            finite: false,
+            limits: Limits::default(),
+        }
+    }
+
+    /// Be a member of `party` on this connection. May be called for several parties: each has its own rules
+    /// and its own channel, and a feed released in one is not visible through another.
+    pub fn join(mut self, party: &Party) -> Self {
+        self.parties.push(party.clone());
+        self
+    }
+
+    /// Let whoever is at the other end in front of these rules, without a party. For Node peers.
+    pub fn open(mut self, open: &Open) -> Self {
+        self.open = Some(open.clone());
+        self
+    }
+
+    /// End by itself, in good order, when every released feed is in sync and no rule or transaction is under
+    /// way on either side. A connection without this lives until one side closes it.
+    ///
+    /// Blocks appended while it is about to end may be left for the next time.
+    pub fn finite(mut self) -> Self {
+        self.finite = true;
+        self
+    }
+
+    /// Bounds other than the default ones.
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+}
+
+impl<Io> IntoFuture for Connecting<Io>
+where
+    Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    type Output = Result<Connection, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(async move {
+            if self.parties.len() > self.limits.max_parties {
+                return Err(ApiMisuse::LimitExceeded("max_parties").into());
+            }
+            driver::start(self).await
+        })
+    }
+}

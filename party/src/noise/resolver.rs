@@ -1,0 +1,309 @@
+//! The primitives that `snow` is given: Diffie-Hellman on Ed25519 keys, ChaCha20-Poly1305 and BLAKE2b-512.
+//!
+//! The Diffie-Hellman function is that of npm `noise-curve-ed`: the scalar is the clamped first half of
+//! SHA-512(seed), as in signing, and the point is checked as libsodium's `crypto_scalarmult_ed25519_noclamp`
+//! checks it. The order of a point matters: with a small or composite one, parts of the scalar leak, or the
+//! shared secret is known to everybody.
+//!
+//! libsodium up to 1.0.20 takes a point whose torsion part has order two, by mistake. We don't: no key pair
+//! has such a public key.
+
+use curve25519_dalek::{edwards::CompressedEdwardsY, traits::IsIdentity as _};
+use dryoc::classic::{
+    crypto_aead_chacha20poly1305_ietf::{
+        Nonce, crypto_aead_chacha20poly1305_ietf_decrypt, crypto_aead_chacha20poly1305_ietf_encrypt,
+    },
+    crypto_core::crypto_core_ed25519_is_valid_point,
+};
+use ed25519_dalek::SigningKey;
+use snow::{
+    Error,
+    params::{CipherChoice, DHChoice, HashChoice},
+    resolvers::CryptoResolver,
+    types::{Cipher, Dh, Hash, Random},
+};
+use zeroize::Zeroizing;
+
+/// Bytes that sealing adds to a Noise payload.
+pub(super) const TAG: usize = 16;
+
+/// Whether `bytes` are a public key that Diffie-Hellman can be done with: the one encoding of a point of
+/// prime order.
+pub(super) fn is_usable_public_key(bytes: &[u8; 32]) -> bool {
+    crypto_core_ed25519_is_valid_point(bytes)
+}
+
+/// Gives `snow` our primitives, and `ephemeral_seed` as the one random number that a handshake draws.
+pub(super) struct Resolver {
+    pub(super) ephemeral_seed: Zeroizing<[u8; 32]>,
+}
+
+// What the choices say is of no account: `snow` has no name for Ed25519, and there is one of each.
+impl CryptoResolver for Resolver {
+    fn resolve_rng(&self) -> Option<Box<dyn Random>> {
+        Some(Box::new(Once(Some(self.ephemeral_seed.clone()))))
+    }
+
+    fn resolve_dh(&self, _: &DHChoice) -> Option<Box<dyn Dh>> {
+        Some(Box::new(Ed25519::default()))
+    }
+
+    fn resolve_hash(&self, _: &HashChoice) -> Option<Box<dyn Hash>> {
+        Some(Box::new(Blake2b(new_hash())))
+    }
+
+    fn resolve_cipher(&self, _: &CipherChoice) -> Option<Box<dyn Cipher>> {
+        Some(Box::new(ChaChaPoly::default()))
+    }
+}
+
+/// Randomness that is given out once. A second draw fails: two ephemeral keys from one seed would be one.
+struct Once(Option<Zeroizing<[u8; 32]>>);
+
+impl Random for Once {
+    fn try_fill_bytes(&mut self, dest: &mut [u8]) -> Result<(), Error> {
+        let seed = self.0.take().filter(|seed| seed.len() == dest.len()).ok_or(Error::Rng)?;
+        dest.copy_from_slice(&*seed);
+        Ok(())
+    }
+}
+
+/// A key pair. The private key, for `snow`, is the seed that it grows from.
+#[derive(Default)]
+struct Ed25519 {
+    seed: Zeroizing<[u8; 32]>,
+    scalar: Zeroizing<[u8; 32]>,
+    public: [u8; 32],
+}
+
+impl Ed25519 {
+    fn set_seed(&mut self, seed: &[u8; 32]) {
+        let pair = SigningKey::from_bytes(seed);
+        *self.seed = *seed;
+        *self.scalar = pair.to_scalar_bytes();
+        self.public = pair.verifying_key().to_bytes();
+    }
+}
+
+impl Dh for Ed25519 {
+    fn name(&self) -> &'static str {
+        "Ed25519"
+    }
+
+    fn pub_len(&self) -> usize {
+        32
+    }
+
+    fn priv_len(&self) -> usize {
+        32
+    }
+
+    fn set(&mut self, privkey: &[u8]) {
+        // The seeds are ours and have 32 bytes.
+        if let Ok(seed) = privkey.try_into() {
+            self.set_seed(seed);
+        }
+    }
+
+    fn generate(&mut self, rng: &mut dyn Random) -> Result<(), Error> {
+        let mut seed = Zeroizing::new([0; 32]);
+        rng.try_fill_bytes(&mut *seed)?;
+        self.set_seed(&seed);
+        Ok(())
+    }
+
+    fn pubkey(&self) -> &[u8] {
+        &self.public
+    }
+
+    fn privkey(&self) -> &[u8] {
+        &*self.seed
+    }
+
+    fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), Error> {
+        // `snow` hands over buffers made for the longest key of any curve.
+        let public = pubkey.first_chunk::<32>().ok_or(Error::Dh)?;
+        let out = out.first_chunk_mut::<32>().ok_or(Error::Dh)?;
+        //= protocol-spec/03-noise.md#the-dh-function
+        if !is_usable_public_key(public) {
+            return Err(Error::Dh);
+        }
+        let point = CompressedEdwardsY(*public).decompress().ok_or(Error::Dh)?;
+        let shared = point.mul_clamped(*self.scalar);
+        if shared.is_identity() {
+            return Err(Error::Dh);
+        }
+        *out = shared.compress().to_bytes();
+        Ok(())
+    }
+}
+
+/// ChaCha20-Poly1305 with Noise's nonce: four zero bytes, then the counter.
+#[derive(Default)]
+struct ChaChaPoly {
+    key: Zeroizing<[u8; 32]>,
+}
+
+impl Cipher for ChaChaPoly {
+    fn name(&self) -> &'static str {
+        "ChaChaPoly"
+    }
+
+    fn set(&mut self, key: &[u8; 32]) {
+        *self.key = *key;
+    }
+
+    fn encrypt(&self, nonce: u64, authtext: &[u8], plaintext: &[u8], out: &mut [u8]) -> usize {
+        let length = plaintext.len() + TAG;
+        let Some(out) = out.get_mut(..length) else { return 0 };
+        let nonce = cipher_nonce(nonce);
+        match crypto_aead_chacha20poly1305_ietf_encrypt(out, plaintext, Some(authtext), &nonce, &self.key) {
+            Ok(()) => length,
+            // Out of reach: the lengths are right, and a Noise message is far from the longest allowed. What
+            // is not sealed is not sent.
+            Err(_) => 0,
+        }
+    }
+
+    fn decrypt(
+        &self,
+        nonce: u64,
+        authtext: &[u8],
+        ciphertext: &[u8],
+        out: &mut [u8],
+    ) -> Result<usize, Error> {
+        let length = ciphertext.len().checked_sub(TAG).ok_or(Error::Decrypt)?;
+        let out = out.get_mut(..length).ok_or(Error::Decrypt)?;
+        let nonce = cipher_nonce(nonce);
+        crypto_aead_chacha20poly1305_ietf_decrypt(out, ciphertext, Some(authtext), &nonce, &self.key)
+            .map_err(|_| Error::Decrypt)?;
+        Ok(length)
+    }
+}
+
+fn cipher_nonce(counter: u64) -> Nonce {
+    let mut nonce = Nonce::default();
+    nonce[4..].copy_from_slice(&counter.to_le_bytes());
+    nonce
+}
+
+/// BLAKE2b-512. Its own keyed mode is not used: Noise asks for HMAC.
+struct Blake2b(blake2b_simd::State);
+
+impl Hash for Blake2b {
+    fn name(&self) -> &'static str {
+        "BLAKE2b"
+    }
+
+    fn block_len(&self) -> usize {
+        blake2b_simd::BLOCKBYTES
+    }
+
+    fn hash_len(&self) -> usize {
+        blake2b_simd::OUTBYTES
+    }
+
+    fn reset(&mut self) {
+        self.0 = new_hash();
+    }
+
+    fn input(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    fn result(&mut self, out: &mut [u8]) {
+        if let Some(out) = out.first_chunk_mut() {
+            *out = *self.0.finalize().as_array();
+        }
+    }
+}
+
+fn new_hash() -> blake2b_simd::State {
+    blake2b_simd::State::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use curve25519_dalek::{constants::EIGHT_TORSION, edwards::EdwardsPoint};
+
+    use super::*;
+    use crate::key::PublicKey;
+
+    fn pair(seed: u8) -> Ed25519 {
+        let mut pair = Ed25519::default();
+        pair.set(&[seed; 32]);
+        pair
+    }
+
+    fn dh(local: &Ed25519, remote: &[u8; 32]) -> Result<[u8; 32], Error> {
+        let mut out = [0; 32];
+        local.dh(remote, &mut out).map(|()| out)
+    }
+
+    #[test]
+    fn both_ends_compute_the_same_secret() {
+        let (alice, bob) = (pair(1), pair(2));
+        assert_eq!(dh(&alice, &bob.public).unwrap(), dh(&bob, &alice.public).unwrap());
+        assert_ne!(dh(&alice, &bob.public).unwrap(), dh(&alice, &pair(3).public).unwrap());
+    }
+
+    #[test]
+    fn secrets_are_those_of_node() {
+        let file = include_str!("../../../conformance/vectors/noise.json");
+        let file: serde_json::Value = serde_json::from_str(file).unwrap();
+        let bytes = |case: &serde_json::Value, field: &str| -> [u8; 32] {
+            *case[field].as_str().unwrap().parse::<PublicKey>().unwrap().as_bytes()
+        };
+        let cases = file["cases"].as_array().unwrap().iter().filter(|case| case["kind"] == "diffie_hellman");
+        for case in cases {
+            let mut local = Ed25519::default();
+            local.set(&bytes(case, "seed"));
+            let secret = dh(&local, &bytes(case, "public_key"));
+            match case["expect"].as_str().unwrap() {
+                "ok" => assert_eq!(secret, Ok(bytes(case, "shared")), "{}", case["name"]),
+                _ => assert_eq!(secret, Err(Error::Dh), "{}", case["name"]),
+            }
+        }
+    }
+
+    #[test]
+    fn points_of_small_order_are_refused() {
+        for point in &EIGHT_TORSION {
+            assert_eq!(dh(&pair(1), &point.compress().to_bytes()), Err(Error::Dh));
+        }
+    }
+
+    #[test]
+    fn points_with_a_torsion_part_are_refused() {
+        let honest = CompressedEdwardsY(pair(2).public).decompress().unwrap();
+        for torsion in &EIGHT_TORSION[1..] {
+            let point: EdwardsPoint = honest + torsion;
+            assert_eq!(dh(&pair(1), &point.compress().to_bytes()), Err(Error::Dh));
+        }
+    }
+
+    #[test]
+    fn what_is_no_point_and_second_encodings_are_refused() {
+        let mut no_point = [0; 32];
+        no_point[0] = 2;
+        assert_eq!(dh(&pair(1), &no_point), Err(Error::Dh));
+        // y between p and 2^255 - 1, whatever the sign: 3 of these decode to a point.
+        for low in 0xed..=0xff_u8 {
+            for sign in [0x7f, 0xff] {
+                let mut bytes = [0xff; 32];
+                bytes[0] = low;
+                bytes[31] = sign;
+                assert_eq!(dh(&pair(1), &bytes), Err(Error::Dh));
+            }
+        }
+    }
+
+    #[test]
+    fn a_seed_is_drawn_once() {
+        let mut random = Resolver { ephemeral_seed: Zeroizing::new([7; 32]) }.resolve_rng().unwrap();
+        let mut pair = Ed25519::default();
+        pair.generate(&mut *random).unwrap();
+        assert_eq!(pair.privkey(), [7; 32]);
+        assert_eq!(pair.generate(&mut *random), Err(Error::Rng));
+    }
+}

@@ -1,0 +1,230 @@
+//! What an app holds in its hands: a party with its rules, or rules for the open mode.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::broadcast;
+
+use crate::{
+    error::Error,
+    key::{DiscoveryKey, PartyKey},
+    peer::Peer,
+    rules::{ErasedRules, Rules},
+};
+
+/// Events that a slow receiver may fall behind before it loses the oldest.
+const EVENT_BACKLOG: usize = 1024;
+
+/// A virtual space named by a key, and the rules that decide what its members get from us. Cheap to clone.
+///
+/// It does nothing by itself: connections [join](crate::connection::Connecting::join) it.
+#[derive(Clone, Debug)]
+pub struct Party {
+    key: PartyKey,
+    hub: Arc<Hub>,
+}
+
+impl Party {
+    /// The party with this key, ruled by `rules`.
+    pub fn new(key: PartyKey, rules: impl Rules) -> Self {
+        Self { key, hub: Hub::new(rules) }
+    }
+
+    /// The name under which its members find each other.
+    pub fn discovery_key(&self) -> DiscoveryKey {
+        self.key.discovery_key()
+    }
+
+    /// The peers that are admitted now.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.hub.peers().clone()
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> Events {
+        Events { receiver: self.hub.events.subscribe() }
+    }
+
+    pub(crate) fn key(&self) -> &PartyKey {
+        &self.key
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+}
+
+/// Rules for connections without a party: peers that know no party key, Node's above all. Cheap to clone.
+///
+/// Whoever connects is let in front of the rules, which see [`Admission::Open`](crate::peer::Admission::Open)
+/// and the peer's static key. It is an explicit choice for a connection and never a fallback.
+#[derive(Clone, Debug)]
+pub struct Open {
+    hub: Arc<Hub>,
+}
+
+impl Open {
+    /// Open mode, ruled by `rules`.
+    pub fn new(rules: impl Rules) -> Self {
+        Self { hub: Hub::new(rules) }
+    }
+
+    /// The peers that are connected now.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.hub.peers().clone()
+    }
+
+    /// What happens from now on.
+    pub fn events(&self) -> Events {
+        Events { receiver: self.hub.events.subscribe() }
+    }
+
+    pub(crate) fn hub(&self) -> &Arc<Hub> {
+        &self.hub
+    }
+}
+
+/// Something that happened in a party or in open mode.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A peer was admitted.
+    PeerAdded(Peer),
+    /// Our [`handshake`](Rules::handshake) rule is over and has not denied.
+    HandshakeDone(Peer),
+    /// A peer is gone: it left, was denied, or the connection ended.
+    PeerRemoved(Peer),
+    /// A rule did not decide as it should, so it denied.
+    RuleFailed {
+        /// Whom it was about.
+        peer: Peer,
+        /// Which rule.
+        rule: Rule,
+        /// How.
+        failure: RuleFailure,
+    },
+    /// The channel of a feed is open on both sides, capabilities verified.
+    FeedOpened {
+        /// With whom.
+        peer: Peer,
+        /// Which feed.
+        feed: DiscoveryKey,
+    },
+    /// The peer refused a feed that we released to it. It may open it later of its own accord.
+    FeedRefused {
+        /// Who refused.
+        peer: Peer,
+        /// Which feed.
+        feed: DiscoveryKey,
+    },
+    /// We have all that we want of a feed and the peer has, for now.
+    FeedInSync {
+        /// With whom.
+        peer: Peer,
+        /// Which feed.
+        feed: DiscoveryKey,
+    },
+    /// The channel of a feed, or with `None` that of the party, was closed because the peer broke the
+    /// protocol, or because our storage failed.
+    ChannelFailed {
+        /// With whom.
+        peer: Peer,
+        /// Which feed; `None` for the party itself.
+        feed: Option<DiscoveryKey>,
+        /// What was wrong.
+        error: Error,
+    },
+    /// The receiver was too slow and has lost so many events.
+    Missed(u64),
+}
+
+/// Which rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rule {
+    /// [`Rules::ready`].
+    Ready,
+    /// [`Rules::handshake`].
+    Handshake,
+    /// [`Rules::introduce_feeds`].
+    IntroduceFeeds,
+    /// [`Rules::find_feed`].
+    FindFeed,
+    /// [`Rules::request`].
+    Request,
+    /// [`Rules::ephemeral`].
+    Ephemeral,
+}
+
+/// How a rule failed to decide.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuleFailure {
+    /// It returned an error.
+    #[error("denied: {0}")]
+    Denied(String),
+    /// It panicked.
+    #[error("the rule panicked: {0}")]
+    Panicked(String),
+    /// It took longer than [`Limits::rule_timeout`](crate::limits::Limits::rule_timeout).
+    #[error("the rule took too long")]
+    TimedOut,
+}
+
+/// A stream of [`Event`]s.
+#[derive(Debug)]
+pub struct Events {
+    receiver: broadcast::Receiver<Event>,
+}
+
+impl Events {
+    /// The next event; `None` when the party is gone.
+    pub async fn next(&mut self) -> Option<Event> {
+        match self.receiver.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Lagged(missed)) => Some(Event::Missed(missed)),
+            Err(broadcast::error::RecvError::Closed) => None,
+        }
+    }
+}
+
+/// What a party's connections share.
+pub(crate) struct Hub {
+    pub(crate) rules: Arc<dyn ErasedRules>,
+    events: broadcast::Sender<Event>,
+    peers: Mutex<Vec<Peer>>,
+}
+
+impl Hub {
+    fn new(rules: impl Rules) -> Arc<Self> {
+        let (events, _) = broadcast::channel(EVENT_BACKLOG);
+        Arc::new(Self { rules: Arc::new(rules), events, peers: Mutex::default() })
+    }
+
+    pub(crate) fn add_peer(&self, peer: &Peer) {
+        self.peers().push(peer.clone());
+        self.tell(Event::PeerAdded(peer.clone()));
+    }
+
+    pub(crate) fn remove_peer(&self, peer: &Peer) {
+        self.peers().retain(|other| other != peer);
+        self.tell(Event::PeerRemoved(peer.clone()));
+    }
+
+    pub(crate) fn tell(&self, event: Event) {
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+
+    fn peers(&self) -> MutexGuard<'_, Vec<Peer>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Hub").field("peers", &self.peers()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,202 @@
+//! The other end of a connection, as rules and apps hold it.
+
+use std::{fmt, sync::Arc};
+
+use tokio::sync::{mpsc, oneshot};
+
+pub use crate::admission::Message;
+use crate::{
+    admission::Body,
+    error::{ApiMisuse, Error},
+    feed::{AsFeed, Feed},
+    key::{DiscoveryKey, FeedKey, PublicKey},
+};
+
+/// In what capacity a peer is with us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// The connection is in open mode: the peer proved to hold its static key, and nothing else.
+    Open,
+    /// The peer proved that it knows the key of the party with this discovery key.
+    Party(DiscoveryKey),
+}
+
+/// What is done with a feed that is released to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Replicate {
+    /// Whether to get every block of the feed, now and as it grows. Without it we get what
+    /// [`Feed::download`] and [`Feed::fetch`] ask for.
+    pub download: bool,
+    /// Whether to serve the peer what it asks for.
+    pub upload: bool,
+}
+
+impl Replicate {
+    /// Get everything, serve everything: what [`Peer::replicate`] does.
+    pub fn fully() -> Self {
+        Self { download: true, upload: true }
+    }
+
+    /// Get only what is asked for, serve everything.
+    pub fn sparsely() -> Self {
+        Self { download: false, upload: true }
+    }
+
+    /// Serve nothing.
+    #[must_use]
+    pub fn without_upload(self) -> Self {
+        Self { upload: false, ..self }
+    }
+}
+
+/// A peer that was admitted: one party, or the open mode, on one connection. Cheap to clone; keeping one
+/// doesn't keep the connection.
+#[derive(Clone)]
+pub struct Peer {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    remote: PublicKey,
+    admission: Admission,
+    member: MemberId,
+    connection: u64,
+    commands: mpsc::Sender<Command>,
+}
+
+/// Which of a connection's parties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct MemberId(pub(crate) usize);
+
+/// What a peer handle asks its connection for.
+pub(crate) enum Command {
+    Transaction { member: MemberId, body: Body, reply: oneshot::Sender<Result<Body, Error>> },
+    Ephemeral { member: MemberId, message: Message, reply: oneshot::Sender<Result<(), Error>> },
+    Replicate { member: MemberId, feed: Feed, how: Replicate, reply: oneshot::Sender<Result<bool, Error>> },
+}
+
+impl Peer {
+    pub(crate) fn new(
+        remote: PublicKey,
+        admission: Admission,
+        member: MemberId,
+        connection: u64,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        Self { inner: Arc::new(Inner { remote, admission, member, connection, commands }) }
+    }
+
+    /// The static key that the peer proved to hold: who it is.
+    pub fn remote_public_key(&self) -> PublicKey {
+        self.inner.remote
+    }
+
+    /// In what capacity it is with us.
+    pub fn admission(&self) -> Admission {
+        self.inner.admission
+    }
+
+    /// Whether the connection has ended.
+    pub fn is_closed(&self) -> bool {
+        self.inner.commands.is_closed()
+    }
+
+    /// Tells the peer which feeds we have for it and returns those that it has for us. An empty list is fine
+    /// in both directions.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if the peer's rules deny, [`Error::Timeout`], [`Error::Closed`];
+    /// [`ApiMisuse::NotAdmitted`] in open mode, where there is no channel for it.
+    pub async fn introduce_feeds(
+        &self,
+        keys: impl IntoIterator<Item = FeedKey>,
+    ) -> Result<Vec<FeedKey>, Error> {
+        match self.transact(Body::IntroduceFeeds(keys.into_iter().collect())).await? {
+            Body::IntroduceFeeds(keys) => Ok(keys),
+            Body::Custom(_) => Err(Error::Refused),
+        }
+    }
+
+    /// Asks the peer something of the app's own and waits for the answer of its
+    /// [`Rules::request`](crate::rules::Rules::request).
+    ///
+    /// # Errors
+    /// As [`introduce_feeds`](Self::introduce_feeds).
+    pub async fn request(&self, kind: &str, value: impl Into<bytes::Bytes>) -> Result<Message, Error> {
+        match self.transact(Body::Custom(Message::new(kind, value))).await? {
+            Body::Custom(message) => Ok(message),
+            Body::IntroduceFeeds(_) => Err(Error::Refused),
+        }
+    }
+
+    /// Says something that wants no answer. It is not stored, and whether it arrived is not told.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`ApiMisuse::MessageTooLarge`]; [`ApiMisuse::NotAdmitted`] in open mode.
+    pub async fn send_ephemeral(&self, kind: &str, value: impl Into<bytes::Bytes>) -> Result<(), Error> {
+        self.in_party()?;
+        let message = Message::new(kind, value);
+        self.command(|member, reply| Command::Ephemeral { member, message, reply }).await?
+    }
+
+    /// Releases `feed` to the peer and replicates it in full, both ways: what we have is served, what the
+    /// peer has is fetched, verified and stored. Returns whether it was not released before; releasing twice
+    /// is harmless.
+    ///
+    /// # Errors
+    /// [`Error::Closed`]; [`ApiMisuse::LimitExceeded`] beyond
+    /// [`Limits::max_released_feeds`](crate::limits::Limits::max_released_feeds).
+    pub async fn replicate(&self, feed: &impl AsFeed) -> Result<bool, Error> {
+        self.replicate_as(feed, Replicate::fully()).await
+    }
+
+    /// As [`replicate`](Self::replicate), but says what is done with the feed.
+    ///
+    /// # Errors
+    /// As [`replicate`](Self::replicate).
+    pub async fn replicate_as(&self, feed: &impl AsFeed, how: Replicate) -> Result<bool, Error> {
+        let feed = feed.as_feed().clone();
+        self.command(|member, reply| Command::Replicate { member, feed, how, reply }).await?
+    }
+
+    async fn transact(&self, body: Body) -> Result<Body, Error> {
+        self.in_party()?;
+        self.command(|member, reply| Command::Transaction { member, body, reply }).await?
+    }
+
+    fn in_party(&self) -> Result<(), ApiMisuse> {
+        match self.inner.admission {
+            Admission::Party(_) => Ok(()),
+            Admission::Open => Err(ApiMisuse::NotAdmitted),
+        }
+    }
+
+    async fn command<T>(
+        &self,
+        command: impl FnOnce(MemberId, oneshot::Sender<T>) -> Command,
+    ) -> Result<T, Error> {
+        let (reply, answer) = oneshot::channel();
+        let command = command(self.inner.member, reply);
+        self.inner.commands.send(command).await.map_err(|_| Error::Closed)?;
+        answer.await.map_err(|_| Error::Closed)
+    }
+}
+
+/// Two handles are equal if they stand for the same peer, in the same party, on the same connection.
+impl PartialEq for Peer {
+    fn eq(&self, other: &Self) -> bool {
+        (self.inner.connection, self.inner.member) == (other.inner.connection, other.inner.member)
+    }
+}
+
+impl Eq for Peer {}
+
+impl fmt::Debug for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Peer")
+            .field("remote", &self.inner.remote)
+            .field("admission", &self.inner.admission)
+            .finish_non_exhaustive()
+    }
+}

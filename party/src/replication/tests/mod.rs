@@ -1,0 +1,4 @@
+mod behaviours;
+mod hostile;
+mod model;
+mod pair;
