@@ -120,7 +120,9 @@ pub async fn transfer(
 
 fn spawn(side: Side, directory: &Path) -> Result<NodePeer> {
     match side {
-        Side::Node => NodePeer::spawn(&NodeOptions { lifetime: LIFETIME, ..NodeOptions::store().at(directory) }),
+        Side::Node => {
+            NodePeer::spawn(&NodeOptions { lifetime: LIFETIME, ..NodeOptions::store().at(directory) })
+        }
         Side::Rust => {
             let mut command = Command::new(env::current_exe().context("this program's own path is unknown")?);
             command.arg("peer").arg("--store").arg(directory);

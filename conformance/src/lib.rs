@@ -1,9 +1,7 @@
 //! The conformance kit: what an implementation of the party wire is checked against.
 
-pub mod node;
-//! The conformance kit.
-
 pub mod fuzz;
-pub mod vectors;
+pub mod node;
 pub mod peer;
 pub mod process;
+pub mod vectors;

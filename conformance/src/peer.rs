@@ -92,7 +92,7 @@ impl Peer {
             Kind::Compat => true,
             Kind::ManifestZero => bail!("feeds with a version 0 manifest are only read"),
         };
-        let feed = self.inner.store.create_feed(name, FeedOptions { compat, ..FeedOptions::default() }).await?;
+        let feed = self.inner.store.create_feed(name, FeedOptions::default().compat(compat)).await?;
         Ok(self.remember(name, feed))
     }
 

@@ -8,11 +8,11 @@ proptest! {
 
     #[test]
     fn any_remote_gets_typed_errors_and_nothing_beyond_a_bound(data in vec(any::<u8>(), 0..1_500)) {
-        fuzz::mux::hostile_remote(&data);
+        fuzz::hostile_remote(&data);
     }
 
     #[test]
     fn honest_ends_agree_and_lose_nothing(data in vec(any::<u8>(), 0..3_000)) {
-        fuzz::mux::honest_ends(&data);
+        fuzz::honest_ends(&data);
     }
 }

@@ -4,11 +4,11 @@
 //! The full sizes run once for each direction and kind; the other combinations run with fewer blocks.
 #![cfg(feature = "node")]
 
-use std::{future::Future, path::Path, time::Duration};
+use std::{future::Future, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use conformance::{
-    node::{Kind, Mode, NodeOptions, NodePeer, Release, block, digest_of_blocks},
+    node::{Kind, NodeOptions, NodePeer, Release, block, digest_of_blocks},
     peer::Peer,
 };
 use party::store::Store;
@@ -291,7 +291,10 @@ async fn hang_up(rust: &Peer, node: &NodePeer) -> Result<()> {
 fn no_complaints(node: &NodePeer) -> Result<()> {
     for event in node.events() {
         let name = event["event"].as_str().unwrap_or_default();
-        ensure!(!["streamError", "verificationError", "conflict", "noise"].contains(&name), "node says {event}");
+        ensure!(
+            !["streamError", "verificationError", "conflict", "noise"].contains(&name),
+            "node says {event}"
+        );
     }
     Ok(())
 }

@@ -61,9 +61,9 @@ async fn main() -> Result<(), party::error::Error> {
     let (from_bob, from_alice) = (alice_store.feed(&bob.key()).await?, bob_store.feed(&alice.key()).await?);
     let reader = tokio::spawn(async move {
         let text = |block: bytes::Bytes| String::from_utf8_lossy(&block).into_owned();
-        println!("bob has from alice: {}", text(from_alice.next(0).await?));
-        println!("alice has from bob: {}", text(from_bob.next(0).await?));
-        println!("bob has from alice: {}", text(from_alice.next(1).await?));
+        println!("bob has from alice: {}", text(from_alice.fetch(0).await?));
+        println!("alice has from bob: {}", text(from_bob.fetch(0).await?));
+        println!("bob has from alice: {}", text(from_alice.fetch(1).await?));
         Ok::<_, party::error::Error>(())
     });
 

@@ -56,6 +56,9 @@ pub struct Limits {
     pub max_inflight_bytes: usize,
     /// Ranges kept of what a remote says it has, for each feed channel.
     pub max_remote_ranges: usize,
+    /// Pages of 32,768 bits, 4 KiB each, kept where what a remote has takes too many ranges, for each feed
+    /// channel.
+    pub max_remote_pages: usize,
     /// Ranges kept of what a remote wants to be told about, for each feed channel.
     pub max_remote_wants: usize,
     /// Requests for which the remote may say `noData`, or send what does not verify, before we stop asking.
@@ -105,6 +108,7 @@ impl Default for Limits {
             max_inflight_requests: 512,
             max_inflight_bytes: 16 << 20,
             max_remote_ranges: 16_384,
+            max_remote_pages: 1_024,
             max_remote_wants: 512,
             max_failed_requests: 64,
             max_parties: 64,

@@ -1,19 +1,22 @@
-//! The bodies of the fuzz targets. A body takes any bytes and panics if something is wrong; the targets in
-//! `fuzz/` call it, and so do the tests, with random bytes and with the corpus.
-
-pub mod mux;
 //! The bodies of the fuzz targets.
 //!
 //! A body takes any bytes and panics only if the library does, or breaks a promise. `fuzz/` runs each of them
-//! under libFuzzer, and `tests/fuzz_corpus.rs` runs the committed corpus through them on stable.
+//! under libFuzzer (`cargo +nightly fuzz run handshake`, in the repository's root), and
+//! `tests/fuzz_corpus.rs` runs the committed corpus through them on stable.
 //!
 //! To add one: write the body in a file here, name it in [`TARGETS`], add `fuzz/fuzz_targets/<name>.rs` with
 //! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
 
+mod mux;
 mod script;
 mod wire;
 
+pub use mux::{honest_ends, hostile_remote, mux};
 pub use wire::{handshake, secret_stream};
 
+/// What a target does with its input.
+pub type Body = fn(&[u8]);
+
 /// Every target by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[("handshake", handshake), ("secret_stream", secret_stream)];
+pub const TARGETS: &[(&str, Body)] =
+    &[("handshake", handshake), ("secret_stream", secret_stream), ("mux", mux)];

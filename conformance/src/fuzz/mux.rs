@@ -10,6 +10,8 @@ use party::{
     mux::{ChannelId, CloseReason, DEFAULT_COALESCING, Event, Incoming, Mux},
 };
 
+use super::script::Script;
+
 /// Bounds low enough to be met.
 fn limits() -> Limits {
     Limits {
@@ -32,65 +34,45 @@ pub fn mux(data: &[u8]) {
     }
 }
 
-/// A sequence of choices, all zero when they have run out.
-struct Choices<'a>(&'a [u8]);
+/// Up to `max` bytes.
+fn bytes<'a>(script: &mut Script<'a>, max: usize) -> &'a [u8] {
+    let length = script.below(max + 1);
+    script.bytes(length)
+}
 
-impl<'a> Choices<'a> {
-    fn done(&self) -> bool {
-        self.0.is_empty()
+/// One of the ids that a remote may think of.
+fn id(script: &mut Script<'_>) -> u64 {
+    match script.byte() {
+        254 => 1 << 31,
+        255 => (1 << 53) - 1,
+        small => u64::from(small % 12),
     }
+}
 
-    fn byte(&mut self) -> u8 {
-        let (first, rest) = self.0.split_first().unwrap_or((&0, &[]));
-        self.0 = rest;
-        *first
-    }
+fn protocol(script: &mut Script<'_>) -> &'static str {
+    ["x", "y", "alias"][script.below(3)]
+}
 
-    fn below(&mut self, n: usize) -> usize {
-        usize::from(self.byte()).checked_rem(n).unwrap_or(0)
-    }
-
-    fn bytes(&mut self, max: usize) -> &'a [u8] {
-        let n = self.below(max + 1).min(self.0.len());
-        let (head, rest) = self.0.split_at(n);
-        self.0 = rest;
-        head
-    }
-
-    /// One of the ids that a remote may think of.
-    fn id(&mut self) -> u64 {
-        match self.byte() {
-            254 => 1 << 31,
-            255 => (1 << 53) - 1,
-            small => u64::from(small % 12),
-        }
-    }
-
-    fn protocol(&mut self) -> &'static str {
-        ["x", "y", "alias"][self.below(3)]
-    }
-
-    fn key(&mut self) -> Option<&'static [u8]> {
-        [None, Some(&b"1"[..]), Some(&b"22"[..])][self.below(3)]
-    }
+fn key(script: &mut Script<'_>) -> Option<&'static [u8]> {
+    [None, Some(&b"1"[..]), Some(&b"22"[..])][script.below(3)]
 }
 
 /// One end. The remote sends whatever the data says, the program does whatever it says. No panic, no error but
 /// the remote's, no event that has no place, no frame that an honest remote would refuse, nothing beyond a bound.
 pub fn hostile_remote(data: &[u8]) {
-    let mut choices = Choices(data);
+    let mut script = Script::new(data);
     let mut end = End::new();
-    while !choices.done() {
-        match choices.byte() % 16 {
-            0 => end.mux.handle_message(Bytes::copy_from_slice(choices.bytes(40))),
+    while !script.is_over() {
+        match script.byte() % 16 {
+            0 => end.mux.handle_message(Bytes::copy_from_slice(bytes(&mut script, 40))),
             1..=4 => {
-                let message = hostile_message(&mut choices);
+                let message = hostile_message(&mut script);
                 end.mux.handle_message(message);
             }
             5 => {
                 let mut batch = BytesMut::from(&[0, 0, 0][..]);
-                for _ in 0..choices.below(8) {
-                    let message = hostile_message(&mut choices);
+                for _ in 0..script.below(8) {
+                    let message = hostile_message(&mut script);
                     let mut reader = Reader::new(&message);
                     batch.put_uint(0);
                     batch.put_uint(reader.uint().expect("a channel"));
@@ -103,33 +85,33 @@ pub fn hostile_remote(data: &[u8]) {
             }
             7..=8 => while end.poll_event() {},
             9 => {
-                let (protocol, key) = (choices.protocol(), choices.key());
-                if let Ok(channel) = end.mux.open(protocol, key, choices.bytes(20)) {
+                let (protocol, key) = (protocol(&mut script), key(&mut script));
+                if let Ok(channel) = end.mux.open(protocol, key, bytes(&mut script, 20)) {
                     end.began(channel);
                 }
             }
             10 => {
-                if let Some(incoming) = end.pick_incoming(&mut choices)
-                    && let Ok(Some(channel)) = end.mux.accept(incoming, choices.bytes(20))
+                if let Some(incoming) = end.pick_incoming(&mut script)
+                    && let Ok(Some(channel)) = end.mux.accept(incoming, bytes(&mut script, 20))
                 {
                     end.began(channel);
                     end.live.insert(channel, true);
                 }
             }
             11 => {
-                if let Some(incoming) = end.pick_incoming(&mut choices) {
+                if let Some(incoming) = end.pick_incoming(&mut script) {
                     end.mux.reject(incoming);
                 }
             }
             12 => {
-                if let Some(channel) = end.pick_channel(&mut choices) {
+                if let Some(channel) = end.pick_channel(&mut script) {
                     end.mux.close(channel);
                     end.live.remove(&channel);
                 }
             }
             13 => {
-                if let Some(channel) = end.pick_channel(&mut choices) {
-                    let (message_type, payload) = (choices.id(), choices.bytes(255));
+                if let Some(channel) = end.pick_channel(&mut script) {
+                    let (message_type, payload) = (id(&mut script), bytes(&mut script, 255));
                     let payload = [payload, payload];
                     let sent = end.mux.send_parts(channel, message_type, &payload);
                     if sent == Ok(true) {
@@ -138,7 +120,7 @@ pub fn hostile_remote(data: &[u8]) {
                     }
                 }
             }
-            14 => match choices.below(4) {
+            14 => match script.below(4) {
                 0 => end.mux.cork(),
                 1 => end.mux.uncork(),
                 2 => end.mux.set_coalescing(0),
@@ -155,33 +137,33 @@ pub fn hostile_remote(data: &[u8]) {
     assert!(end.sent.is_empty(), "never written: {:?}", end.sent);
 }
 
-fn hostile_message(choices: &mut Choices<'_>) -> Bytes {
+fn hostile_message(script: &mut Script<'_>) -> Bytes {
     let mut out = BytesMut::new();
-    match choices.below(8) {
+    match script.below(8) {
         0..=2 => {
             out.put_bytes(&[0, 1]);
-            out.put_uint(choices.id());
-            out.put_string(choices.protocol());
-            out.put_optional_buffer(choices.key());
-            out.put_bytes(choices.bytes(20));
+            out.put_uint(id(script));
+            out.put_string(protocol(script));
+            out.put_optional_buffer(key(script));
+            out.put_bytes(bytes(script, 20));
         }
         3 => {
             out.put_bytes(&[0, 2]);
-            out.put_uint(choices.id());
+            out.put_uint(id(script));
         }
         4 => {
             out.put_bytes(&[0, 3]);
-            out.put_uint(choices.id());
+            out.put_uint(id(script));
         }
         5 => {
             out.put_uint(0);
-            out.put_uint(choices.id());
-            out.put_bytes(choices.bytes(8));
+            out.put_uint(id(script));
+            out.put_bytes(bytes(script, 8));
         }
         _ => {
-            out.put_uint(choices.id());
-            out.put_uint(choices.id());
-            out.put_bytes(choices.bytes(250));
+            out.put_uint(id(script));
+            out.put_uint(id(script));
+            out.put_bytes(bytes(script, 250));
         }
     }
     out.freeze()
@@ -228,12 +210,12 @@ impl End {
         self.live.insert(channel, false);
     }
 
-    fn pick_incoming(&self, choices: &mut Choices<'_>) -> Option<Incoming> {
-        self.incoming.get(choices.below(self.incoming.len())).copied()
+    fn pick_incoming(&self, script: &mut Script<'_>) -> Option<Incoming> {
+        self.incoming.get(script.below(self.incoming.len())).copied()
     }
 
-    fn pick_channel(&self, choices: &mut Choices<'_>) -> Option<ChannelId> {
-        self.all.get(choices.below(self.all.len())).copied()
+    fn pick_channel(&self, script: &mut Script<'_>) -> Option<ChannelId> {
+        self.all.get(script.below(self.all.len())).copied()
     }
 
     fn poll_event(&mut self) -> bool {
@@ -284,7 +266,7 @@ impl End {
                         let before = self.ids.insert(id, self.all[self.written]);
                         self.written += 1;
                         assert!(
-                            before.is_none_or(|channel| !self.live.contains_key(&channel)),
+                            before.is_none_or(|channel| !self.mux.is_open(channel)),
                             "an id in use is opened"
                         );
                         assert!(id <= self.highest + 1, "ids grow by more than one");
@@ -333,22 +315,22 @@ fn messages(frame: &[u8]) -> Vec<(u64, Vec<u8>)> {
 /// is on the way for as long as it says. Neither gets an error; both agree on who is paired with whom; no message
 /// on a channel that both have is lost, doubled or out of order; each channel ends once; no id is lost.
 pub fn honest_ends(data: &[u8]) {
-    let mut choices = Choices(data);
+    let mut script = Script::new(data);
     let mut pair = [Peer::new(), Peer::new()];
-    while !choices.done() {
-        let side = choices.below(2);
-        match choices.byte() % 16 {
-            0..=1 => pair[side].open(choices.protocol(), choices.key()),
+    while !script.is_over() {
+        let side = script.below(2);
+        match script.byte() % 16 {
+            0..=1 => pair[side].open(protocol(&mut script), key(&mut script)),
             2..=3 => {
-                let (accept, which) = (choices.below(3) > 0, choices.byte());
+                let (accept, which) = (script.below(3) > 0, script.byte());
                 pair[side].answer(usize::from(which), accept);
             }
             4..=6 => {
-                let (channel, len) = (choices.byte(), choices.below(200));
+                let (channel, len) = (script.byte(), script.below(200));
                 pair[side].send(usize::from(channel), len);
             }
-            7 => pair[side].close(choices.byte().into()),
-            8 => match choices.below(4) {
+            7 => pair[side].close(script.byte().into()),
+            8 => match script.below(4) {
                 0 => pair[side].mux.cork(),
                 1 => pair[side].mux.uncork(),
                 2 => pair[side].mux.set_coalescing(0),
@@ -357,7 +339,7 @@ pub fn honest_ends(data: &[u8]) {
             9..=11 => pair[side].transmit(),
             12..=13 => deliver(&mut pair, side),
             _ => {
-                for _ in 0..choices.below(4) {
+                for _ in 0..script.below(4) {
                     poll(&mut pair, side);
                 }
             }

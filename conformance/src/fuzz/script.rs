@@ -27,6 +27,11 @@ impl<'a> Script<'a> {
         usize::from(self.byte()) | usize::from(self.byte()) << 8
     }
 
+    /// A number below `n`, which is at most 256; 0 if `n` is.
+    pub(super) fn below(&mut self, n: usize) -> usize {
+        usize::from(self.byte()).checked_rem(n).unwrap_or(0)
+    }
+
     /// The next `length` bytes, or as many as there are.
     pub(super) fn bytes(&mut self, length: usize) -> &'a [u8] {
         let (bytes, rest) = self.rest.split_at(length.min(self.rest.len()));

@@ -209,7 +209,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         Ok(())
     }
 
-    fn ended_by_remote(mut self) -> Result<(), Error> {
+    fn ended_by_remote(self) -> Result<(), Error> {
         self.stream.handle_eof()?;
         // A finite connection that ends in good order has done what it was made for.
         if self.finite && !self.engine.is_settled() {

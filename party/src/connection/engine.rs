@@ -114,7 +114,7 @@ impl Engine {
                     let hello = Hello::new(membership::prove(&self.session, &party)).encode();
                     let channel = self.mux.open(admission::PROTOCOL, Some(&id), &hello)?;
                     self.channels.insert(channel, Owner::Member(MemberId(index)));
-                    self.members[index].standing = Standing::Offered(channel);
+                    self.members[index].standing = Standing::Offered;
                 }
                 Some(_) => {}
                 None => self.admit(MemberId(index), None),
@@ -243,7 +243,7 @@ impl Engine {
     fn handle_closed(&mut self, channel: ChannelId, reason: CloseReason) {
         match self.channels.remove(&channel) {
             Some(Owner::Member(member)) => match &self.members[member.0].standing {
-                Standing::Offered(_) => self.members[member.0].standing = Standing::Refused,
+                Standing::Offered => self.members[member.0].standing = Standing::Refused,
                 _ => self.remove_member(member),
             },
             Some(Owner::Feed(key)) => {
@@ -816,7 +816,7 @@ impl Engine {
 
     /// Whether nobody has been let in yet.
     pub(super) fn is_among_strangers(&self) -> bool {
-        self.members.iter().all(|member| matches!(member.standing, Standing::Stranger | Standing::Offered(_)))
+        self.members.iter().all(|member| matches!(member.standing, Standing::Stranger | Standing::Offered))
     }
 
     /// Whether all that was to be got has been got, as far as we know.

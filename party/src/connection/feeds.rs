@@ -107,7 +107,11 @@ impl FeedLink {
     }
 
     pub(super) fn opened(&mut self, id: ChannelId, mut channel: Channel, remote: RemoteHandshake) {
-        self.feed.with_local(|local| channel.handle_opened(remote, local));
+        let demand = self.feed.demand();
+        self.feed.with_local(|local| {
+            channel.set_demand(demand, local);
+            channel.handle_opened(remote, local);
+        });
         self.channel = Line::Open(id, channel);
     }
 

@@ -4,6 +4,8 @@
 //! storage or time. [`Feed`] puts them over a [`storage::Storage`]. What a feed is on the wire, and why its
 //! proofs hold, is in `protocol-spec/06-feeds.md`.
 
+#[cfg(feature = "tokio")]
+mod as_feed;
 pub mod bitfield;
 #[cfg(feature = "tokio")]
 mod demand;
@@ -24,6 +26,7 @@ pub mod verify;
 pub(crate) use self::handle::WeakFeed;
 #[cfg(feature = "tokio")]
 pub use self::{
+    as_feed::AsFeed,
     demand::{Changes, Download},
     handle::{Feed, Identity, Info, Ingested},
 };

@@ -78,7 +78,7 @@ impl DiskStorage {
     /// format; [`StorageError::Damaged`] if something of it is missing or isn't what was written;
     /// [`StorageError::Io`].
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
-        let path = path.as_ref().to_owned();
+        let path = std::path::absolute(path)?;
         // If nobody waits any more, what was opened is closed by being dropped.
         run("party-store-open", move || start(open(&path)?)).await
     }
@@ -164,7 +164,10 @@ fn start((folder, database): (Folder, Database)) -> Result<DiskStorage, StorageE
 fn close(folder: &Folder, database: Arc<Database>) {
     let extent = guard("closing the database", || database.extent());
     // Ends its threads and writes its journal to the disk.
-    let dropped = guard("closing the database", || Ok(drop(database)));
+    let dropped = guard("closing the database", || {
+        drop(database);
+        Ok(())
+    });
     let noted = dropped.and(extent).and_then(|extent| folder.set_extent(extent));
     if let Err(error) = noted {
         tracing::warn!(%error, "the store could not be closed properly");

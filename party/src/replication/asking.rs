@@ -1,0 +1,361 @@
+//! Our side as a reader: what to ask the remote for, and when.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
+
+use super::{
+    messages::{Message, Request, Sync, Want},
+    ranges::Ranges,
+    remote::Remote,
+    window::{Asked, Window},
+};
+use crate::{
+    feed::{
+        local::{Demand, Local},
+        proof::{BlockRequest, ProofRequest, UpgradeRequest},
+    },
+    limits::Limits,
+};
+
+/// The blocks of one `want`, as Node asks for them.
+pub(super) const SEGMENT: u64 = 1 << 21;
+/// Ranges to be looked through again, beyond which they are joined.
+const MAX_TODO: usize = 1024;
+/// Probes after which a remote that has not acknowledged our length is taken not to do so. Node is silent
+/// when it can't prove its length from ours; when it can, it reads storage before it says so.
+const ACKNOWLEDGE_PROBES: u8 = 3;
+
+/// What we ask for.
+#[derive(Debug)]
+pub(super) struct Asking {
+    pub(super) window: Window,
+    pub(super) demand: Demand,
+    /// Blocks that may have to be asked for. What is not in here is asked for, or stored, or the remote
+    /// doesn't have it.
+    todo: Ranges,
+    /// Segments that the remote was asked to tell about.
+    wanted: BTreeMap<u64, Wanted>,
+    /// Ids of requests to cancel.
+    cancels: VecDeque<u64>,
+    /// Our length and the remote's, between which it would not prove the growth.
+    refused_upgrade: Option<(u64, u64)>,
+    refused_manifest: bool,
+    /// Probes answered since our last sync.
+    probes: u8,
+    /// Requests without success; each success makes up for one.
+    failures: usize,
+    /// Requests of ours that the remote called invalid. Node ends the connection after 64.
+    invalid: usize,
+    /// Whether it goes on when both sides are in sync.
+    live: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wanted {
+    /// The first request after the want. Its answer comes after what the remote had to say to the want.
+    before: u64,
+    answered: bool,
+}
+
+impl Asking {
+    pub(super) fn new(live: bool) -> Self {
+        let mut todo = Ranges::default();
+        todo.insert(0..u64::MAX);
+        Self {
+            window: Window::default(),
+            demand: Demand::everything(),
+            todo,
+            wanted: BTreeMap::new(),
+            cancels: VecDeque::new(),
+            refused_upgrade: None,
+            refused_manifest: false,
+            probes: 0,
+            failures: 0,
+            invalid: 0,
+            live,
+        }
+    }
+
+    /// Whether the remote has refused so much that it isn't asked any more.
+    pub(super) fn has_given_up(&self, limits: &Limits) -> bool {
+        self.failures >= limits.max_failed_requests || self.invalid >= limits.max_failed_requests.div_ceil(2)
+    }
+
+    /// The blocks of `range` are to be looked at again.
+    pub(super) fn reconsider(&mut self, range: Range<u64>) {
+        self.todo.insert(range);
+        if self.todo.len() > MAX_TODO {
+            self.todo.collapse();
+        }
+    }
+
+    /// Sets what is wanted. Returns whether that is a change.
+    pub(super) fn set_demand(&mut self, demand: Demand, limits: &Limits) -> bool {
+        if self.demand == demand {
+            return false;
+        }
+        self.demand = demand;
+        self.reconsider(0..u64::MAX);
+        let demand = &self.demand;
+        self.cancels.extend(self.window.cancel(|index| !demand.wants(index), limits));
+        true
+    }
+
+    /// Takes back what is stored here meanwhile.
+    pub(super) fn cancel_stored(&mut self, local: &dyn Local, limits: &Limits) {
+        self.cancels.extend(self.window.cancel(|index| local.has(index), limits));
+    }
+
+    /// The remote's sync was another before.
+    pub(super) fn handle_sync(&mut self, before: &Sync, local: &dyn Local, remote: &Remote) {
+        let now = &remote.sync;
+        if now.fork != before.fork || (now.length > before.length && before.length < local.length()) {
+            // What it could not prove, it may now.
+            self.reconsider(0..u64::MAX);
+        }
+    }
+
+    /// Our sync has told the remote something new.
+    pub(super) fn synced(&mut self) {
+        self.probes = 0;
+    }
+
+    /// The remote has told what it has of `range`.
+    pub(super) fn told(&mut self, range: Range<u64>) {
+        if range.is_empty() {
+            return;
+        }
+        for (_, wanted) in self.wanted.range_mut(range.start / SEGMENT..=(range.end - 1) / SEGMENT) {
+            wanted.answered = true;
+        }
+    }
+
+    /// The remote has answered request `id`.
+    pub(super) fn answered(&mut self, id: u64, asked: &Asked) {
+        for wanted in self.wanted.values_mut().filter(|wanted| wanted.before <= id) {
+            wanted.answered = true;
+        }
+        if asked.probe {
+            self.probes = self.probes.saturating_add(1);
+        }
+    }
+
+    /// The request was answered with what it asked for, and that is stored.
+    pub(super) fn succeeded(&mut self) {
+        self.failures = self.failures.saturating_sub(1);
+    }
+
+    /// The request was not answered with what it asked for.
+    pub(super) fn failed(&mut self, asked: &Asked, invalid: bool, local: &dyn Local, remote: &Remote) {
+        self.failures = self.failures.saturating_add(1);
+        self.invalid = self.invalid.saturating_add(invalid.into());
+        if let Some(upgrade) = asked.upgrade {
+            let target = upgrade.start.saturating_add(upgrade.length);
+            if !asked.probe && upgrade.start == local.length() && target == remote.sync.length {
+                self.refused_upgrade = Some((upgrade.start, target));
+            }
+        }
+        self.refused_manifest |= asked.manifest && asked.block.is_none() && asked.upgrade.is_none();
+    }
+
+    /// The next message: a cancel, a want or a request.
+    pub(super) fn poll(&mut self, local: &dyn Local, remote: &Remote, limits: &Limits) -> Option<Message> {
+        if let Some(request) = self.cancels.pop_front() {
+            return Some(Message::Cancel { request });
+        }
+        if !self.may_ask(local, remote, limits) {
+            return None;
+        }
+        if let Some(want) = self.next_want(local, remote, limits) {
+            return Some(want);
+        }
+        if !self.window.has_room(limits) {
+            return None;
+        }
+        let (asked, nodes) = self.next_request(local, remote)?;
+        let id = self.window.ask(asked);
+        let proof = ProofRequest {
+            block: asked.block.map(|index| BlockRequest { index, nodes }),
+            upgrade: asked.upgrade,
+            manifest: asked.manifest,
+            ..ProofRequest::default()
+        };
+        Some(Message::Request(Request { id, fork: asked.fork, proof, priority: 0 }))
+    }
+
+    /// Whether there is nothing more to get from this remote: of what is demanded, of what it has.
+    pub(super) fn is_in_sync(&self, local: &dyn Local, remote: &Remote, limits: &Limits) -> bool {
+        if !remote.synced || !self.window.is_at_rest() {
+            return false;
+        }
+        if !self.may_ask(local, remote, limits) {
+            return true;
+        }
+        let grows = if remote.acknowledges(local) {
+            self.next_upgrade(local, remote).is_some()
+        } else {
+            remote.sync.length > local.length() && (self.live || self.probes < ACKNOWLEDGE_PROBES)
+        };
+        if grows || self.wants_manifest(local, remote) || !self.is_told_of_all(local, remote) {
+            return false;
+        }
+        let end = remote.sync.length.min(local.length());
+        !self.todo.within(0..end).any(|range| self.candidate(range, local, remote).is_some())
+    }
+
+    fn may_ask(&self, local: &dyn Local, remote: &Remote, limits: &Limits) -> bool {
+        remote.synced
+            && remote.sync.uploading
+            && remote.sync.fork == local.fork()
+            && !self.has_given_up(limits)
+    }
+
+    fn next_request(&mut self, local: &dyn Local, remote: &Remote) -> Option<(Asked, u64)> {
+        let wants_manifest = self.wants_manifest(local, remote);
+        let asked = Asked { fork: remote.sync.fork, manifest: wants_manifest, ..Asked::default() };
+        if let Some(upgrade) = self.next_upgrade(local, remote) {
+            // A block beyond our length comes with the upgrade; the place of others in the tree isn't
+            // known before.
+            let beyond = self.todo.within(local.length()..remote.sync.length);
+            let block = beyond.into_iter().find_map(|range| self.candidate(range, local, remote));
+            if let Some(index) = block {
+                self.todo.remove(index..index + 1);
+            }
+            return Some((Asked { upgrade: Some(upgrade), block, ..asked }, 0));
+        }
+        if wants_manifest && remote.sync.length == 0 && self.window.is_empty() {
+            return Some((asked, 0));
+        }
+        if let Some(index) = self.next_block(local, remote) {
+            return Some((Asked { block: Some(index), ..asked }, local.missing_nodes(index)));
+        }
+        self.next_probe(local, remote)
+    }
+
+    fn wants_manifest(&self, local: &dyn Local, remote: &Remote) -> bool {
+        local.needs_manifest()
+            && remote.sync.has_manifest
+            && !self.refused_manifest
+            && !self.window.manifest()
+    }
+
+    fn next_upgrade(&self, local: &dyn Local, remote: &Remote) -> Option<UpgradeRequest> {
+        let (start, end) = (local.length(), remote.sync.length);
+        let possible = end > start
+            && remote.sync.can_upgrade
+            && remote.acknowledges(local)
+            && !self.window.upgrade()
+            && self.refused_upgrade != Some((start, end));
+        possible.then(|| UpgradeRequest { start, length: end - start })
+    }
+
+    /// Takes the lowest block to ask for out of `todo`.
+    fn next_block(&mut self, local: &dyn Local, remote: &Remote) -> Option<u64> {
+        let end = remote.sync.length.min(local.length());
+        loop {
+            let range = self.todo.within(0..end).next()?;
+            match self.candidate(range.clone(), local, remote) {
+                Some(index) => {
+                    self.todo.remove(range.start..index + 1);
+                    return Some(index);
+                }
+                None => self.todo.remove(range),
+            }
+        }
+    }
+
+    /// The lowest block in `range` that is demanded, not stored, not on the way, and that the remote has and
+    /// can prove.
+    fn candidate(&self, range: Range<u64>, local: &dyn Local, remote: &Remote) -> Option<u64> {
+        let mut from = range.start;
+        loop {
+            let index = self.demand.next_missing(local, from, range.end)?;
+            from = remote.have.next(index).filter(|index| *index < range.end)?;
+            if from != index {
+                continue;
+            }
+            let end = unprovable_until(index, local, remote);
+            if end > index {
+                from = end;
+            } else if self.window.block(index) {
+                from = index + 1;
+            } else {
+                return Some(index);
+            }
+        }
+    }
+
+    /// Whether the remote has told of every block that it might have and that we want.
+    fn is_told_of_all(&self, local: &dyn Local, remote: &Remote) -> bool {
+        self.next_unknown(0, local, remote, |wanted| wanted.answered).is_none()
+    }
+
+    /// The first segment, from block `from` on, in which we want a block that the remote is not known to
+    /// have, and of which `passes` isn't true.
+    fn next_unknown(
+        &self,
+        mut from: u64,
+        local: &dyn Local,
+        remote: &Remote,
+        passes: impl Fn(&Wanted) -> bool,
+    ) -> Option<u64> {
+        let end = remote.sync.length;
+        loop {
+            let index = self.demand.next_missing(local, from, end)?;
+            let segment = index / SEGMENT;
+            from = if self.wanted.get(&segment).is_some_and(&passes) {
+                (segment + 1) * SEGMENT
+            } else if remote.have.has(index) {
+                remote.have.next_gap(index)
+            } else {
+                return Some(segment);
+            };
+        }
+    }
+
+    fn next_want(&mut self, local: &dyn Local, remote: &Remote, limits: &Limits) -> Option<Message> {
+        let segment = self.next_unknown(0, local, remote, |_| true)?;
+        let window = |segment: u64| Want { start: segment * SEGMENT, length: SEGMENT, any: false };
+        if self.wanted.len() >= limits.max_remote_wants {
+            // The remote keeps so many and no more. One that we have everything of makes room.
+            let done = self.wanted.keys().copied().find(|done| {
+                let range = done * SEGMENT..(done + 1) * SEGMENT;
+                self.demand.next_missing(local, range.start, range.end.min(remote.sync.length)).is_none()
+            })?;
+            self.wanted.remove(&done);
+            return Some(Message::Unwant(window(done)));
+        }
+        self.wanted.insert(segment, Wanted { before: self.window.next_id(), answered: false });
+        Some(Message::Want(window(segment)))
+    }
+
+    /// A request only for its answer, if we wait for something that the remote may have nothing to say to:
+    /// Node doesn't answer a `want` of a segment in which it has nothing.
+    fn next_probe(&self, local: &dyn Local, remote: &Remote) -> Option<(Asked, u64)> {
+        let awaits_length = !self.live
+            && remote.sync.length > local.length()
+            && !remote.acknowledges(local)
+            && self.probes < ACKNOWLEDGE_PROBES;
+        let waits = awaits_length || !self.is_told_of_all(local, remote);
+        if !waits || remote.sync.length == 0 || !self.window.is_empty() {
+            return None;
+        }
+        // Every side that has a length can prove it from 0.
+        let upgrade = UpgradeRequest { start: 0, length: remote.sync.length };
+        let fork = remote.sync.fork;
+        Some((Asked { fork, upgrade: Some(upgrade), probe: true, ..Asked::default() }, 0))
+    }
+}
+
+/// The end of the blocks, from `index` on, that the remote can't prove to us; 0 if it can. A remote that is
+/// shorter than we are has other roots: the node that the proof leads to must stand below one of them.
+fn unprovable_until(index: u64, local: &dyn Local, remote: &Remote) -> u64 {
+    if remote.sync.length >= local.length() {
+        return 0;
+    }
+    let size = 1_u64.checked_shl(local.missing_nodes(index) as u32).unwrap_or(u64::MAX);
+    let end = (index / size).saturating_add(1).saturating_mul(size);
+    if end <= remote.sync.length { 0 } else { end }
+}

@@ -1,0 +1,608 @@
+//! The state machine of the `hypercore/alpha` channel: one feed on one connection.
+
+use std::{collections::VecDeque, ops::Range};
+
+use bytes::Bytes;
+
+use super::{
+    asking::{Asking, SEGMENT},
+    capability::{self, RemoteHandshake},
+    have::runs,
+    messages::{
+        Data, Message, NoData, REASON_INVALID_REQUEST, REASON_NOT_AVAILABLE, REASON_UNKNOWN, Request, Sync,
+    },
+    remote::Remote,
+    serving::Serving,
+    telling::Telling,
+    window::{Answered, Asked},
+};
+use crate::{
+    encoding::MAX_SAFE_INTEGER,
+    error::{Error, PeerMisbehaved},
+    feed::{
+        local::{Demand, Local},
+        proof::{Proof, ProofRequest, UpgradeRequest},
+    },
+    key::FeedKey,
+    limits::Limits,
+    session::Session,
+};
+
+/// What a channel is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Whether it follows the feed. If not, it says that it is done once nothing is left to get.
+    pub live: bool,
+    /// Whether to ask for what is demanded. Without, not even the length follows the remote's.
+    pub download: bool,
+    /// Whether to answer requests.
+    pub upload: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { live: true, download: true, upload: true }
+    }
+}
+
+/// Names an [`Output::Serve`] or an [`Output::Ingest`], for its result to be handed back. Each kind counts
+/// for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(pub(super) u64);
+
+/// What a channel wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// A message for the remote.
+    Send {
+        /// Its type.
+        message_type: u64,
+        /// Its bytes.
+        payload: Bytes,
+    },
+    /// A request, mostly of the remote's: make the proof and call [`Channel::handle_served`].
+    Serve {
+        /// To be handed back.
+        ticket: Ticket,
+        /// What is asked for.
+        request: ProofRequest,
+        /// The fork that it is about, which is ours.
+        fork: u64,
+    },
+    /// An answer: verify and store it, and call [`Channel::handle_ingested`].
+    Ingest {
+        /// To be handed back.
+        ticket: Ticket,
+        /// The answer.
+        proof: Proof,
+    },
+}
+
+/// How far a replication is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// Whether there is nothing more to get: of what is demanded, of what the remote has.
+    pub in_sync: bool,
+    /// Whether the remote has all that we have, or doesn't want it, or can't get it.
+    pub remote_in_sync: bool,
+    /// Whether the remote has refused so many requests that it isn't asked any more.
+    pub has_given_up: bool,
+    /// The remote's length, as it says.
+    pub remote_length: u64,
+    /// The remote's fork, as it says.
+    pub remote_fork: u64,
+    /// How many blocks from 0 on the remote says to have without a gap.
+    pub remote_contiguous_length: u64,
+    /// Our requests that are not answered.
+    pub waiting: usize,
+    /// The remote's requests that are not answered.
+    pub serving: usize,
+    /// What has happened on the channel.
+    pub counters: Counters,
+}
+
+/// What has happened on a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Blocks that came and were stored.
+    pub blocks_received: u64,
+    /// Bytes of them.
+    pub bytes_received: u64,
+    /// Blocks that were sent.
+    pub blocks_sent: u64,
+    /// Bytes of them.
+    pub bytes_sent: u64,
+    /// Proofs that did not verify.
+    pub invalid_proofs: u64,
+    /// Requests of ours that the remote refused.
+    pub refused_by_remote: u64,
+    /// Requests of the remote's that we refused.
+    pub refused_by_us: u64,
+    /// Messages that were passed over: of unknown types, of extensions, pushed data, answers that came too
+    /// late.
+    pub ignored: u64,
+}
+
+/// The search for a block that we have and the remote has not.
+#[derive(Clone, Copy, Debug, Default)]
+struct Compared {
+    /// The remote has all of ours below this one.
+    from: u64,
+    lacks: Option<u64>,
+    /// Whether nothing has changed since.
+    done: bool,
+}
+
+/// One feed on one connection.
+///
+/// It does no IO. The driver does this:
+///
+/// 1. Opens a channel with [`PROTOCOL`](super::PROTOCOL), the discovery key and
+///    [`handshake`](Self::handshake), verifies the remote's with
+///    [`verify_handshake`](Self::verify_handshake) - before it answers, if the remote opened first - and calls
+///    [`handle_opened`](Self::handle_opened).
+/// 2. Hands over what happens, by `handle_*` and `set_*`. An error means that the channel is to be closed.
+/// 3. After each of these, calls [`poll_output`](Self::poll_output) until it returns `None`.
+///
+/// Every method that takes a [`Local`] must be given the same feed as it stands at that moment.
+///
+/// ```
+/// use party::{
+///     key::{FeedKey, PublicKey},
+///     limits::Limits,
+///     replication::{Channel, Options},
+///     session::Session,
+/// };
+///
+/// let key = FeedKey::from_bytes([7; 32]);
+/// let keys = [PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32])];
+/// let ours = Session { binding: [0; 64], is_initiator: true, local: keys[0], remote: keys[1] };
+/// let theirs = Session { binding: [0; 64], is_initiator: false, local: keys[1], remote: keys[0] };
+///
+/// let channel = Channel::new(&ours, &key, Options::default(), &Limits::default());
+/// assert!(Channel::verify_handshake(&theirs, &key, &channel.handshake()).is_ok());
+/// assert!(Channel::verify_handshake(&ours, &key, &channel.handshake()).is_err());
+/// ```
+#[derive(Debug)]
+pub struct Channel {
+    options: Options,
+    limits: Limits,
+    handshake: Vec<u8>,
+    remote: Remote,
+    asking: Asking,
+    telling: Telling,
+    serving: Serving,
+    /// What is ready to go out.
+    outputs: VecDeque<Output>,
+    /// Whether the way to the remote has room.
+    writable: bool,
+    compared: Compared,
+    /// A proof that is made only to see whether we can make it, as we can't tell from memory.
+    trial: Option<(Ticket, UpgradeRequest)>,
+    counters: Counters,
+}
+
+impl Channel {
+    /// A channel that is not open yet. Everything is demanded till [`set_demand`](Self::set_demand).
+    pub fn new(session: &Session, key: &FeedKey, options: Options, limits: &Limits) -> Self {
+        Self {
+            options,
+            limits: limits.clone(),
+            handshake: capability::handshake(session, key),
+            remote: Remote::default(),
+            asking: Asking::new(options.live),
+            telling: Telling::default(),
+            serving: Serving::default(),
+            outputs: VecDeque::new(),
+            writable: true,
+            compared: Compared::default(),
+            trial: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// What goes into our open.
+    pub fn handshake(&self) -> Vec<u8> {
+        self.handshake.clone()
+    }
+
+    /// Verifies what came in the remote's open. To be called before anything of ours is sent.
+    ///
+    /// # Errors
+    /// [`PeerMisbehaved::WrongCapability`] if the remote does not know the key; a
+    /// [`DecodeError`](crate::error::DecodeError).
+    pub fn verify_handshake(
+        session: &Session,
+        key: &FeedKey,
+        handshake: &[u8],
+    ) -> Result<RemoteHandshake, Error> {
+        capability::verify_handshake(session, key, handshake)
+    }
+
+    /// Both sides have opened, and the remote's handshake holds.
+    pub fn handle_opened(&mut self, remote: RemoteHandshake, _local: &dyn Local) {
+        self.remote.handshake = Some(remote);
+        self.telling.touch();
+    }
+
+    /// A message of the channel has come.
+    ///
+    /// # Errors
+    /// What the remote sent breaks the protocol; the channel is to be closed.
+    pub fn handle_message(
+        &mut self,
+        message_type: u64,
+        payload: Bytes,
+        local: &dyn Local,
+    ) -> Result<(), Error> {
+        let Some(handshake) = self.remote.handshake else {
+            return Err(PeerMisbehaved::UnexpectedMessage("the channel is not open").into());
+        };
+        match Message::decode(message_type, &payload, handshake.seeks, &self.limits)? {
+            Some(Message::Sync(sync)) => self.handle_sync(sync, local),
+            Some(Message::Request(request)) => self.handle_request(request, local)?,
+            Some(Message::Cancel { request }) => self.serving.cancel(request),
+            Some(Message::Data(data)) => self.handle_data(data, local)?,
+            Some(Message::NoData(refusal)) => self.handle_no_data(refusal, local)?,
+            Some(Message::Want(want)) => self.telling.want(want, &self.limits),
+            Some(Message::Unwant(want)) => self.telling.unwant(want),
+            // Node passes over one that doesn't start at a word, too.
+            Some(Message::Bitfield(bitfield)) if bitfield.start % 32 == 0 => {
+                let end = bitfield.start.saturating_add(32 * bitfield.words.len() as u64);
+                self.remote.have.replace(bitfield.start, &bitfield.words, &self.limits)?;
+                self.told(bitfield.start..end, true);
+            }
+            Some(Message::Range(range)) => {
+                let blocks = range.start..range.start.saturating_add(range.length);
+                if range.drop {
+                    self.remote.have.remove(blocks.clone(), &self.limits)?;
+                    self.told(blocks, false);
+                } else if self.remote.have.next_gap(blocks.start) < blocks.end {
+                    self.remote.have.insert(blocks.clone(), &self.limits)?;
+                    self.told(blocks, true);
+                } else {
+                    self.asking.told(blocks);
+                }
+            }
+            Some(Message::Bitfield(_) | Message::Extension(_)) | None => self.counters.ignored += 1,
+        }
+        Ok(())
+    }
+
+    /// Our side of the feed has changed: it has grown, or blocks were stored, by whomever.
+    pub fn handle_local_change(&mut self, local: &dyn Local) {
+        self.asking.cancel_stored(local, &self.limits);
+        self.compared = Compared::default();
+        self.telling.touch_stored();
+    }
+
+    /// Sets which blocks to ask for.
+    pub fn set_demand(&mut self, demand: Demand, _local: &dyn Local) {
+        if self.asking.set_demand(demand, &self.limits) {
+            self.telling.touch();
+        }
+    }
+
+    /// Whether the way to the remote has room. While it has not, only requests, cancels and wants are sent,
+    /// and no request of the remote's is served.
+    pub fn set_writable(&mut self, writable: bool) {
+        self.writable = writable;
+    }
+
+    /// A request of the remote's was served; `Ok(None)` or an error if it can't be.
+    pub fn handle_served(&mut self, ticket: Ticket, proof: Result<Option<Proof>, ()>) {
+        if let Some((_, upgrade)) = self.trial.take_if(|(trial, _)| *trial == ticket) {
+            let provable = matches!(&proof, Ok(Some(proof)) if proof.upgrade.is_some());
+            return self.telling.found(upgrade, provable);
+        }
+        let Some(running) = self.serving.served(ticket) else { return };
+        let message = match proof {
+            Ok(Some(proof)) => {
+                if let Some(block) = &proof.block {
+                    self.counters.blocks_sent += 1;
+                    self.counters.bytes_sent += block.value.len() as u64;
+                }
+                Message::Data(Data { request: running.id, proof: Proof { fork: running.fork, ..proof } })
+            }
+            Ok(None) | Err(()) => {
+                self.counters.refused_by_us += 1;
+                Message::NoData(NoData { request: running.id, reason: REASON_NOT_AVAILABLE })
+            }
+        };
+        self.send(&message);
+    }
+
+    /// An answer was verified and stored, or was not.
+    ///
+    /// # Errors
+    /// What did not verify, or could not be stored; the channel is to be closed.
+    pub fn handle_ingested(
+        &mut self,
+        ticket: Ticket,
+        result: Result<(), Error>,
+        local: &dyn Local,
+    ) -> Result<(), Error> {
+        let Some((asked, bytes)) = self.asking.window.stored(ticket.0) else { return Ok(()) };
+        self.telling.touch_stored();
+        self.compared = Compared::default();
+        if let Err(error) = result {
+            if matches!(error, Error::PeerMisbehaved(_)) {
+                self.counters.invalid_proofs += 1;
+            }
+            return Err(error);
+        }
+        let stored = asked.block.is_none_or(|index| local.has(index));
+        let grown = asked.upgrade.is_none_or(|upgrade| local.length() > upgrade.start);
+        if let Some(index) = asked.block {
+            if stored {
+                self.counters.blocks_received += 1;
+                self.counters.bytes_received += bytes as u64;
+            } else {
+                self.asking.reconsider(index..index + 1);
+            }
+        }
+        if stored && grown {
+            self.asking.succeeded();
+        } else {
+            self.asking.failed(&asked, false, local, &self.remote);
+        }
+        Ok(())
+    }
+
+    /// What to do next. To be called until it returns `None`.
+    pub fn poll_output(&mut self, local: &dyn Local) -> Option<Output> {
+        if let Some(output) = self.outputs.pop_front() {
+            return Some(output);
+        }
+        self.remote.handshake?;
+        if self.writable
+            && let Some(output) = self.poll_answers(local)
+        {
+            return Some(output);
+        }
+        if self.options.download
+            && let Some(message) = self.asking.poll(local, &self.remote, &self.limits)
+        {
+            return Some(output(&message));
+        }
+        if !self.compared.done {
+            self.compare_blocks(local);
+        }
+        None
+    }
+
+    /// How far the replication is.
+    pub fn status(&self, local: &dyn Local) -> Status {
+        Status {
+            in_sync: self.is_in_sync(local),
+            remote_in_sync: self.remote_is_in_sync(local),
+            has_given_up: self.asking.has_given_up(&self.limits),
+            remote_length: self.remote.sync.length,
+            remote_fork: self.remote.sync.fork,
+            remote_contiguous_length: self.remote.have.next_gap(0).min(self.remote.sync.length),
+            waiting: self.asking.window.waiting(),
+            serving: self.serving.len(),
+            counters: self.counters,
+        }
+    }
+
+    fn send(&mut self, message: &Message) {
+        self.outputs.push_back(output(message));
+    }
+
+    /// What goes out only while the remote takes what it gets.
+    fn poll_answers(&mut self, local: &dyn Local) -> Option<Output> {
+        let (options, asking, remote) = (&self.options, &self.asking, &self.remote);
+        let limits = &self.limits;
+        let sync = || Sync {
+            fork: local.fork(),
+            length: local.length(),
+            remote_length: if remote.sync.fork == local.fork() { remote.sync.length } else { 0 },
+            can_upgrade: false,
+            uploading: options.upload,
+            downloading: options.download && (options.live || !asking.is_in_sync(local, remote, limits)),
+            has_manifest: local.has_manifest(),
+            allow_push: false,
+        };
+        if let Some(message) = self.telling.poll(local, remote, limits, sync) {
+            if let Message::Sync(_) = message {
+                self.asking.synced();
+            }
+            return Some(output(&message));
+        }
+        if self.options.upload
+            && self.trial.is_none()
+            && let Some(upgrade) = self.telling.unsure(local, &self.remote)
+        {
+            let ticket = self.serving.ticket();
+            self.trial = Some((ticket, upgrade));
+            let request = ProofRequest { upgrade: Some(upgrade), ..ProofRequest::default() };
+            return Some(Output::Serve { ticket, request, fork: local.fork() });
+        }
+        if let Some(refusal) = self.serving.pop_refusal() {
+            return Some(output(&Message::NoData(refusal)));
+        }
+        let (ticket, request) = self.serving.pop()?;
+        Some(Output::Serve { ticket, fork: request.fork, request: request.proof })
+    }
+
+    fn handle_sync(&mut self, sync: Sync, local: &dyn Local) {
+        let before = std::mem::replace(&mut self.remote.sync, sync);
+        self.remote.synced = true;
+        self.compared.done = false;
+        self.asking.handle_sync(&before, local, &self.remote);
+        self.telling.touch();
+    }
+
+    /// The remote has told what it has of `blocks`; with `more` there may be blocks among them that it did
+    /// not have before.
+    fn told(&mut self, blocks: Range<u64>, more: bool) {
+        self.asking.told(blocks.clone());
+        self.compared.done = false;
+        if !more {
+            self.compared = Compared::default();
+        } else {
+            self.asking.reconsider(blocks);
+        }
+        self.telling.touch();
+    }
+
+    fn handle_request(&mut self, mut request: Request, local: &dyn Local) -> Result<(), Error> {
+        let proof = &request.proof;
+        let available = self.options.upload
+            && request.fork == local.fork()
+            && local.length() > 0
+            && proof.block.is_none_or(|block| block.index < local.length() && local.has(block.index));
+        let valid = proof.upgrade.is_none_or(|upgrade| {
+            let end = upgrade.start.saturating_add(upgrade.length);
+            upgrade.length > 0 && end <= local.length()
+        }) && *proof != ProofRequest::default();
+        if !available && proof.manifest && self.options.upload && local.has_manifest() {
+            // The manifest alone, as Node does.
+            request.proof = ProofRequest { manifest: true, ..ProofRequest::default() };
+        } else if !available || !valid {
+            let reason = if available { REASON_INVALID_REQUEST } else { REASON_NOT_AVAILABLE };
+            return self.refuse(request.id, reason);
+        }
+        let id = request.id;
+        if self.serving.push(request, &self.limits) {
+            return Ok(());
+        }
+        self.refuse(id, REASON_UNKNOWN)
+    }
+
+    fn refuse(&mut self, request: u64, reason: u64) -> Result<(), Error> {
+        self.serving.cancel(request);
+        self.serving.refuse(NoData { request, reason }, &self.limits)?;
+        self.counters.refused_by_us += 1;
+        Ok(())
+    }
+
+    fn handle_data(&mut self, data: Data, local: &dyn Local) -> Result<(), Error> {
+        let Data { request, proof } = data;
+        if let Some(upgrade) = &proof.upgrade
+            && (upgrade.length == 0 || upgrade.start > MAX_SAFE_INTEGER - upgrade.length)
+        {
+            return Err(PeerMisbehaved::InvalidProof("an empty upgrade").into());
+        }
+        let bytes = proof.block.as_ref().map_or(0, |block| block.value.len());
+        if bytes > self.limits.max_block {
+            return Err(PeerMisbehaved::LimitExceeded("max_block").into());
+        }
+        if request == 0 {
+            // A push, which we have said not to take, or the proof of a conflict, which there can't be
+            // before forks are followed.
+            self.counters.ignored += 1;
+            return Ok(());
+        }
+        let asked = match self.asking.window.answered(request) {
+            Answered::Asked(asked) => asked,
+            Answered::Late => {
+                self.counters.ignored += 1;
+                return Ok(());
+            }
+            Answered::Unasked => return Err(PeerMisbehaved::UnrequestedData.into()),
+        };
+        self.asking.answered(request, &asked);
+        self.telling.touch();
+        if !asked.covers(&proof) {
+            return Err(PeerMisbehaved::UnrequestedData.into());
+        }
+        if asked.probe {
+            return Ok(());
+        }
+        let (block, upgrade) = (proof.block.is_some(), proof.upgrade.is_some());
+        if asked.block.is_some() != block || asked.upgrade.is_some() != upgrade {
+            // A part is missing: Node answers with the manifest alone if it doesn't have the rest.
+            let missing = Asked {
+                block: asked.block.filter(|_| !block),
+                upgrade: asked.upgrade.filter(|_| !upgrade),
+                manifest: false,
+                ..asked
+            };
+            self.refused(&missing, false, local);
+        } else if asked.manifest && proof.manifest.is_none() && !block && !upgrade {
+            self.refused(&asked, false, local);
+        }
+        if !block && !upgrade && proof.manifest.is_none() {
+            return Ok(());
+        }
+        let got = Asked {
+            block: asked.block.filter(|_| block),
+            upgrade: asked.upgrade.filter(|_| upgrade),
+            ..asked
+        };
+        self.asking.window.store(request, got, bytes);
+        self.outputs.push_back(Output::Ingest { ticket: Ticket(request), proof });
+        Ok(())
+    }
+
+    fn handle_no_data(&mut self, refusal: NoData, local: &dyn Local) -> Result<(), Error> {
+        match self.asking.window.answered(refusal.request) {
+            Answered::Asked(asked) => {
+                self.asking.answered(refusal.request, &asked);
+                self.refused(&asked, refusal.reason == REASON_INVALID_REQUEST, local);
+            }
+            // Not an error if it was not asked: Node refuses its own check for a conflict, too.
+            Answered::Late | Answered::Unasked => self.counters.ignored += 1,
+        }
+        Ok(())
+    }
+
+    /// The remote did not answer with what was asked for.
+    fn refused(&mut self, asked: &Asked, invalid: bool, local: &dyn Local) {
+        self.counters.refused_by_remote += 1;
+        self.telling.touch();
+        if let Some(index) = asked.block {
+            // Whatever it said before: it doesn't have it. It fits, as it made no more than one range more.
+            let _ = self.remote.have.remove(index..index + 1, &self.limits);
+        }
+        self.asking.failed(asked, invalid, local, &self.remote);
+    }
+
+    fn is_in_sync(&self, local: &dyn Local) -> bool {
+        !self.options.download
+            || (self.outputs.is_empty() && self.asking.is_in_sync(local, &self.remote, &self.limits))
+    }
+
+    fn remote_is_in_sync(&self, local: &dyn Local) -> bool {
+        let remote = &self.remote;
+        if !remote.synced || !self.serving.is_empty() {
+            return false;
+        }
+        let can_get = self.options.upload && remote.sync.downloading && remote.sync.fork == local.fork();
+        let has_all = self.compared.done && self.compared.lacks.is_none();
+        !can_get || (remote.sync.length >= local.length() && has_all)
+    }
+
+    /// Looks for a block that we have and the remote has not, from where it left off.
+    fn compare_blocks(&mut self, local: &dyn Local) {
+        let Compared { from, lacks, .. } = self.compared;
+        let length = local.length();
+        let from = self.remote.have.next_gap(lacks.unwrap_or(from));
+        self.compared = Compared { from: from.min(length), lacks: None, done: true };
+        if from >= length {
+            return;
+        }
+        if local.has(from) {
+            self.compared.lacks = Some(from);
+            return;
+        }
+        // Both have gaps.
+        let mut start = from;
+        while start < length && self.compared.lacks.is_none() {
+            let words = local.words(start, SEGMENT.min(length - start));
+            let stored = words.iter().flat_map(|(first, words)| runs(*first, words));
+            self.compared.lacks = stored
+                .filter(|(run, stored)| *stored && run.end > from)
+                .map(|(run, _)| (self.remote.have.next_gap(run.start.max(from)), run.end))
+                .find_map(|(gap, end)| (gap < end).then_some(gap));
+            start = start.saturating_add(SEGMENT);
+        }
+        self.compared.from = self.compared.lacks.unwrap_or(length);
+    }
+}
+
+fn output(message: &Message) -> Output {
+    Output::Send { message_type: message.message_type(), payload: message.encode() }
+}

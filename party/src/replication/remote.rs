@@ -1,0 +1,42 @@
+//! The remote as it has shown itself.
+
+use super::{capability::RemoteHandshake, have::Have, messages::Sync};
+use crate::feed::local::Local;
+
+/// What is known of the remote.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) handshake: Option<RemoteHandshake>,
+    /// Whether a sync has come.
+    pub(super) synced: bool,
+    /// Its last sync.
+    pub(super) sync: Sync,
+    pub(super) have: Have,
+}
+
+impl Default for Remote {
+    fn default() -> Self {
+        Self {
+            handshake: None,
+            synced: false,
+            sync: Sync {
+                fork: 0,
+                length: 0,
+                remote_length: 0,
+                can_upgrade: false,
+                uploading: true,
+                downloading: true,
+                has_manifest: false,
+                allow_push: false,
+            },
+            have: Have::default(),
+        }
+    }
+}
+
+impl Remote {
+    /// Whether what it says of upgrades is about the length that we have.
+    pub(super) fn acknowledges(&self, local: &dyn Local) -> bool {
+        self.sync.fork == local.fork() && self.sync.remote_length == local.length()
+    }
+}

@@ -1,0 +1,415 @@
+//! What a remote can't do to us.
+
+use bytes::Bytes;
+
+use super::{model::Model, pair::open};
+use crate::{
+    encoding::{MAX_SAFE_INTEGER, Writer as _},
+    error::{DecodeError, Error, PeerMisbehaved},
+    feed::{
+        local::Local as _,
+        proof::{BlockProof, BlockRequest, Proof, ProofRequest, UpgradeProof, UpgradeRequest},
+    },
+    limits::Limits,
+    replication::{
+        Channel, Options, Output,
+        messages::{Bitfield, Data, Message, NoData, Range, Request, Sync, Want},
+    },
+};
+
+/// A channel and its feed, at the mercy of what the test sends.
+struct Victim {
+    feed: Model,
+    channel: Channel,
+}
+
+impl Victim {
+    fn new(feed: Model, limits: Limits) -> Self {
+        let channel = open(true, Options::default(), &limits, &feed);
+        Self { feed, channel }
+    }
+
+    fn send(&mut self, message: Message) -> Result<(), Error> {
+        self.channel.handle_message(message.message_type(), message.encode(), &self.feed)
+    }
+
+    fn outputs(&mut self) -> Vec<Output> {
+        std::iter::from_fn(|| self.channel.poll_output(&self.feed)).collect()
+    }
+
+    fn messages(&mut self) -> Vec<Message> {
+        self.outputs()
+            .into_iter()
+            .filter_map(|output| match output {
+                Output::Send { message_type, payload } => {
+                    Message::decode(message_type, &payload, true, &Limits::default()).unwrap()
+                }
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+fn sync(length: u64, remote_length: u64) -> Message {
+    Message::Sync(Sync {
+        fork: 0,
+        length,
+        remote_length,
+        can_upgrade: true,
+        uploading: true,
+        downloading: true,
+        has_manifest: true,
+        allow_push: false,
+    })
+}
+
+fn block_request(id: u64, index: u64) -> Message {
+    let proof = ProofRequest { block: Some(BlockRequest { index, nodes: 0 }), ..ProofRequest::default() };
+    Message::Request(Request { id, fork: 0, proof, priority: 0 })
+}
+
+fn upgrade(start: u64, length: u64) -> Proof {
+    let upgrade = UpgradeProof {
+        start,
+        length,
+        nodes: Vec::new(),
+        additional_nodes: Vec::new(),
+        signature: Bytes::new(),
+    };
+    Proof { upgrade: Some(upgrade), ..Proof::default() }
+}
+
+fn block(index: u64, size: usize) -> Proof {
+    let block = BlockProof { index, value: Bytes::from(vec![0; size]), nodes: Vec::new() };
+    Proof { block: Some(block), ..Proof::default() }
+}
+
+/// A reader that waits for block 0 of 10, by request 1 or a later one, and the id of that request.
+fn waiting() -> (Victim, u64) {
+    let mut victim = Victim::new(Model::sparse(10, []), Limits::default());
+    victim.send(sync(10, 10)).unwrap();
+    victim.send(Message::Range(Range { drop: false, start: 0, length: 10 })).unwrap();
+    let id = victim.messages().iter().find_map(|message| match message {
+        Message::Request(request) if request.proof.block.is_some_and(|block| block.index == 0) => {
+            Some(request.id)
+        }
+        _ => None,
+    });
+    (victim, id.unwrap())
+}
+
+#[track_caller]
+fn misbehaved(result: Result<(), Error>, expected: PeerMisbehaved) {
+    match result {
+        Err(Error::PeerMisbehaved(error)) => assert_eq!(error, expected),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn data_with_an_empty_upgrade_is_an_error() {
+    for request in [0, 1, 99] {
+        let (mut victim, _) = waiting();
+        let result = victim.send(Message::Data(Data { request, proof: upgrade(0, 0) }));
+        misbehaved(result, PeerMisbehaved::InvalidProof("an empty upgrade"));
+    }
+}
+
+#[test]
+fn data_that_was_not_asked_for_is_an_error() {
+    let (mut victim, id) = waiting();
+    misbehaved(
+        victim.send(Message::Data(Data { request: 9999, proof: block(0, 10) })),
+        PeerMisbehaved::UnrequestedData,
+    );
+    for proof in [
+        block(7, 10),
+        upgrade(0, 10),
+        Proof { fork: 1, ..block(0, 10) },
+        Proof { upgrade: upgrade(0, 10).upgrade, ..block(0, 10) },
+    ] {
+        let (mut victim, other) = waiting();
+        assert_eq!(id, other);
+        let result = victim.send(Message::Data(Data { request: id, proof }));
+        misbehaved(result, PeerMisbehaved::UnrequestedData);
+    }
+}
+
+#[test]
+fn an_answer_counts_once() {
+    let (mut victim, id) = waiting();
+    let data = Message::Data(Data { request: id, proof: block(0, 10) });
+    victim.send(data.clone()).unwrap();
+    misbehaved(victim.send(data), PeerMisbehaved::UnrequestedData);
+}
+
+#[test]
+fn pushed_data_is_passed_over() {
+    let (mut victim, _) = waiting();
+    victim.send(Message::Data(Data { request: 0, proof: block(0, 10) })).unwrap();
+    victim.send(Message::Data(Data { request: 0, proof: upgrade(0, 10) })).unwrap();
+    assert_eq!(victim.outputs(), []);
+    assert_eq!(victim.channel.status(&victim.feed).counters.ignored, 2);
+}
+
+#[test]
+fn a_block_that_is_too_large_is_an_error() {
+    let (mut victim, id) = waiting();
+    let max = Limits::default().max_block;
+    let result = victim.send(Message::Data(Data { request: id, proof: block(0, max + 1) }));
+    misbehaved(result, PeerMisbehaved::LimitExceeded("max_block"));
+}
+
+#[test]
+fn an_invalid_proof_is_handed_back_as_the_error_that_it_is() {
+    let (mut victim, id) = waiting();
+    victim.send(Message::Data(Data { request: id, proof: block(0, 10) })).unwrap();
+    let [Output::Ingest { ticket, .. }] = victim.outputs()[..] else { panic!("nothing to store") };
+    let result =
+        victim.channel.handle_ingested(ticket, Err(PeerMisbehaved::InvalidSignature.into()), &victim.feed);
+    misbehaved(result, PeerMisbehaved::InvalidSignature);
+    assert_eq!(victim.channel.status(&victim.feed).counters.invalid_proofs, 1);
+}
+
+#[test]
+fn a_range_of_two_to_the_40_blocks_costs_nothing() {
+    let mut victim = Victim::new(Model::sparse(10, [4]), Limits::default());
+    victim.send(sync(10, 10)).unwrap();
+    for (drop, start, length) in [
+        (false, 0, 1 << 40),
+        (false, 5, MAX_SAFE_INTEGER),
+        (false, MAX_SAFE_INTEGER, MAX_SAFE_INTEGER),
+        (true, 1 << 30, 1 << 40),
+    ] {
+        victim.send(Message::Range(Range { drop, start, length })).unwrap();
+    }
+    let requests = victim.messages().iter().filter(|message| matches!(message, Message::Request(_))).count();
+    assert_eq!(requests, 9);
+    assert_eq!(victim.channel.status(&victim.feed).remote_contiguous_length, 10);
+}
+
+#[test]
+fn a_length_of_two_to_the_53_is_only_a_claim() {
+    let mut victim = Victim::new(Model::sparse(0, []), Limits::default());
+    victim.send(sync(MAX_SAFE_INTEGER, 0)).unwrap();
+    victim.send(Message::Range(Range { drop: false, start: 0, length: MAX_SAFE_INTEGER })).unwrap();
+    let messages = victim.messages();
+    let requests: Vec<_> = messages.iter().filter(|message| matches!(message, Message::Request(_))).collect();
+    assert!(matches!(requests[..], [Message::Request(Request { proof, .. })]
+        if proof.upgrade == Some(UpgradeRequest { start: 0, length: MAX_SAFE_INTEGER })));
+}
+
+#[test]
+fn a_request_for_block_two_to_the_53_is_refused_and_the_channel_lives() {
+    let mut victim = Victim::new(Model::writer(10), Limits::default());
+    victim.send(sync(0, 0)).unwrap();
+    victim.outputs();
+    for (id, index) in [(1, MAX_SAFE_INTEGER), (2, 10), (3, 9)] {
+        victim.send(block_request(id, index)).unwrap();
+    }
+    let outputs = victim.outputs();
+    let refused = [1, 2].map(|request| {
+        let message = Message::NoData(NoData { request, reason: 1 });
+        Output::Send { message_type: 4, payload: message.encode() }
+    });
+    assert_eq!(outputs[..2], refused);
+    assert!(matches!(outputs[2..], [Output::Serve { .. }]));
+}
+
+#[test]
+fn requests_that_make_no_sense_are_refused() {
+    let mut victim = Victim::new(Model::writer(10), Limits::default());
+    let upgrade = |start, length| Some(UpgradeRequest { start, length });
+    let requests = [
+        ProofRequest::default(),
+        ProofRequest { upgrade: upgrade(0, 0), ..ProofRequest::default() },
+        ProofRequest { upgrade: upgrade(0, 11), ..ProofRequest::default() },
+        ProofRequest { upgrade: upgrade(MAX_SAFE_INTEGER, MAX_SAFE_INTEGER), ..ProofRequest::default() },
+    ];
+    for (id, proof) in (1..).zip(requests) {
+        victim.send(Message::Request(Request { id, fork: 0, proof, priority: 0 })).unwrap();
+    }
+    let other_fork = ProofRequest { upgrade: upgrade(0, 10), ..ProofRequest::default() };
+    victim.send(Message::Request(Request { id: 5, fork: 1, proof: other_fork, priority: 0 })).unwrap();
+    let refusals: Vec<_> = victim
+        .messages()
+        .into_iter()
+        .filter_map(|message| match message {
+            Message::NoData(NoData { request, reason }) => Some((request, reason)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(refusals, [(1, 2), (2, 2), (3, 2), (4, 2), (5, 1)]);
+}
+
+#[test]
+fn the_check_for_a_conflict_is_answered() {
+    let mut victim = Victim::new(Model::writer(10), Limits::default());
+    victim.outputs();
+    let proof =
+        ProofRequest { upgrade: Some(UpgradeRequest { start: 0, length: 4 }), ..ProofRequest::default() };
+    victim.send(Message::Request(Request { id: 0, fork: 0, proof, priority: 0 })).unwrap();
+    let [Output::Serve { ticket, .. }] = victim.outputs()[..] else { panic!("nothing to serve") };
+    victim.channel.handle_served(ticket, Ok(Some(upgrade(0, 4))));
+    assert!(matches!(victim.messages()[..], [Message::Data(Data { request: 0, .. })]));
+}
+
+#[test]
+fn a_flood_of_requests_is_refused_beyond_the_limit() {
+    let limits = Limits { max_queued_requests: 100, ..Limits::default() };
+    let mut victim = Victim::new(Model::writer(10), limits);
+    victim.outputs();
+    victim.channel.set_writable(false);
+    let mut result = Ok(());
+    let mut sent = 0;
+    while result.is_ok() {
+        sent += 1;
+        result = victim.send(block_request(sent, sent % 10));
+    }
+    // As many are queued, as many more wait to be refused, and the remote takes neither.
+    assert_eq!(sent, 201);
+    misbehaved(result, PeerMisbehaved::LimitExceeded("max_queued_requests"));
+
+    let limits = Limits { max_queued_requests: 100, ..Limits::default() };
+    let mut victim = Victim::new(Model::writer(10), limits);
+    for id in 1..10_000 {
+        victim.send(block_request(id, 1)).unwrap();
+        victim.outputs();
+        assert!(victim.channel.status(&victim.feed).serving <= 100);
+    }
+}
+
+#[test]
+fn a_flood_of_requests_and_cancels_costs_nothing() {
+    let mut victim = Victim::new(Model::writer(10), Limits::default());
+    victim.outputs();
+    victim.channel.set_writable(false);
+    for id in 1..100_000 {
+        victim.send(block_request(id, 1)).unwrap();
+        victim.send(Message::Cancel { request: id }).unwrap();
+    }
+    victim.send(Message::Cancel { request: MAX_SAFE_INTEGER }).unwrap();
+    assert_eq!(victim.channel.status(&victim.feed).serving, 0);
+}
+
+#[test]
+fn a_flood_of_wants_is_answered_within_bounds() {
+    let mut victim = Victim::new(Model::sparse(1000, [5]), Limits::default());
+    victim.outputs();
+    victim.channel.set_writable(false);
+    for start in 0..10_000_u64 {
+        let want = Want { start: start << 21, length: MAX_SAFE_INTEGER, any: start % 2 == 0 };
+        victim.send(Message::Want(want)).unwrap();
+    }
+    assert_eq!(victim.outputs(), []);
+    victim.channel.set_writable(true);
+    assert_eq!(victim.outputs().len(), Limits::default().max_remote_wants);
+}
+
+#[test]
+fn a_flood_of_syncs_is_answered_once() {
+    let mut victim = Victim::new(Model::writer(1000), Limits::default());
+    victim.outputs();
+    victim.channel.set_writable(false);
+    for n in 0..10_000 {
+        victim.send(sync(n % 500, 0)).unwrap();
+    }
+    victim.channel.set_writable(true);
+    assert!(matches!(victim.messages()[..], [Message::Sync(Sync { remote_length: 499, .. })]));
+}
+
+#[test]
+fn a_remote_that_refuses_everything_is_not_asked_for_ever() {
+    let mut victim = Victim::new(Model::sparse(1000, []), Limits::default());
+    victim.send(sync(1000, 1000)).unwrap();
+    let mut requests = 0;
+    for _ in 0..100_000 {
+        // It says that it has all, again and again.
+        victim.send(Message::Range(Range { drop: false, start: 0, length: 1000 })).unwrap();
+        for message in victim.messages() {
+            if let Message::Request(request) = message {
+                requests += 1;
+                victim.send(Message::NoData(NoData { request: request.id, reason: 1 })).unwrap();
+            }
+        }
+    }
+    let status = victim.channel.status(&victim.feed);
+    assert!(status.has_given_up && status.in_sync);
+    assert!(requests < 200, "{requests}");
+}
+
+#[test]
+fn a_node_that_calls_requests_invalid_is_not_asked_too_often() {
+    // It ends the connection after 64 of them.
+    let mut victim = Victim::new(Model::sparse(1000, []), Limits::default());
+    victim.send(sync(1000, 1000)).unwrap();
+    victim.send(Message::Range(Range { drop: false, start: 0, length: 1000 })).unwrap();
+    let mut refused = 0;
+    for round in 0..10_000 {
+        for message in victim.messages() {
+            let Message::Request(request) = message else { continue };
+            let index = request.proof.block.unwrap().index;
+            let answer = if round % 2 == 0 && refused < 64 {
+                refused += 1;
+                Message::NoData(NoData { request: request.id, reason: 2 })
+            } else {
+                Message::Data(Data { request: request.id, proof: block(index, 10) })
+            };
+            victim.send(answer).unwrap();
+        }
+        for output in victim.outputs() {
+            if let Output::Ingest { ticket, proof } = output {
+                victim.feed.stored.insert(proof.block.unwrap().index);
+                victim.channel.handle_ingested(ticket, Ok(()), &victim.feed).unwrap();
+            }
+        }
+    }
+    assert!(victim.channel.status(&victim.feed).has_given_up);
+}
+
+#[test]
+fn a_remote_that_never_answers_costs_a_window() {
+    let mut victim = Victim::new(Model::sparse(100_000, []), Limits::default());
+    victim.send(sync(100_000, 100_000)).unwrap();
+    for _ in 0..100 {
+        victim.send(Message::Range(Range { drop: false, start: 0, length: 100_000 })).unwrap();
+        victim.send(Message::Range(Range { drop: true, start: 0, length: 100_000 })).unwrap();
+        victim.send(Message::Range(Range { drop: false, start: 0, length: 100_000 })).unwrap();
+        victim.outputs();
+    }
+    assert_eq!(victim.channel.status(&victim.feed).waiting, 64);
+}
+
+#[test]
+fn bitfields_of_every_other_block_are_known_within_bounds() {
+    let mut victim = Victim::new(Model::sparse(1 << 22, []), Limits::default());
+    victim.send(sync(1 << 22, 1 << 22)).unwrap();
+    for start in [0, 1 << 21, 1 << 40, MAX_SAFE_INTEGER / 32 * 32] {
+        let bitfield = Bitfield { start, words: vec![0x5555_5555; 65_536] };
+        victim.send(Message::Bitfield(bitfield)).unwrap();
+    }
+    // Passed over, as Node does.
+    victim.send(Message::Bitfield(Bitfield { start: 7, words: vec![1] })).unwrap();
+    let indexes: Vec<u64> = victim
+        .messages()
+        .iter()
+        .filter_map(|message| match message {
+            Message::Request(request) => request.proof.block.map(|block| block.index),
+            _ => None,
+        })
+        .collect();
+    assert!(indexes.iter().copied().eq((0..64).map(|n| 2 * n)));
+}
+
+#[test]
+fn bytes_that_are_no_message_are_an_error() {
+    let mut victim = Victim::new(Model::writer(10), Limits::default());
+    let mut huge = vec![0];
+    huge.put_uint64(u64::MAX);
+    for (message_type, payload) in [(0, vec![]), (1, vec![1]), (3, vec![1, 1, 0, 0, 0xff]), (8, huge)] {
+        let result = victim.channel.handle_message(message_type, payload.into(), &victim.feed);
+        assert!(matches!(result, Err(Error::Decode(DecodeError::UnexpectedEnd))), "{result:?}");
+    }
+    assert!(victim.channel.handle_message(10, Bytes::from_static(b"new"), &victim.feed).is_ok());
+    assert_eq!(victim.feed.length(), 10);
+}

@@ -1,0 +1,259 @@
+//! Our requests that are on the way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    feed::proof::{Proof, UpgradeRequest},
+    limits::Limits,
+};
+
+/// What the first blocks are taken to be, in bytes. It makes the window start small and grow with the first
+/// answers.
+const FIRST_ESTIMATE: usize = 256 << 10;
+/// Requests that are always allowed, however large blocks are.
+const MIN_REQUESTS: usize = 2;
+
+/// What one request asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub(super) fork: u64,
+    pub(super) block: Option<u64>,
+    pub(super) upgrade: Option<UpgradeRequest>,
+    pub(super) manifest: bool,
+    /// Asked only for the sake of an answer, whatever it says: what the remote had to say before has come
+    /// then.
+    pub(super) probe: bool,
+}
+
+impl Asked {
+    /// Whether all that is in `proof` was asked for.
+    pub(super) fn covers(&self, proof: &Proof) -> bool {
+        // A manifest is the same in every fork; Node sends it alone if it can't send the rest.
+        let only_manifest = proof.block.is_none() && proof.upgrade.is_none();
+        (proof.fork == self.fork || only_manifest)
+            && proof.block.as_ref().is_none_or(|block| self.block == Some(block.index))
+            && proof.hash.is_none()
+            && proof.seek.is_none()
+            && (proof.manifest.is_none() || self.manifest)
+            && proof.upgrade.as_ref().is_none_or(|upgrade| {
+                // From 0 if the start lies in a prologue, which is proved as a whole.
+                self.upgrade.is_some_and(|asked| upgrade.start == asked.start || upgrade.start == 0)
+            })
+    }
+}
+
+/// The requests that are not answered yet, and the answers that are not stored yet.
+///
+/// An id is used once: a peer of hypercore 10 may answer a request long after it was cancelled, and the
+/// answer must not be taken for that of another.
+#[derive(Debug)]
+pub(super) struct Window {
+    next_id: u64,
+    waiting: BTreeMap<u64, Asked>,
+    storing: BTreeMap<u64, (Asked, usize)>,
+    storing_bytes: usize,
+    /// The request for a block, whether waiting or storing.
+    blocks: BTreeMap<u64, u64>,
+    /// The request for an upgrade, likewise.
+    upgrade: Option<u64>,
+    /// Not answered when they were cancelled.
+    cancelled: BTreeSet<u64>,
+    /// Mean size of the last blocks.
+    estimate: usize,
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            next_id: 1,
+            waiting: BTreeMap::new(),
+            storing: BTreeMap::new(),
+            storing_bytes: 0,
+            blocks: BTreeMap::new(),
+            upgrade: None,
+            cancelled: BTreeSet::new(),
+            estimate: FIRST_ESTIMATE,
+        }
+    }
+}
+
+/// Whether an answer belongs to a request.
+pub(super) enum Answered {
+    /// To this one.
+    Asked(Asked),
+    /// To one that was cancelled.
+    Late,
+    /// To none.
+    Unasked,
+}
+
+impl Window {
+    /// The id that the next request gets.
+    pub(super) fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// Requests that are not answered.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Whether nothing is on the way and nothing is being stored.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.storing.is_empty()
+    }
+
+    /// Whether nothing but a probe is on the way, and nothing is being stored.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.storing.is_empty() && self.waiting.values().all(|asked| asked.probe)
+    }
+
+    pub(super) fn has_room(&self, limits: &Limits) -> bool {
+        let bytes = self.waiting.len().saturating_mul(self.estimate);
+        self.waiting.len() < limits.max_inflight_requests
+            && (bytes < limits.max_inflight_bytes || self.waiting.len() < MIN_REQUESTS)
+            && self.storing.len() < limits.max_inflight_requests.saturating_mul(8)
+            && self.storing_bytes < limits.max_unverified_bytes
+    }
+
+    pub(super) fn block(&self, index: u64) -> bool {
+        self.blocks.contains_key(&index)
+    }
+
+    pub(super) fn upgrade(&self) -> bool {
+        self.upgrade.is_some()
+    }
+
+    pub(super) fn manifest(&self) -> bool {
+        let mut all = self.waiting.values().chain(self.storing.values().map(|(asked, _)| asked));
+        all.any(|asked| asked.manifest)
+    }
+
+    /// Notes a request; returns its id.
+    pub(super) fn ask(&mut self, asked: Asked) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        if let Some(index) = asked.block {
+            self.blocks.insert(index, id);
+        }
+        if asked.upgrade.is_some() && !asked.probe {
+            self.upgrade = Some(id);
+        }
+        self.waiting.insert(id, asked);
+        id
+    }
+
+    /// The remote has answered `id`. The request is over, unless [`store`](Self::store) follows.
+    pub(super) fn answered(&mut self, id: u64) -> Answered {
+        match self.waiting.remove(&id) {
+            Some(asked) => {
+                self.release(id, &asked);
+                Answered::Asked(asked)
+            }
+            None if self.cancelled.remove(&id) => Answered::Late,
+            None => Answered::Unasked,
+        }
+    }
+
+    /// What answered `id` is being verified and stored; till then it isn't asked for again.
+    pub(super) fn store(&mut self, id: u64, asked: Asked, bytes: usize) {
+        if let Some(index) = asked.block {
+            self.blocks.insert(index, id);
+            self.estimate = (self.estimate * 7 + bytes) / 8;
+        }
+        if asked.upgrade.is_some() {
+            self.upgrade = Some(id);
+        }
+        self.storing_bytes = self.storing_bytes.saturating_add(bytes);
+        self.storing.insert(id, (asked, bytes));
+    }
+
+    /// What answered `id` is stored, or is not going to be. Returns what was asked, and the size of the block.
+    pub(super) fn stored(&mut self, id: u64) -> Option<(Asked, usize)> {
+        let (asked, bytes) = self.storing.remove(&id)?;
+        self.storing_bytes = self.storing_bytes.saturating_sub(bytes);
+        self.release(id, &asked);
+        Some((asked, bytes))
+    }
+
+    /// Takes back the requests of blocks that `unwanted` says so of. Those that ask for more than a block
+    /// stay. Returns their ids.
+    pub(super) fn cancel(&mut self, unwanted: impl Fn(u64) -> bool, limits: &Limits) -> Vec<u64> {
+        let ids: Vec<u64> = self
+            .waiting
+            .iter()
+            .filter(|(_, asked)| asked.upgrade.is_none() && !asked.manifest)
+            .filter(|(_, asked)| asked.block.is_some_and(&unwanted))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in &ids {
+            if let Some(asked) = self.waiting.remove(id) {
+                self.release(*id, &asked);
+            }
+            self.cancelled.insert(*id);
+        }
+        // Node does not answer what it read the cancel of in time. Such ids are forgotten when they are old.
+        while self.cancelled.len() > limits.max_inflight_requests.saturating_mul(4) {
+            self.cancelled.pop_first();
+        }
+        ids
+    }
+
+    fn release(&mut self, id: u64, asked: &Asked) {
+        if let Some(index) = asked.block
+            && self.blocks.get(&index) == Some(&id)
+        {
+            self.blocks.remove(&index);
+        }
+        if self.upgrade == Some(id) {
+            self.upgrade = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(index: u64) -> Asked {
+        Asked { block: Some(index), ..Asked::default() }
+    }
+
+    #[test]
+    fn the_window_grows_when_blocks_turn_out_small() {
+        let limits = Limits::default();
+        let mut window = Window::default();
+        let fill = |window: &mut Window, from: u64| {
+            (from..).take_while(|index| window.has_room(&limits) && window.ask(block(*index)) > 0).count()
+        };
+        assert_eq!(fill(&mut window, 0), limits.max_inflight_bytes / FIRST_ESTIMATE);
+        for id in 1..=64 {
+            let Answered::Asked(asked) = window.answered(id) else { panic!("{id} was not asked") };
+            window.store(id, asked, 1024);
+            assert!(window.stored(id).is_some());
+        }
+        assert_eq!(fill(&mut window, 1000), limits.max_inflight_requests);
+    }
+
+    #[test]
+    fn an_answer_to_a_cancelled_request_is_late_once() {
+        let mut window = Window::default();
+        let id = window.ask(block(7));
+        assert_eq!(window.cancel(|index| index == 7, &Limits::default()), [id]);
+        assert!(!window.block(7) && window.is_empty());
+        assert!(matches!(window.answered(id), Answered::Late));
+        assert!(matches!(window.answered(id), Answered::Unasked));
+        assert_ne!(window.ask(block(7)), id);
+    }
+
+    #[test]
+    fn cancelled_requests_that_are_never_answered_are_forgotten() {
+        let limits = Limits { max_inflight_requests: 8, ..Limits::default() };
+        let mut window = Window::default();
+        for index in 0..1000 {
+            window.ask(block(index));
+            window.cancel(|_| true, &limits);
+        }
+        assert_eq!(window.cancelled.len(), 32);
+    }
+}
