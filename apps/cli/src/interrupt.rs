@@ -16,7 +16,7 @@ pub(crate) fn listen() -> anyhow::Result<watch::Receiver<bool>> {
     Ok(receiver)
 }
 
-/// Waits for it.
+/// Waits until it is true.
 pub(crate) async fn wait(interrupted: &mut watch::Receiver<bool>) {
     // The sender lives as long as the process.
     let _ = interrupted.wait_for(|interrupted| *interrupted).await;

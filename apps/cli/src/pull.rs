@@ -29,6 +29,8 @@ use crate::{
 /// Feeds that are taken from one peer.
 const MAX_FEEDS: usize = 4096;
 
+const REFUSED: &str = "refused: the peer is not in this party";
+
 /// How often the progress bar looks at the feeds.
 const TICK: Duration = Duration::from_millis(200);
 
@@ -72,9 +74,7 @@ async fn pull(
         }
     };
     let connecting = if arguments.live { connecting } else { connecting.finite() };
-    let connection = connecting
-        .await
-        .with_context(|| format!("no connection to {}", arguments.connect))?;
+    let connection = connecting.await.with_context(|| format!("no connection to {}", arguments.connect))?;
 
     let mut watcher = Watcher::new(wanted, events, output);
     let progress = output.blocks();
@@ -118,7 +118,14 @@ impl Puller {
         if !self.only.is_empty() {
             return Ok(self.only.clone());
         }
-        Ok(self.store.list().await?.into_iter().filter(|entry| !entry.writable).map(|entry| entry.key).collect())
+        Ok(self
+            .store
+            .list()
+            .await?
+            .into_iter()
+            .filter(|entry| !entry.writable)
+            .map(|entry| entry.key)
+            .collect())
     }
 
     async fn take(&self, peer: &Peer, keys: Vec<FeedKey>) -> rules::Result<()> {
@@ -181,7 +188,9 @@ fn text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<
 struct Watcher {
     wanted: Wanted,
     events: Events,
-    /// Whether the peer has told us all that it brings.
+    /// Whether the peer was admitted.
+    admitted: bool,
+    /// Whether it has told us all that it brings.
     acquainted: bool,
     in_sync: BTreeSet<DiscoveryKey>,
     refused: BTreeSet<DiscoveryKey>,
@@ -199,6 +208,7 @@ impl Watcher {
         Self {
             wanted,
             events,
+            admitted: false,
             acquainted: false,
             in_sync: BTreeSet::new(),
             refused: BTreeSet::new(),
@@ -234,6 +244,7 @@ impl Watcher {
 
     fn take(&mut self, event: Event, progress: &Progress) -> anyhow::Result<()> {
         match event {
+            Event::PeerAdded(_) => self.admitted = true,
             Event::HandshakeDone(_) => self.acquainted = true,
             Event::FeedInSync { feed, .. } => {
                 self.in_sync.insert(feed);
@@ -285,8 +296,9 @@ impl Watcher {
             return Err(failure);
         }
         match ended {
-            Err(Error::Refused) => bail!("refused: the peer is not in this party"),
+            Err(Error::Refused) => bail!(REFUSED),
             Err(error) => return Err(error).context("the connection has ended"),
+            Ok(()) if !self.admitted && !self.unsure => bail!(REFUSED),
             Ok(()) if live => bail!("the peer has closed the connection"),
             Ok(()) => {}
         }

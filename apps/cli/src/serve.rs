@@ -1,11 +1,6 @@
 //! `party serve`.
 
-use std::{
-    io,
-    net::SocketAddr,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use party::{
@@ -155,21 +150,24 @@ async fn accept(listener: Listener, host: Host, mut ended: watch::Receiver<bool>
                 }
             },
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            _ = ended.wait_for(|ended| *ended) => break,
+            () = interrupt::wait(&mut ended) => break,
         }
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
 }
 
-async fn connection(connecting: Connecting<TcpStream>, mut ended: watch::Receiver<bool>) -> Result<(), Error> {
+async fn connection(
+    connecting: Connecting<TcpStream>,
+    mut ended: watch::Receiver<bool>,
+) -> Result<(), Error> {
     let connection = tokio::select! {
         connection = connecting => connection?,
-        _ = ended.wait_for(|ended| *ended) => return Ok(()),
+        () = interrupt::wait(&mut ended) => return Ok(()),
     };
     tokio::select! {
         result = connection.closed() => return result,
-        _ = ended.wait_for(|ended| *ended) => {}
+        () = interrupt::wait(&mut ended) => {}
     }
     connection.close().await
 }

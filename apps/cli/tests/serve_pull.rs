@@ -75,7 +75,8 @@ fn only_the_feeds_that_are_named_are_fetched() {
     let server = Server::start(&alice, &["--party", &key]);
     let bob = Place::new();
     let store = bob.store();
-    let said = succeed(&pull(path(&store), &server.address, &["--party", &key, "--feed", &feeds[0].0, "--json"]));
+    let said =
+        succeed(&pull(path(&store), &server.address, &["--party", &key, "--feed", &feeds[0].0, "--json"]));
     let said: serde_json::Value = serde_json::from_slice(&said).unwrap();
     assert_eq!((&said["key"], &said["length"]), (&feeds[0].0.clone().into(), &700.into()));
     has_all(&bob, &feeds[..1]);
@@ -212,6 +213,7 @@ fn what_can_not_be_reached_is_said_in_one_line() {
     let taken = holder.local_addr().unwrap().to_string();
     let said = fail(&["serve", "--store", path(&store), "--listen", &taken, "--party", &key]);
     assert!(said.contains(&taken), "{said}");
-    let said = fail(&["serve", "--store", path(&store), "--listen", "127.0.0.1:0", "--open", "--append", "none"]);
+    let said =
+        fail(&["serve", "--store", path(&store), "--listen", "127.0.0.1:0", "--open", "--append", "none"]);
     assert!(said.contains("none"), "{said}");
 }
