@@ -7,10 +7,12 @@
 //! To add one: write the body in a file here, name it in [`TARGETS`], add `fuzz/fuzz_targets/<name>.rs` with
 //! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
 
+mod feed;
 mod mux;
 mod script;
 mod wire;
 
+pub use feed::feed;
 pub use mux::{honest_ends, hostile_remote, mux};
 pub use wire::{handshake, secret_stream};
 
@@ -19,4 +21,4 @@ pub type Body = fn(&[u8]);
 
 /// Every target by name.
 pub const TARGETS: &[(&str, Body)] =
-    &[("handshake", handshake), ("secret_stream", secret_stream), ("mux", mux)];
+    &[("handshake", handshake), ("secret_stream", secret_stream), ("mux", mux), ("feed", feed)];
