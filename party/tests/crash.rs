@@ -93,7 +93,7 @@ async fn append_forever(name: &str, feed: Feed) {
 /// Past the test harness, which would keep it to itself.
 fn say(line: &str) {
     let mut out = io::stdout().lock();
-    // The reader is gone when the line is longer than the process may live.
+    // That nobody reads any more is no matter: the process is about to be killed.
     let _ = writeln!(out, "\n@{line}").and_then(|()| out.flush());
 }
 
@@ -140,13 +140,9 @@ fn append_and_kill(dir: &Path, lines: u64, printed: &mut BTreeMap<String, u64>) 
         .spawn()
         .unwrap();
     let mut note = |line: &str| {
-<<<<<<< HEAD
-        if let Some((name, index)) = line.split_once(' ').and_then(|(name, index)| Some((name, index.parse().ok()?))) {
-=======
         if let Some((name, index)) =
             line.split_once(' ').and_then(|(name, index)| Some((name, index.parse().ok()?)))
         {
->>>>>>> store
             printed.insert(name.to_owned(), index);
         }
     };
