@@ -285,12 +285,14 @@ async fn proofs_are_those_of_hypercore() -> Result<()> {
                 .map(|upgrade| UpgradeRequest { start: upgrade.start, length: upgrade.length }),
             manifest: request.manifest,
         };
-        let made = feed.prove(request, 0).await;
+        let made = feed.prove(request.clone(), 0).await;
         match (expect.proof, made) {
             (Some(expected), Ok(Some(proof))) => {
                 ensure!(encode_proof(proof.clone()) == expected, "made {:?}", encode_proof(proof));
             }
             (None, Err(Error::PeerMisbehaved(_))) => {}
+            // An asker whose tree is larger than ours is no fault; Node says "invalid" here, too.
+            (None, Ok(None)) if request.block.is_some_and(|block| block.nodes > 0) => {}
             (expected, made) => anyhow::bail!("expected {expected:?}, made {made:?}"),
         }
         Ok(true)
