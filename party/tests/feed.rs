@@ -262,7 +262,7 @@ async fn what_comes_too_late_is_stale_and_no_offence() {
     assert_eq!((done.block, done.stale), (Some(2), false));
     let done = ingest(&reader, with_unknown).await.unwrap();
     assert_eq!((done.block, done.stale), (None, true));
-    let other_fork = Proof { fork: 3, ..prove(&writer, block(0, 3)).await };
+    let other_fork = Proof { fork: 3, ..prove(&writer, block(0, 2)).await };
     assert!(ingest(&reader, other_fork).await.unwrap().stale);
     assert!(!reader.has(0));
 }
