@@ -7,12 +7,18 @@
 //! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
 
 mod mux;
+mod replication;
 mod script;
 mod wire;
 
 pub use mux::{honest_ends, hostile_remote, mux};
+pub use replication::{feed_channel, feed_message, feed_messages};
 pub use wire::{handshake, secret_stream};
 
 /// Every target by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] =
-    &[("handshake", handshake), ("secret_stream", secret_stream), ("mux", mux)];
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("handshake", handshake),
+    ("secret_stream", secret_stream),
+    ("mux", mux),
+    ("feed_messages", feed_messages),
+];
