@@ -9,11 +9,13 @@
 
 mod feed;
 mod mux;
+mod replication;
 mod script;
 mod wire;
 
 pub use feed::feed;
 pub use mux::{honest_ends, hostile_remote, mux};
+pub use replication::{feed_channel, feed_message, feed_messages};
 pub use wire::{handshake, secret_stream};
 
 /// What a target does with its input.
@@ -22,3 +24,9 @@ pub type Body = fn(&[u8]);
 /// Every target by name.
 pub const TARGETS: &[(&str, Body)] =
     &[("handshake", handshake), ("secret_stream", secret_stream), ("mux", mux), ("feed", feed)];
+pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+    ("handshake", handshake),
+    ("secret_stream", secret_stream),
+    ("mux", mux),
+    ("feed_messages", feed_messages),
+];

@@ -458,7 +458,8 @@ impl Channel {
             upgrade.length > 0 && end <= local.length()
         }) && *proof != ProofRequest::default();
         if !available && proof.manifest && self.options.upload && local.has_manifest() {
-            // The manifest alone, as Node does.
+            // The manifest alone, of our fork, as Node does.
+            request.fork = local.fork();
             request.proof = ProofRequest { manifest: true, ..ProofRequest::default() };
         } else if !available || !valid {
             let reason = if available { REASON_INVALID_REQUEST } else { REASON_NOT_AVAILABLE };
