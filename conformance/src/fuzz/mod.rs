@@ -22,11 +22,10 @@ pub use wire::{handshake, secret_stream};
 pub type Body = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: &[(&str, Body)] =
-    &[("handshake", handshake), ("secret_stream", secret_stream), ("mux", mux), ("feed", feed)];
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Body)] = &[
     ("handshake", handshake),
     ("secret_stream", secret_stream),
     ("mux", mux),
+    ("feed", feed),
     ("feed_messages", feed_messages),
 ];
