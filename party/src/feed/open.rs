@@ -62,9 +62,9 @@ pub(super) async fn open(
         }
     }
     if tree.length() > 0
-        && !verifier
+        && verifier
             .as_ref()
-            .is_some_and(|verifier| verifier.verify(&tree, head.fork, &head.signature).is_ok())
+            .is_none_or(|verifier| verifier.verify(&tree, head.fork, &head.signature).is_err())
     {
         return Err(damaged("the signature of a feed".into()).into());
     }
