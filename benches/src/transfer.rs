@@ -3,6 +3,7 @@
 //!
 //! Both implementations obey the same commands (`conformance/node/README.md`) and are measured from the same place,
 //! so whatever the harness costs, it costs both.
+#![allow(clippy::disallowed_methods, reason = "it measures")]
 
 use std::{env, path::Path, time::Duration};
 

@@ -6,6 +6,7 @@
 //!
 //! [`block`] makes the same bytes as the `block` of `conformance/node/lib.js`, so that either side can check what it
 //! got from the other without the bytes travelling twice.
+#![allow(clippy::disallowed_methods, reason = "it waits for processes, up to a deadline")]
 
 use std::{
     collections::HashMap,

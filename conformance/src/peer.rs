@@ -6,7 +6,6 @@ use std::{
     io::Write as _,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
@@ -319,16 +318,11 @@ enum Order {
 }
 
 async fn obey(peer: &Peer, command: &Value) -> Result<Value> {
-    let started = Instant::now();
     Ok(match Order::deserialize(command)? {
         Order::Create { name, kind } => json!(peer.create(&name, kind).await?),
         Order::Open { name, key } => json!(peer.open(&name, &key).await?),
         Order::Append { name, seed, count, size } => json!(peer.append(&name, seed, count, size).await?),
-        Order::Follow { name, length } => {
-            let mut answer = json!(peer.follow(&name, length).await?);
-            answer["milliseconds"] = json!(started.elapsed().as_millis() as u64);
-            answer
-        }
+        Order::Follow { name, length } => json!(peer.follow(&name, length).await?),
         Order::Download { name, from, to } => json!(peer.download(&name, from, to).await?),
         Order::Digest { name } => json!(peer.digest(&name).await?),
         Order::Info { name } => json!(peer.info(&name)?),

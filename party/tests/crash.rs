@@ -140,13 +140,9 @@ fn append_and_kill(dir: &Path, lines: u64, printed: &mut BTreeMap<String, u64>) 
         .spawn()
         .unwrap();
     let mut note = |line: &str| {
-<<<<<<< HEAD
-        if let Some((name, index)) = line.split_once(' ').and_then(|(name, index)| Some((name, index.parse().ok()?))) {
-=======
         if let Some((name, index)) =
             line.split_once(' ').and_then(|(name, index)| Some((name, index.parse().ok()?)))
         {
->>>>>>> store
             printed.insert(name.to_owned(), index);
         }
     };

@@ -234,11 +234,10 @@ impl Asking {
         self.next_probe(local, remote)
     }
 
+    /// Whether to ask for the manifest with whatever is asked for: answers may overtake each other, and none
+    /// can be verified without.
     fn wants_manifest(&self, local: &dyn Local, remote: &Remote) -> bool {
-        local.needs_manifest()
-            && remote.sync.has_manifest
-            && !self.refused_manifest
-            && !self.window.manifest()
+        local.needs_manifest() && remote.sync.has_manifest && !self.refused_manifest
     }
 
     fn next_upgrade(&self, local: &dyn Local, remote: &Remote) -> Option<UpgradeRequest> {

@@ -21,7 +21,7 @@ use crate::{
     error::{Error, PeerMisbehaved},
     feed::{
         local::{Demand, Local},
-        proof::{Proof, ProofRequest},
+        proof::{Proof, ProofRequest, UpgradeRequest},
     },
     key::FeedKey,
     limits::Limits,
@@ -60,7 +60,7 @@ pub enum Output {
         /// Its bytes.
         payload: Bytes,
     },
-    /// A request of the remote's: make the proof and call [`Channel::handle_served`].
+    /// A request, mostly of the remote's: make the proof and call [`Channel::handle_served`].
     Serve {
         /// To be handed back.
         ticket: Ticket,
@@ -177,6 +177,8 @@ pub struct Channel {
     /// Whether the way to the remote has room.
     writable: bool,
     compared: Compared,
+    /// A proof that is made only to see whether we can make it, as we can't tell from memory.
+    trial: Option<(Ticket, UpgradeRequest)>,
     counters: Counters,
 }
 
@@ -194,6 +196,7 @@ impl Channel {
             outputs: VecDeque::new(),
             writable: true,
             compared: Compared::default(),
+            trial: None,
             counters: Counters::default(),
         }
     }
@@ -288,6 +291,10 @@ impl Channel {
 
     /// A request of the remote's was served; `Ok(None)` or an error if it can't be.
     pub fn handle_served(&mut self, ticket: Ticket, proof: Result<Option<Proof>, ()>) {
+        if let Some((_, upgrade)) = self.trial.take_if(|(trial, _)| *trial == ticket) {
+            let provable = matches!(&proof, Ok(Some(proof)) if proof.upgrade.is_some());
+            return self.telling.found(upgrade, provable);
+        }
         let Some(running) = self.serving.served(ticket) else { return };
         let message = match proof {
             Ok(Some(proof)) => {
@@ -402,6 +409,15 @@ impl Channel {
                 self.asking.synced();
             }
             return Some(output(&message));
+        }
+        if self.options.upload
+            && self.trial.is_none()
+            && let Some(upgrade) = self.telling.unsure(local, &self.remote)
+        {
+            let ticket = self.serving.ticket();
+            self.trial = Some((ticket, upgrade));
+            let request = ProofRequest { upgrade: Some(upgrade), ..ProofRequest::default() };
+            return Some(Output::Serve { ticket, request, fork: local.fork() });
         }
         if let Some(refusal) = self.serving.pop_refusal() {
             return Some(output(&Message::NoData(refusal)));

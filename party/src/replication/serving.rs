@@ -85,6 +85,12 @@ impl Serving {
         Some((Ticket(place.serial), request))
     }
 
+    /// A ticket for a proof of our own.
+    pub(super) fn ticket(&mut self) -> Ticket {
+        self.next_serial += 1;
+        Ticket(self.next_serial)
+    }
+
     /// A request was served. `None` if it is not to be answered.
     pub(super) fn served(&mut self, ticket: Ticket) -> Option<Running> {
         let running = self.running.remove(&ticket.0)??;

@@ -8,7 +8,10 @@ use super::{
     messages::{Bitfield, Message, Range, Sync, Want},
     remote::Remote,
 };
-use crate::{feed::local::Local, limits::Limits};
+use crate::{
+    feed::{local::Local, proof::UpgradeRequest},
+    limits::Limits,
+};
 
 /// Runs of one page that are told one by one; more are told as a bitfield.
 const MAX_RUNS: usize = 32;
@@ -29,6 +32,8 @@ pub(super) struct Telling {
     dirty: bool,
     /// Whether blocks may have been stored or cleared.
     stored: bool,
+    /// Our length, the remote's, and whether it was found that the one can be proved from the other.
+    provable: Option<(u64, u64, bool)>,
 }
 
 #[derive(Debug, Default)]
@@ -108,7 +113,7 @@ impl Telling {
         sync.can_upgrade = if remote.synced && remote.sync.fork != sync.fork {
             false
         } else if remote.sync.length < sync.length || last.is_none() {
-            can_upgrade(local, remote.sync.length)
+            self.can_upgrade(local, remote).unwrap_or(false)
         } else {
             // It can't be asked for; what was said before may stand.
             last.is_some_and(|last| last.can_upgrade)
@@ -123,6 +128,35 @@ impl Telling {
             self.sync = Some(sync);
         }
         news.then_some(sync)
+    }
+
+    /// Whether we can prove our length to the remote. `None` if that can't be told without reading storage:
+    /// it can if we know the roots of the remote's tree, for then we know the nodes that lead from there to
+    /// ours, too.
+    fn can_upgrade(&self, local: &dyn Local, remote: &Remote) -> Option<bool> {
+        let (ours, theirs) = (local.length(), remote.sync.length);
+        if theirs == 0 || local.contiguous_length() >= ours {
+            return Some(true);
+        }
+        match self.provable {
+            Some((a, b, provable)) if (a, b) == (ours, theirs) => Some(provable),
+            _ if theirs >= ours => Some(false),
+            _ => knows_roots(local, theirs).then_some(true),
+        }
+    }
+
+    /// The upgrade of which it has to be found out whether we can prove it.
+    pub(super) fn unsure(&self, local: &dyn Local, remote: &Remote) -> Option<UpgradeRequest> {
+        let (ours, theirs) = (local.length(), remote.sync.length);
+        let matters = remote.synced && remote.sync.fork == local.fork() && theirs < ours;
+        (matters && self.can_upgrade(local, remote).is_none())
+            .then(|| UpgradeRequest { start: theirs, length: ours - theirs })
+    }
+
+    /// It was found whether we can prove an upgrade.
+    pub(super) fn found(&mut self, upgrade: UpgradeRequest, provable: bool) {
+        self.provable = Some((upgrade.start.saturating_add(upgrade.length), upgrade.start, provable));
+        self.dirty = true;
     }
 
     fn next_contiguous(&mut self, local: &dyn Local, remote: &Remote) -> Option<Range> {
@@ -220,16 +254,9 @@ fn changes(start: u64, now: &[u32], before: &[u32], out: &mut VecDeque<Message>)
     }
 }
 
-/// Whether we can prove our length to a remote of the same fork that has `length` blocks: whether we know the
-/// roots of its tree. The nodes that lead from there to our roots are known then.
-fn can_upgrade(local: &dyn Local, length: u64) -> bool {
-    let ours = local.length();
-    if length == 0 || local.contiguous_length() >= ours {
-        return true;
-    }
-    if length >= ours {
-        return false;
-    }
+/// Whether we know the roots of the tree of the first `length` blocks, as far as that can be told from the
+/// blocks that we have. There may be more.
+fn knows_roots(local: &dyn Local, length: u64) -> bool {
     let mut start = 0;
     for height in (0..u64::BITS).rev() {
         if length >> height & 1 == 1 {

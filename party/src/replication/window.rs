@@ -124,11 +124,6 @@ impl Window {
         self.upgrade.is_some()
     }
 
-    pub(super) fn manifest(&self) -> bool {
-        let mut all = self.waiting.values().chain(self.storing.values().map(|(asked, _)| asked));
-        all.any(|asked| asked.manifest)
-    }
-
     /// Notes a request; returns its id.
     pub(super) fn ask(&mut self, asked: Asked) -> u64 {
         let id = self.next_id;

@@ -2,3 +2,5 @@ mod behaviours;
 mod hostile;
 mod model;
 mod pair;
+#[cfg(feature = "tokio")]
+mod real;

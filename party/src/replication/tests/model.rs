@@ -24,6 +24,8 @@ pub(super) struct Model {
     pub(super) needs_manifest: bool,
     /// Bytes of a block.
     pub(super) block: usize,
+    /// Lengths that the feed has had: their roots stay known.
+    pub(super) lengths: BTreeSet<u64>,
 }
 
 impl Model {
@@ -46,11 +48,16 @@ impl Model {
 
     /// Whether the node `level` levels above block `index` is known.
     fn knows(&self, index: u64, level: u32) -> bool {
-        let (start, end) = (index >> level << level, ((index >> level) + 1) << level);
+        let end = ((index >> level) + 1) << level;
         let (up_start, up_end) =
             (index >> (level + 1) << (level + 1), ((index >> (level + 1)) + 1) << (level + 1));
-        end <= self.length
-            && (self.any_stored(start, end) || up_end > self.length || self.any_stored(up_start, up_end))
+        end <= self.length && (up_end > self.length || self.any_stored(up_start, up_end))
+    }
+
+    /// Whether it was a root once, which is known but can't be told from the blocks.
+    fn knew(&self, index: u64, level: u32) -> bool {
+        let (end, up_end) = (((index >> level) + 1) << level, ((index >> (level + 1)) + 1) << (level + 1));
+        self.lengths.iter().any(|length| end <= *length && up_end > *length)
     }
 }
 
@@ -170,11 +177,12 @@ impl Model {
                 // Grown meanwhile: honest, but of no use.
                 return Ok(());
             }
-            if !in_upgrade && !self.knows(block.index, level) {
+            if !in_upgrade && !self.knows(block.index, level) && !self.knew(block.index, level) {
                 return Err(PeerMisbehaved::InvalidProof("a node is not known").into());
             }
         }
         if let Some(upgrade) = &proof.upgrade {
+            self.lengths.insert(self.length);
             self.length = self.length.max(upgrade.start + upgrade.length);
         }
         if let Some(block) = &proof.block {

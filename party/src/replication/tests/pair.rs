@@ -77,6 +77,11 @@ impl<E: Engine> End<E> {
         self.feed.with_local(|local| self.channel.handle_local_change(local));
     }
 
+    /// Whether something is left to happen.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.inbox.is_empty() || !self.serve.is_empty() || !self.ingest.is_empty()
+    }
+
     /// How many messages of a type it has sent.
     pub(super) fn sent(&self, message_type: u64) -> usize {
         self.sent.iter().filter(|message| message.message_type() == message_type).count()

@@ -1,0 +1,289 @@
+// Records conformance/vectors/replication.json: every message of hypercore/alpha with many combinations of its
+// fields, as hypercore 11 writes it, what hypercore 10 writes differently, what is read of bytes that no peer
+// writes, and capabilities.
+//
+//     node record/replication.js    in conformance/node, after `npm ci`
+
+'use strict';
+
+const fs = require('fs');
+const path = require('path');
+const c = require('compact-encoding');
+const caps = require('hypercore/lib/caps');
+const { manifest: manifestEncoding, wire } = require('hypercore/lib/messages');
+const { version } = require('hypercore/package.json');
+const older = ['hypercore10', 'hypercore1019'].map((name) => ({
+  version: require(`${name}/package.json`).version,
+  wire: require(`${name}/lib/messages`).wire,
+}));
+
+const SAFE = Number.MAX_SAFE_INTEGER;
+const types = ['sync', 'request', 'cancel', 'data', 'noData', 'want', 'unwant', 'bitfield', 'range', 'extension'];
+const hex = (buffer) => Buffer.from(buffer).toString('hex');
+const fill = (n, byte) => Buffer.alloc(n, byte);
+
+const cases = [];
+
+// --- Messages, as values. Every boundary of an integer's length is in one of them.
+
+const sync = (fields) => ({
+  fork: 0, length: 0, remoteLength: 0, canUpgrade: false, uploading: false, downloading: false, hasManifest: false,
+  allowPush: false, ...fields,
+});
+const request = (fields) => ({
+  id: 1, fork: 0, block: null, hash: null, seek: null, upgrade: null, manifest: false, priority: 0, ...fields,
+});
+const data = (fields) => ({
+  request: 1, fork: 0, block: null, hash: null, seek: null, upgrade: null, manifest: null, ...fields,
+});
+const node = (index) => ({ index, size: (index * 1000) % SAFE, hash: fill(32, index & 255) });
+const nodes = (...indexes) => indexes.map(node);
+
+const signer = (byte) => ({ signature: 'ed25519', namespace: caps.DEFAULT_NAMESPACE, publicKey: fill(32, byte) });
+const manifest = (fields) => ({
+  version: 1, hash: 'blake2b', allowPatch: false, quorum: 1, signers: [signer(1)], prologue: null, linked: null,
+  userData: null, ...fields,
+});
+
+const messages = [
+  ['sync', 'a sync of an empty feed', sync({})],
+  ['sync', 'a sync of a writer', sync({ length: 20000, canUpgrade: true, uploading: true, hasManifest: true })],
+  ['sync', 'a sync of a reader', sync({ length: 252, remoteLength: 253, uploading: true, downloading: true })],
+  ['sync', 'a sync with every flag', sync({
+    fork: 65535, length: 65536, remoteLength: 2 ** 32 - 1, canUpgrade: true, uploading: true, downloading: true,
+    hasManifest: true, allowPush: true,
+  })],
+  ['sync', 'a sync of the largest integers', sync({ fork: SAFE, length: SAFE, remoteLength: 2 ** 32 })],
+
+  ['request', 'a request for a block', request({ id: 1, block: { index: 0, nodes: 0 } })],
+  ['request', 'a request for a block with nodes', request({ id: 300, fork: 2, block: { index: 70000, nodes: 17 } })],
+  ['request', 'a request for the last possible block', request({ id: SAFE, block: { index: SAFE, nodes: 53 } })],
+  ['request', 'a request for a hash', request({ id: 2, hash: { index: 7, nodes: 3 } })],
+  ['request', 'a request for a byte offset', request({ id: 3, seek: { bytes: 1000000, padding: 8 } })],
+  ['request', 'a request for an upgrade', request({ id: 4, upgrade: { start: 0, length: 20000 } })],
+  ['request', 'a request for a manifest', request({ id: 5, manifest: true })],
+  ['request', 'a request of a high priority', request({ id: 6, block: { index: 1, nodes: 1 }, priority: 2 })],
+  ['request', 'a request for a block with an upgrade and a manifest', request({
+    id: 7, block: { index: 5, nodes: 0 }, upgrade: { start: 0, length: 6 }, manifest: true,
+  })],
+  ['request', 'a request for a hash and a byte offset', request({
+    id: 8, hash: { index: 2, nodes: 1 }, seek: { bytes: 5, padding: 0 },
+  })],
+  ['request', 'a request for everything at once', request({
+    id: 9, fork: 1, block: { index: 1, nodes: 2 }, hash: { index: 3, nodes: 4 }, seek: { bytes: 5, padding: 6 },
+    upgrade: { start: 7, length: 8 }, manifest: true, priority: 1,
+  })],
+  ['request', 'the check for a conflict', request({ id: 0, upgrade: { start: 0, length: 10 } })],
+  ['request', 'a request for nothing', request({})],
+
+  ['cancel', 'a cancel', { request: 1 }],
+  ['cancel', 'a cancel of a large id', { request: 2 ** 40 }],
+
+  ['data', 'a block', data({ block: { index: 3, value: Buffer.from('hello'), nodes: nodes(4, 1) } })],
+  ['data', 'an empty block', data({ request: 253, block: { index: 0, value: Buffer.alloc(0), nodes: [] } })],
+  ['data', 'a block of 300 bytes', data({ request: 70000, block: { index: 9, value: fill(300, 7), nodes: nodes(16) } })],
+  ['data', 'a hash', data({ hash: { index: 7, nodes: nodes(7, 23) } })],
+  ['data', 'a byte offset', data({ seek: { bytes: 4096, nodes: nodes(2, 5) } })],
+  ['data', 'an upgrade', data({
+    upgrade: { start: 0, length: 6, nodes: nodes(3, 9), additionalNodes: [], signature: fill(68, 9) },
+  })],
+  ['data', 'an upgrade with additional nodes', data({
+    fork: 1,
+    upgrade: { start: 4, length: 2, nodes: nodes(9), additionalNodes: nodes(12, 14), signature: fill(64, 8) },
+  })],
+  ['data', 'an upgrade without a signature', data({
+    upgrade: { start: 0, length: 1, nodes: [], additionalNodes: [], signature: null },
+  })],
+  ['data', 'a manifest', data({ manifest: manifest({}) })],
+  ['data', 'a manifest of several signers with a prologue', data({
+    manifest: manifest({
+      allowPatch: true, quorum: 2, signers: [signer(1), signer(2), signer(3)],
+      prologue: { hash: fill(32, 5), length: 1000 },
+    }),
+  })],
+  ['data', 'a manifest of version 2', data({
+    manifest: manifest({ version: 2, linked: [fill(32, 6), fill(32, 7)], userData: Buffer.from('user data') }),
+  })],
+  ['data', 'a manifest of version 0', data({ manifest: manifest({ version: 0 }) })],
+  ['data', 'a manifest of version 0 with several signers', data({
+    manifest: manifest({ version: 0, quorum: 1, signers: [signer(1), signer(2)] }),
+  })],
+  ['data', 'a manifest of version 0 without signers', data({
+    manifest: manifest({ version: 0, quorum: 0, signers: [], prologue: { hash: fill(32, 5), length: 0 } }),
+  })],
+  ['data', 'a block with an upgrade and a manifest', data({
+    block: { index: 5, value: Buffer.from('block'), nodes: nodes(8) },
+    upgrade: { start: 0, length: 6, nodes: nodes(3), additionalNodes: [], signature: fill(68, 1) },
+    manifest: manifest({}),
+  })],
+  ['data', 'everything at once', data({
+    request: SAFE, fork: SAFE,
+    block: { index: SAFE, value: fill(1, 1), nodes: [{ index: SAFE, size: SAFE, hash: fill(32, 255) }] },
+    hash: { index: 1, nodes: nodes(1) }, seek: { bytes: 2, nodes: nodes(2) },
+    upgrade: { start: 3, length: 4, nodes: nodes(5), additionalNodes: nodes(6), signature: fill(3, 3) },
+    manifest: manifest({}),
+  })],
+  ['data', 'an answer with nothing in it', data({})],
+
+  ['noData', 'a refusal without a reason', { request: 1, reason: 0 }],
+  ['noData', 'a refusal of what is not available', { request: 300, reason: 1 }],
+  ['noData', 'a refusal of an invalid request', { request: SAFE, reason: 2 }],
+
+  ['want', 'a want of the first segment', { start: 0, length: 2 ** 21, any: false }],
+  ['want', 'a want of a later segment', { start: 5 * 2 ** 21, length: 2 ** 21, any: false }],
+  ['want', 'a want of any block', { start: 2 ** 21, length: 2 ** 22, any: true }],
+  ['unwant', 'an unwant', { start: 2 ** 21, length: 2 ** 21, any: false }],
+  ['unwant', 'an unwant of any block', { start: 0, length: 100, any: true }],
+
+  ['bitfield', 'a bitfield', { start: 0, bitfield: new Uint32Array([1, 0xffffffff, 0x80000000]) }],
+  ['bitfield', 'a bitfield that starts late', { start: 2 ** 21, bitfield: new Uint32Array([0x55555555]) }],
+  ['bitfield', 'a bitfield of 300 words', { start: 32, bitfield: new Uint32Array(300).map((_, i) => i * 0x01010101) }],
+  ['bitfield', 'a bitfield of nothing', { start: 32, bitfield: new Uint32Array() }],
+
+  ['range', 'a range of one block', { drop: false, start: 7, length: 1 }],
+  ['range', 'a range of all blocks', { drop: false, start: 0, length: 20000 }],
+  ['range', 'a range of no block', { drop: false, start: 9, length: 0 }],
+  ['range', 'a range of 2^40 blocks', { drop: false, start: 0, length: 2 ** 40 }],
+  ['range', 'a dropped block', { drop: true, start: 300, length: 1 }],
+  ['range', 'a dropped range', { drop: true, start: SAFE, length: SAFE }],
+
+  ['extension', 'a message of an extension', { name: 'example', message: Buffer.from('anything') }],
+  ['extension', 'a message of the extension before', { name: '', message: Buffer.from([0, 255]) }],
+  ['extension', 'an empty message of an extension', { name: 'é', message: Buffer.alloc(0) }],
+];
+
+for (const [type, name, message] of messages) {
+  const bytes = encode(wire[type], message);
+  cases.push({ kind: 'message', name, seeks: true, type: types.indexOf(type), message: fields(type, message), expect: bytes });
+  for (const { version, wire } of older) {
+    // 10.19 has no manifests, and what it means by the flag of a manifest is its priority.
+    const seeks = !version.startsWith('10.19.');
+    if (!seeks && (message.manifest || message.priority)) continue;
+    // 10 has manifests of version 0 only.
+    if (message.manifest && message.manifest !== true) continue;
+    const old = encode(wire[type], message);
+    if (old === bytes) continue;
+    const read = decode(wire[type], old);
+    cases.push({
+      kind: 'read', name: `${name}, by hypercore ${version}`, seeks, type: types.indexOf(type), bytes: old, expect: fields(type, read),
+    });
+  }
+}
+
+// --- Bytes that no peer writes, and what hypercore makes of them.
+
+const strange = [
+  ['sync', 'an integer need not take its shortest form', 'fd0100fe02000000ff030000000000000000'],
+  ['sync', 'unknown flags are passed over', 'e701020304'],
+  ['sync', 'what follows the last field is passed over', '0701020304ffff'],
+  ['sync', 'an integer of 2^53', '00ff000000000000200000'],
+  ['sync', 'an integer of 2^64 - 1', '00ffffffffffffffffff0000'],
+  ['sync', 'a sync that ends early', '0001'],
+  ['sync', 'a sync of no bytes', ''],
+  ['request', 'a request without its block', '010100'],
+  ['request', 'a request that ends within an integer', '010100fd01'],
+  ['data', 'a block longer than the message', '01010000ff0100000000010000'],
+  ['data', 'nodes that are not there', '020100070a'],
+  ['data', 'a manifest of an unknown version', '10010003'],
+  ['data', 'a manifest of an unknown hash', '1001000100010100'],
+  ['data', 'a signature longer than the message', '08010000010000fd0010'],
+  ['noData', 'a refusal that ends before its reason', '0501'],
+  ['want', 'a want without a length', '05'],
+  ['bitfield', 'a bitfield longer than the message', '00ff0000000001000000'],
+  ['bitfield', 'a bitfield that ends within a word', '000201000000ffffff'],
+  ['range', 'a range with both flags', '0307'],
+  ['range', 'a range without a length', '0007'],
+  ['extension', 'a name longer than the message', '0541'],
+];
+
+for (const [type, name, bytes] of strange) {
+  let expect = 'refused';
+  try {
+    expect = fields(type, decode(wire[type], bytes));
+  } catch {}
+  cases.push({ kind: 'read', name, seeks: true, type: types.indexOf(type), bytes, expect });
+}
+
+// --- Handshakes.
+
+for (const [initiator, key, binding] of [[true, 1, 2], [false, 1, 2], [true, 255, 2], [true, 1, 0], [false, 0, 255]]) {
+  const capability = caps.replicate(initiator, fill(32, key), fill(64, binding));
+  cases.push({
+    kind: 'capability',
+    name: `the capability of the ${initiator ? 'initiator' : 'responder'} for key ${key} on connection ${binding}`,
+    initiator,
+    key: hex(fill(32, key)),
+    binding: hex(fill(64, binding)),
+    expect: hex(capability),
+    handshakes: [true, false].map((seeks) => ({ seeks, bytes: encode(wire.handshake, { seeks, capability }) })),
+  });
+}
+
+function encode(encoding, message) {
+  return hex(c.encode(encoding, message));
+}
+
+function decode(encoding, bytes) {
+  return c.decode(encoding, Buffer.from(bytes, 'hex'));
+}
+
+// A message under the names of the specification.
+function fields(type, m) {
+  switch (type) {
+    case 'sync':
+      return {
+        fork: m.fork, length: m.length, remote_length: m.remoteLength, can_upgrade: m.canUpgrade,
+        uploading: m.uploading, downloading: m.downloading, has_manifest: !!m.hasManifest, allow_push: !!m.allowPush,
+      };
+    case 'request':
+      return {
+        id: m.id, fork: m.fork, block: m.block, hash: m.hash,
+        seek: m.seek && { bytes: m.seek.bytes, padding: m.seek.padding || 0 },
+        upgrade: m.upgrade, manifest: !!m.manifest, priority: m.priority,
+      };
+    case 'data':
+      return {
+        request: m.request, fork: m.fork,
+        block: m.block && { index: m.block.index, value: hex(m.block.value), nodes: m.block.nodes.map(plain) },
+        hash: m.hash && { index: m.hash.index, nodes: m.hash.nodes.map(plain) },
+        seek: m.seek && { bytes: m.seek.bytes, nodes: m.seek.nodes.map(plain) },
+        upgrade: m.upgrade && {
+          start: m.upgrade.start, length: m.upgrade.length, nodes: m.upgrade.nodes.map(plain),
+          additional_nodes: m.upgrade.additionalNodes.map(plain), signature: hex(m.upgrade.signature || ''),
+        },
+        manifest: m.manifest ? encode(manifestEncoding, m.manifest) : null,
+      };
+    case 'noData':
+      return { request: m.request, reason: m.reason || 0 };
+    case 'want':
+    case 'unwant':
+      return { start: m.start, length: m.length, any: !!m.any };
+    case 'bitfield':
+      return { start: m.start, words: Array.from(m.bitfield) };
+    case 'extension':
+      return { name: m.name, message: hex(m.message) };
+    default:
+      return m;
+  }
+}
+
+function plain({ index, size, hash }) {
+  return { index, size, hash: hex(hash) };
+}
+
+const file = {
+  about:
+    'The messages of hypercore/alpha. A message encodes to expect, and expect decodes to it. Of read, the bytes decode to ' +
+    'expect or are refused; seeks is what the handshake of their sender says. A manifest is given as its encoding. ' +
+    'A capability is made of role, key and binding (the handshake hash); handshakes carry it.',
+  source: `hypercore ${version}; where said so, ${older.map(({ version }) => version).join(' and ')}`,
+  cases,
+};
+const names = new Set(cases.map(({ name }) => name));
+if (names.size !== cases.length) throw new Error('a name is used twice');
+const lines = cases.map((one) => `    ${JSON.stringify(one)}`).join(',\n');
+const { about, source } = file;
+fs.writeFileSync(
+  path.join(__dirname, '../../vectors/replication.json'),
+  `{\n  "about": ${JSON.stringify(about)},\n  "source": ${JSON.stringify(source)},\n  "cases": [\n${lines}\n  ]\n}\n`,
+);
