@@ -611,10 +611,12 @@ async fn little_is_written_beside_a_block() {
     assert_eq!(reader.info().contiguous_length, 200);
 }
 
+type Damage = Box<dyn Fn(&Key, Bytes) -> Option<Bytes> + Send + Sync>;
+
 /// Memory storage in which one value of the feed has been changed.
 struct Damaged {
     inner: Arc<MemoryStorage>,
-    damage: Box<dyn Fn(&Key, Bytes) -> Option<Bytes> + Send + Sync>,
+    damage: Damage,
 }
 
 impl Storage for Damaged {

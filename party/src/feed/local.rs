@@ -41,7 +41,7 @@ impl Demand {
 
     /// Everything, now and later.
     pub fn everything() -> Self {
-        Self { ranges: std::iter::once(0..u64::MAX).collect() }
+        Self { ranges: Arc::new([0..u64::MAX]) }
     }
 
     /// The union of `ranges`.
