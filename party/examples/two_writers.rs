@@ -2,6 +2,8 @@
 //!
 //!     cargo run --example two_writers -p party
 
+#![allow(clippy::print_stdout)]
+
 use std::future::IntoFuture as _;
 
 use party::{
