@@ -227,6 +227,15 @@ impl NodePeer {
         Ok(())
     }
 
+    /// Ends the process as a crash would, and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system can't.
+    pub async fn kill(self) -> Result<()> {
+        Ok(self.child.into_inner().kill().await?)
+    }
+
     /// Makes a core that the peer can append to.
     ///
     /// # Errors

@@ -139,14 +139,24 @@ impl Peer {
     ///
     /// When there is no such feed.
     pub async fn follow(&self, name: &str, length: u64) -> Result<FeedInfo> {
-        let feed = self.feed(name)?;
+        let feed = self.want_all(name)?;
         let mut changes = feed.subscribe();
-        let all = feed.download(0..);
-        self.state().wanted.push(all);
         while feed.info().contiguous_length < length {
             changes.changed().await;
         }
         Ok(describe(&feed))
+    }
+
+    /// Wants everything of a feed from now on.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed.
+    pub fn want_all(&self, name: &str) -> Result<Feed> {
+        let feed = self.feed(name)?;
+        let all = feed.download(0..);
+        self.state().wanted.push(all);
+        Ok(feed)
     }
 
     /// Downloads the blocks `from..to`, and counts what is stored then.
