@@ -1,6 +1,7 @@
 //! Alice and Bob are in one party. Each writes a feed of their own and reads the other's.
 //!
 //!     cargo run --example two_writers -p party
+#![allow(clippy::print_stdout)] // it is what it is for
 
 #![allow(clippy::print_stdout)]
 
