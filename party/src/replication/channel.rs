@@ -52,6 +52,7 @@ pub struct Ticket(pub(super) u64);
 
 /// What a channel wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant)] // short-lived; a box would cost an allocation for every block
 pub enum Output {
     /// A message for the remote.
     Send {
@@ -458,7 +459,8 @@ impl Channel {
             upgrade.length > 0 && end <= local.length()
         }) && *proof != ProofRequest::default();
         if !available && proof.manifest && self.options.upload && local.has_manifest() {
-            // The manifest alone, as Node does.
+            // The manifest alone, of our fork, as Node does.
+            request.fork = local.fork();
             request.proof = ProofRequest { manifest: true, ..ProofRequest::default() };
         } else if !available || !valid {
             let reason = if available { REASON_INVALID_REQUEST } else { REASON_NOT_AVAILABLE };
