@@ -72,7 +72,7 @@ async fn serve(program: &Path, compat: bool) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let store = folder.path().join("store");
     let content: Vec<u8> = (0..5_000).flat_map(|index| block(31, index, 1_024)).collect();
-    tokio::fs::write(folder.path().join("content"), content).await?;
+    std::fs::write(folder.path().join("content"), content)?;
     let feed = |verb: &str| {
         let mut command = Command::new(program);
         command.args(["feed", verb, "--name", "a", "--store"]).arg(&store);
