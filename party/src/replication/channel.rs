@@ -52,6 +52,7 @@ pub struct Ticket(pub(super) u64);
 
 /// What a channel wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "it is moved once; a box would cost every block an allocation")]
 pub enum Output {
     /// A message for the remote.
     Send {
