@@ -73,7 +73,8 @@ pub fn table(series: &[Series]) -> String {
             one.median.blocks_per_second,
             one.median.megabytes_per_second,
         );
-        let rival = series.iter().find(|rival| rival.side == Side::Node && rival.shape.size == one.shape.size);
+        let rival =
+            series.iter().find(|rival| rival.side == Side::Node && rival.shape.size == one.shape.size);
         if let (Side::Rust, Some(rival)) = (one.side, rival) {
             let (ours, theirs) = (one.median, rival.median);
             let _ = writeln!(

@@ -3,6 +3,7 @@
 //!
 //! Both implementations obey the same commands (`conformance/node/README.md`) and are measured from the same place,
 //! so whatever the harness costs, it costs both.
+#![allow(clippy::disallowed_methods, reason = "it measures")]
 
 use std::{env, path::Path, time::Duration};
 
@@ -120,7 +121,9 @@ pub async fn transfer(
 
 fn spawn(side: Side, directory: &Path) -> Result<NodePeer> {
     match side {
-        Side::Node => NodePeer::spawn(&NodeOptions { lifetime: LIFETIME, ..NodeOptions::store().at(directory) }),
+        Side::Node => {
+            NodePeer::spawn(&NodeOptions { lifetime: LIFETIME, ..NodeOptions::store().at(directory) })
+        }
         Side::Rust => {
             let mut command = Command::new(env::current_exe().context("this program's own path is unknown")?);
             command.arg("peer").arg("--store").arg(directory);

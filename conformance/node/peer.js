@@ -45,10 +45,9 @@ serveCommands({
   // Wants everything from now on, and answers when `length` blocks are stored without a gap.
   async follow({ name, length }) {
     const core = find(name);
-    const started = Date.now();
     core.download({ start: 0, end: -1 });
     await complete(core, length);
-    return { ...describe(core), milliseconds: Date.now() - started };
+    return describe(core);
   },
 
   async download({ name, from, to }) {

@@ -6,6 +6,7 @@
 //!
 //! [`block`] makes the same bytes as the `block` of `conformance/node/lib.js`, so that either side can check what it
 //! got from the other without the bytes travelling twice.
+#![allow(clippy::disallowed_methods, reason = "it waits for processes, up to a deadline")]
 
 use std::{
     collections::HashMap,
@@ -224,6 +225,15 @@ impl NodePeer {
         let status = timeout_at(self.deadline, child.wait()).await.context("the peer does not end")??;
         ensure!(status.success(), "the peer ended with {status}");
         Ok(())
+    }
+
+    /// Ends the process as a crash would, and waits until it is gone.
+    ///
+    /// # Errors
+    ///
+    /// When the operating system can't.
+    pub async fn kill(self) -> Result<()> {
+        Ok(self.child.into_inner().kill().await?)
     }
 
     /// Makes a core that the peer can append to.

@@ -6,7 +6,6 @@ use std::{
     io::Write as _,
     path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
 };
 
 use anyhow::{Context, Result, bail};
@@ -140,14 +139,24 @@ impl Peer {
     ///
     /// When there is no such feed.
     pub async fn follow(&self, name: &str, length: u64) -> Result<FeedInfo> {
-        let feed = self.feed(name)?;
+        let feed = self.want_all(name)?;
         let mut changes = feed.subscribe();
-        let all = feed.download(0..);
-        self.state().wanted.push(all);
         while feed.info().contiguous_length < length {
             changes.changed().await;
         }
         Ok(describe(&feed))
+    }
+
+    /// Wants everything of a feed from now on.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed.
+    pub fn want_all(&self, name: &str) -> Result<Feed> {
+        let feed = self.feed(name)?;
+        let all = feed.download(0..);
+        self.state().wanted.push(all);
+        Ok(feed)
     }
 
     /// Downloads the blocks `from..to`, and counts what is stored then.
@@ -319,16 +328,11 @@ enum Order {
 }
 
 async fn obey(peer: &Peer, command: &Value) -> Result<Value> {
-    let started = Instant::now();
     Ok(match Order::deserialize(command)? {
         Order::Create { name, kind } => json!(peer.create(&name, kind).await?),
         Order::Open { name, key } => json!(peer.open(&name, &key).await?),
         Order::Append { name, seed, count, size } => json!(peer.append(&name, seed, count, size).await?),
-        Order::Follow { name, length } => {
-            let mut answer = json!(peer.follow(&name, length).await?);
-            answer["milliseconds"] = json!(started.elapsed().as_millis() as u64);
-            answer
-        }
+        Order::Follow { name, length } => json!(peer.follow(&name, length).await?),
         Order::Download { name, from, to } => json!(peer.download(&name, from, to).await?),
         Order::Digest { name } => json!(peer.digest(&name).await?),
         Order::Info { name } => json!(peer.info(&name)?),

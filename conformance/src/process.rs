@@ -19,13 +19,15 @@ pub fn usage() -> Result<Usage> {
     // The second field is the program's name in parentheses, which may hold spaces and parentheses itself.
     let (_, fields) = stat.rsplit_once(')').context("/proc/self/stat has no name")?;
     let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);
-    let (user, system) =
-        (times.next().context("no user time")??, times.next().context("no system time")??);
+    let (user, system) = (times.next().context("no user time")??, times.next().context("no system time")??);
     let status = fs::read_to_string("/proc/self/status")?;
     let peak = status
         .lines()
         .find_map(|line| line.strip_prefix("VmHWM:"))
         .and_then(|rest| rest.trim().strip_suffix(" kB"))
         .context("/proc/self/status has no peak memory")?;
-    Ok(Usage { cpu_seconds: (user + system) as f64 / TICKS_PER_SECOND, peak_bytes: peak.parse::<u64>()? * 1024 })
+    Ok(Usage {
+        cpu_seconds: (user + system) as f64 / TICKS_PER_SECOND,
+        peak_bytes: peak.parse::<u64>()? * 1024,
+    })
 }

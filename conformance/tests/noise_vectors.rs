@@ -202,7 +202,8 @@ fn check_handshake(case: &HandshakeCase, expect: &str) -> Result<()> {
     let last = case.messages.len() - 1;
     for (i, message) in case.messages.iter().enumerate() {
         let [initiator, responder] = ends;
-        let (writer, reader) = if i % 2 == 0 { (initiator, responder) } else { (responder, initiator) };
+        let (writer, reader) =
+            if i.is_multiple_of(2) { (initiator, responder) } else { (responder, initiator) };
         let (writer, sent) = writer.write(&message.payload)?;
         ensure!(sent == *message.sent, "message {i} is {:?}", Hex(sent));
 
@@ -219,13 +220,13 @@ fn check_handshake(case: &HandshakeCase, expect: &str) -> Result<()> {
         if message.sent == message.received {
             ensure!(payload == *message.payload, "another payload in message {i}");
         }
-        ends = if i % 2 == 0 { [writer, reader] } else { [reader, writer] };
+        ends = if i.is_multiple_of(2) { [writer, reader] } else { [reader, writer] };
     }
 
     let [initiator, responder] = ends;
     if expect == "handshake_failed" {
         // A key that is no good shows when it is used for the answer.
-        let answering = if last % 2 == 0 { responder } else { initiator };
+        let answering = if last.is_multiple_of(2) { responder } else { initiator };
         let answer = answering.write(&[]);
         ensure!(matches!(answer, Err(Error::PeerMisbehaved(PeerMisbehaved::HandshakeFailed))), "accepted");
         return Ok(());

@@ -76,7 +76,8 @@ fn feed_open(peer: &RawPeer, key: &FeedKey) -> (&'static str, Vec<u8>, Vec<u8>) 
 
 #[tokio::test(start_paused = true)]
 async fn members_of_one_party_are_admitted_to_each_other() {
-    let (alice, bob) = (Party::new(party_key(1), Shared::default()), Party::new(party_key(1), Shared::default()));
+    let (alice, bob) =
+        (Party::new(party_key(1), Shared::default()), Party::new(party_key(1), Shared::default()));
     let (mut seen_by_alice, mut seen_by_bob) = (alice.events(), bob.events());
     let (left, right) = meet(&alice, &bob).await;
 
@@ -107,7 +108,10 @@ async fn whoever_does_not_know_the_party_key_sees_what_a_peer_without_the_party_
     let attacks: [(&str, Attack); 5] = [
         ("the wrong party key", |peer, key| {
             let wrong = party_key(9);
-            vec![offer(peer, &wrong, membership::prove(peer.session(), &wrong).to_vec()), feed_open(peer, &key)]
+            vec![
+                offer(peer, &wrong, membership::prove(peer.session(), &wrong).to_vec()),
+                feed_open(peer, &key),
+            ]
         }),
         ("the right channel id with a wrong proof", |peer, key| {
             vec![offer(peer, &party_key(1), vec![7; 32]), feed_open(peer, &key)]
@@ -216,7 +220,8 @@ async fn who_echoes_every_byte_of_the_transport_gets_nowhere() {
 
 #[tokio::test(start_paused = true)]
 async fn the_wrong_party_is_told_to_the_app_that_dialled() {
-    let (alice, bob) = (Party::new(party_key(1), Shared::default()), Party::new(party_key(2), Shared::default()));
+    let (alice, bob) =
+        (Party::new(party_key(1), Shared::default()), Party::new(party_key(2), Shared::default()));
     let (left, right) = meet(&alice, &bob).await;
     assert!(matches!(left.closed().await, Err(Error::Refused)));
     assert!(right.closed().await.is_err());

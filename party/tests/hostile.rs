@@ -25,9 +25,8 @@ async fn victim(io: DuplexStream) -> (JoinHandle<Outcome>, party::feed::Feed, pa
     let feed = common::feed_with(&store, "feed", &["zero", "one", "two"]).await;
     let open = Open::new(WholeStore::new(store));
     let events = open.events();
-    let task = tokio::spawn(async move {
-        Connection::accept(io, &identity(2)).open(&open).await?.closed().await
-    });
+    let task =
+        tokio::spawn(async move { Connection::accept(io, &identity(2)).open(&open).await?.closed().await });
     (task, feed, events)
 }
 
@@ -174,13 +173,13 @@ fn count_rejects(message: &[u8]) -> usize {
 
 /// Opens the feed as an honest peer does and gets block 1.
 async fn serves(peer: &mut RawPeer, feed: &party::feed::Feed) -> Bytes {
-    use party::replication::{Message, messages::Request};
+    use party::replication::messages::{Message, Request};
     let (channel, _) = open_feed(peer, feed).await;
     let request = Request {
         id: 7,
         fork: 0,
         proof: party::feed::proof::ProofRequest {
-            block: Some(party::feed::proof::BlockRequest { index: 1, nodes: 2 }),
+            block: Some(party::feed::proof::BlockRequest { index: 1, nodes: 1 }),
             ..Default::default()
         },
         priority: 0,
@@ -211,16 +210,17 @@ async fn open_feed(peer: &mut RawPeer, feed: &party::feed::Feed) -> (party::mux:
     }
 }
 
-async fn say(peer: &mut RawPeer, channel: party::mux::ChannelId, message: replication::Message) {
+async fn say(peer: &mut RawPeer, channel: party::mux::ChannelId, message: replication::messages::Message) {
     peer.mux.send(channel, message.message_type(), &message.encode()).unwrap();
     peer.flush().await;
 }
 
-async fn heard(peer: &mut RawPeer, channel: party::mux::ChannelId) -> replication::Message {
+async fn heard(peer: &mut RawPeer, channel: party::mux::ChannelId) -> replication::messages::Message {
     loop {
         match peer.event().await.expect("the connection lives") {
             MuxEvent::Message { channel: from, message_type, payload } if from == channel => {
-                let message = replication::Message::decode(message_type, &payload, &Default::default());
+                let message =
+                    replication::messages::Message::decode(message_type, &payload, true, &Default::default());
                 return message.unwrap().expect("a known message type");
             }
             MuxEvent::Closed { channel: closed, .. } => assert_ne!(closed, channel, "the channel lives"),
@@ -233,7 +233,7 @@ async fn heard(peer: &mut RawPeer, channel: party::mux::ChannelId) -> replicatio
 async fn what_is_strange_but_harmless_costs_nothing() {
     use party::{
         feed::proof::{BlockRequest, ProofRequest},
-        replication::{Message, messages::{Range, Request}},
+        replication::messages::{Message, Range, Request},
     };
 
     let (left, right) = connection::memory();
@@ -271,7 +271,7 @@ async fn what_is_strange_but_harmless_costs_nothing() {
 async fn an_empty_upgrade_closes_the_channel_and_not_the_connection() {
     use party::{
         feed::proof::{Proof, UpgradeProof},
-        replication::{Message, messages::{Data, Sync}},
+        replication::messages::{Data, Message, Sync},
     };
 
     // The victim reads a feed that the attacker knows.
@@ -282,9 +282,10 @@ async fn an_empty_upgrade_closes_the_channel_and_not_the_connection() {
     let open = Open::new(WholeStore::new(store));
     let mut events = open.events();
     let (left, right) = connection::memory();
-    let victim = tokio::spawn(async move {
-        Connection::accept(right, &identity(2)).open(&open).await?.closed().await
-    });
+    let victim =
+        tokio::spawn(
+            async move { Connection::accept(right, &identity(2)).open(&open).await?.closed().await },
+        );
     let mut peer = RawPeer::dial(left, &identity(1)).await;
     let (channel, _) = open_feed(&mut peer, &feed).await;
     let sync = Sync {
@@ -359,15 +360,14 @@ async fn a_party_channel_that_talks_nonsense_is_closed_and_the_connection_lives(
     let party = Party::new(party_key(1), rules.clone());
     let mut events = party.events();
     let (left, right) = connection::memory();
-    let victim = tokio::spawn(async move {
-        Connection::accept(right, &identity(2)).join(&party).await?.closed().await
-    });
+    let victim =
+        tokio::spawn(
+            async move { Connection::accept(right, &identity(2)).join(&party).await?.closed().await },
+        );
     let mut peer = RawPeer::dial(left, &identity(1)).await;
     let id = party::admission::membership::channel_id(peer.session(), &party_key(1));
-    let hello = party::admission::Hello::new(party::admission::membership::prove(
-        peer.session(),
-        &party_key(1),
-    ));
+    let hello =
+        party::admission::Hello::new(party::admission::membership::prove(peer.session(), &party_key(1)));
     let channel = peer.mux.open(party::admission::PROTOCOL, Some(&id), &hello.encode()).unwrap();
     peer.mux.send(channel, 0, &[0xff; 32]).unwrap();
     peer.flush().await;

@@ -185,8 +185,7 @@ async fn whole_stores_become_equal_and_a_finite_connection_ends_by_itself() {
     (a.unwrap(), b.unwrap());
     for (one, other) in [(&left_store, &right_store), (&right_store, &left_store)] {
         for entry in one.list().await.unwrap() {
-            let (here, there) =
-                (one.feed(&entry.key).await.unwrap(), other.feed(&entry.key).await.unwrap());
+            let (here, there) = (one.feed(&entry.key).await.unwrap(), other.feed(&entry.key).await.unwrap());
             assert_eq!(here.info().length, there.info().length);
             assert_eq!(there.info().contiguous_length, there.info().length);
         }
@@ -255,10 +254,7 @@ async fn open_mode_asks_the_rules_and_has_no_party_channel() {
     let (dialled, _accepted) = tokio::join!(dialled, accepted);
     assert_eq!(reader.fetch(1).await.unwrap(), "two");
     let peer = peer_added(&mut events).await;
-    assert!(matches!(
-        peer.introduce_feeds([]).await,
-        Err(Error::ApiMisuse(ApiMisuse::NotAdmitted))
-    ));
+    assert!(matches!(peer.introduce_feeds([]).await, Err(Error::ApiMisuse(ApiMisuse::NotAdmitted))));
     feed.append("three").await.unwrap();
     assert_eq!(reader.fetch(2).await.unwrap(), "three");
     dialled.unwrap().close().await.unwrap();

@@ -55,6 +55,7 @@ over_both!(
     a_feed_that_was_let_go_is_opened_again,
     an_append_that_was_given_up_is_seen_by_the_next_handle,
     added_feeds_are_announced_once,
+    a_feed_whose_caller_has_gone_is_announced,
     a_closed_store_refuses_everything,
     a_thousand_feeds_are_listed,
 );
@@ -197,7 +198,9 @@ async fn an_append_that_was_given_up_is_seen_by_the_next_handle(store: Store) {
         // Given up after it was polled a few times, wherever it is then.
         let mut append = Box::pin(feed.append_batch(vec![Bytes::from(vec![0; 5_000]); 10]));
         for _ in 0..round % 5 {
-            let _ = futures_util::poll!(append.as_mut());
+            if futures_util::poll!(append.as_mut()).is_ready() {
+                break;
+            }
             tokio::task::yield_now().await;
         }
         drop(append);
@@ -232,6 +235,29 @@ async fn added_feeds_are_announced_once(store: Store) {
     let (last, end) = waiting.await.unwrap();
     assert_eq!(keys(last.unwrap()), [(None, key(2), false)]);
     assert!(end.is_none());
+}
+
+async fn a_feed_whose_caller_has_gone_is_announced(store: Store) {
+    let mut added = store.subscribe_feeds();
+    let mut announced = 0;
+    for polls in 0..8 {
+        let key = key(polls);
+        let mut adding = Box::pin(store.feed(&key));
+        for _ in 0..polls {
+            if futures_util::poll!(adding.as_mut()).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        drop(adding);
+        // Waits for what is still under way.
+        store.create_feed(&polls.to_string(), FeedOptions::default()).await.unwrap();
+        let listed = store.list().await.unwrap().len();
+        while announced < listed {
+            announced += added.next().await.unwrap().len();
+        }
+        assert_eq!(announced, listed);
+    }
 }
 
 async fn a_closed_store_refuses_everything(store: Store) {

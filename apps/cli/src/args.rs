@@ -1,8 +1,12 @@
 //! What can be typed. Meaning is given to it in the room of each command.
 
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand};
+use party::{
+    key::{FeedKey, PartyKey},
+    limits::Limits,
+};
 
 /// Feeds on disk, served to and pulled from the members of a party.
 #[derive(Debug, Parser)]
@@ -21,6 +25,13 @@ pub(crate) enum Command {
     /// Party keys
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Feeds in a store
+    #[command(subcommand)]
+    Feed(FeedCommand),
+    /// Serves the feeds of a store until interrupted
+    Serve(Serve),
+    /// Fetches feeds into a store; ends when all of them are complete
+    Pull(Pull),
 }
 
 #[derive(Debug, Subcommand)]
@@ -31,4 +42,132 @@ pub(crate) enum KeyCommand {
         #[arg(long, value_name = "FILE")]
         secret: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FeedCommand {
+    /// Creates a feed and prints its key
+    Create {
+        #[command(flatten)]
+        store: StoreFolder,
+        /// The feed's name in this store
+        #[arg(long)]
+        name: String,
+        /// A legacy feed, whose key is a public key, for hypercore 10 and older
+        #[arg(long)]
+        compat: bool,
+    },
+    /// Appends blocks and prints the index of each, once it is durable
+    Append(Append),
+    /// Shows what is known of a feed
+    Info {
+        #[command(flatten)]
+        store: StoreFolder,
+        #[command(flatten)]
+        feed: WhichFeed,
+    },
+    /// Writes blocks to standard output, as they are and with nothing between them
+    Cat {
+        #[command(flatten)]
+        store: StoreFolder,
+        #[command(flatten)]
+        feed: WhichFeed,
+        /// The first block
+        #[arg(long, value_name = "A", default_value_t = 0)]
+        from: u64,
+        /// The block to stop before [default: the feed's length]
+        #[arg(long, value_name = "B")]
+        to: Option<u64>,
+    },
+    /// Lists the feeds of a store
+    Ls {
+        #[command(flatten)]
+        store: StoreFolder,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Append {
+    #[command(flatten)]
+    pub(crate) store: StoreFolder,
+    /// The feed's name in this store
+    #[arg(long)]
+    pub(crate) name: String,
+    /// Cuts the input into blocks of this many bytes
+    #[arg(long, value_name = "BYTES", conflicts_with = "lines", value_parser = block_size)]
+    pub(crate) chunk: Option<usize>,
+    /// One block for each line, without its end
+    #[arg(long)]
+    pub(crate) lines: bool,
+    /// The input: one block if neither --chunk nor --lines is given; standard input for `-` or none
+    #[arg(value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    #[command(flatten)]
+    pub(crate) store: StoreFolder,
+    /// Where to listen, as 127.0.0.1:4977; port 0 takes a free one
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+    #[command(flatten)]
+    pub(crate) mode: Mode,
+    /// Appends each line of standard input to this feed and prints its index once it is durable
+    #[arg(long, value_name = "NAME")]
+    pub(crate) append: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Pull {
+    #[command(flatten)]
+    pub(crate) store: StoreFolder,
+    /// The address of a serving peer
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) connect: String,
+    #[command(flatten)]
+    pub(crate) mode: Mode,
+    /// A feed to fetch; may be repeated [default: all that the peer introduces]
+    #[arg(long = "feed", value_name = "KEY")]
+    pub(crate) feeds: Vec<FeedKey>,
+    /// Goes on following the feeds until interrupted
+    #[arg(long)]
+    pub(crate) live: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct StoreFolder {
+    /// The store's folder
+    #[arg(long = "store", value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("which").required(true)))]
+pub(crate) struct WhichFeed {
+    /// A feed of this store, by its name
+    #[arg(long, group = "which")]
+    pub(crate) name: Option<String>,
+    /// A feed by its key
+    #[arg(long, group = "which")]
+    pub(crate) key: Option<FeedKey>,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("mode").required(true)))]
+pub(crate) struct Mode {
+    /// The party's key: its members see every feed of the store
+    #[arg(long, value_name = "KEY", group = "mode")]
+    pub(crate) party: Option<PartyKey>,
+    /// No party: replicates every feed of the store with whoever knows its key, Node peers above all
+    #[arg(long, group = "mode")]
+    pub(crate) open: bool,
+}
+
+fn block_size(s: &str) -> Result<usize, String> {
+    let max = Limits::default().max_block;
+    match s.parse() {
+        Ok(size) if (1..=max).contains(&size) => Ok(size),
+        _ => Err(format!("a block has 1 to {max} bytes")),
+    }
 }

@@ -4,8 +4,14 @@
 //! error, and the exit code is 0 only if nothing did. Logs are off unless `RUST_LOG` asks for them.
 
 mod args;
+mod feed;
+mod identity;
+mod input;
+mod interrupt;
 mod key;
 mod output;
+mod pull;
+mod serve;
 
 use std::{
     io::{self, Write as _},
@@ -36,9 +42,12 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> anyhow::Result<()> {
     let output = Output::new(arguments.json);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let result = runtime.block_on(async move {
+    let result = runtime.block_on(async {
         match arguments.command {
             Command::Key(command) => key::run(command, output),
+            Command::Feed(command) => feed::run(command, output).await,
+            Command::Serve(arguments) => serve::run(arguments, output).await,
+            Command::Pull(arguments) => pull::run(arguments, output).await,
         }
     });
     // A thread that still waits for standard input must not keep the process.

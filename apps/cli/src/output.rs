@@ -1,9 +1,13 @@
 //! What is printed: results on standard output, for people or as JSON; progress on standard error, on a
 //! terminal only.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use anyhow::Context as _;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 /// How results are shown.
@@ -28,6 +32,12 @@ impl Output {
         write(&self.line(result)?)
     }
 
+    /// Prints many results at once, a line each.
+    pub(crate) fn show_all<S: Show>(self, results: impl Iterator<Item = S>) -> anyhow::Result<()> {
+        let lines = results.map(|result| self.line(&result)).collect::<anyhow::Result<String>>()?;
+        write(&lines)
+    }
+
     fn line(self, result: &impl Show) -> anyhow::Result<String> {
         let mut text = if self.json { serde_json::to_string(result)? } else { result.text() };
         if !text.is_empty() && !text.ends_with('\n') {
@@ -35,10 +45,79 @@ impl Output {
         }
         Ok(text)
     }
+
+    /// Whether something may be drawn on standard error for a person who waits.
+    fn draws(self) -> bool {
+        !self.json && io::stderr().is_terminal()
+    }
+
+    /// A bar over `total` bytes, or a counter of them if the total isn't known.
+    pub(crate) fn bytes(self, total: Option<u64>) -> Progress {
+        let style = match total {
+            Some(_) => "{bar:30} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {eta}",
+            None => "{spinner} {bytes}  {binary_bytes_per_sec}",
+        };
+        self.progress(total, style)
+    }
+
+    /// A bar over blocks whose number grows as it becomes known.
+    pub(crate) fn blocks(self) -> Progress {
+        self.progress(Some(0), "{bar:30} {pos}/{len} blocks  {per_sec}  {msg}")
+    }
+
+    /// No bar: for work that has no end to wait for.
+    pub(crate) fn quiet(self) -> Progress {
+        Progress { bar: ProgressBar::hidden() }
+    }
+
+    fn progress(self, total: Option<u64>, style: &'static str) -> Progress {
+        let target = if self.draws() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bar = ProgressBar::with_draw_target(total, target);
+        // The templates above are fixed, so a bad one shows in the first run of the tests.
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        if self.draws() {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        Progress { bar }
+    }
 }
 
 /// Writes to standard output and flushes. A reader that has gone away is an error as any other.
 fn write(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).context("cannot write to standard output")
+}
+
+/// A progress bar that leaves the screen with it.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    pub(crate) fn add(&self, n: u64) {
+        self.bar.inc(n);
+    }
+
+    pub(crate) fn set(&self, done: u64, total: u64) {
+        self.bar.set_length(total);
+        self.bar.set_position(done);
+    }
+
+    /// Prints something beside the bar, which would otherwise run into it on a terminal.
+    pub(crate) fn aside<R>(&self, print: impl FnOnce() -> R) -> R {
+        self.bar.suspend(print)
+    }
+
+    pub(crate) fn say(&self, message: String) {
+        self.bar.set_message(message);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
 }

@@ -52,7 +52,10 @@ async fn main() -> Result<()> {
         return obey_commands(&store).await;
     }
     ensure!(arguments.rounds > 0, "at least one round is needed");
-    ensure!(!cfg!(debug_assertions), "measure what users run: cargo run --release -p benches --bin versus_node");
+    ensure!(
+        !cfg!(debug_assertions),
+        "measure what users run: cargo run --release -p benches --bin versus_node"
+    );
     let shapes: Vec<Shape> = [(64, 200_000), (1_024, 50_000), (65_536, 2_000)]
         .into_iter()
         .filter(|(size, _)| arguments.size.is_empty() || arguments.size.contains(size))

@@ -8,6 +8,7 @@
 mod channel;
 pub mod membership;
 mod messages;
+#[rustfmt::skip] // generated
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 mod proto;
 

@@ -119,7 +119,8 @@ pub struct Ephemeral {
 /// Message type 4. The sender's side of a finite replication is done. Any later message of the sender on this
 /// channel takes it back.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct Finish {}
+pub struct Finish {
+}
 /// Keys of feeds. In a request: what the sender has to offer. In the response: what the responder offers in
 /// return. An empty list is a list, not an absent one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

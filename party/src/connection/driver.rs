@@ -174,7 +174,12 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 Some(outcome) = self.engine.jobs.join_next(), if !self.engine.jobs.is_empty() => {
                     // Jobs catch panics of the app's; one that is left is ours, and ends the connection.
                     let outcome = outcome.map_err(|error| io::Error::other(error.to_string()))?;
-                    self.engine.handle_outcome(outcome, Instant::now());
+                    let now = Instant::now();
+                    let was_paused = self.engine.is_paused();
+                    self.engine.handle_outcome(outcome, now);
+                    if was_paused {
+                        self.hand_on(now)?;
+                    }
                 }
                 Some((key, changes)) = self.engine.changes.next(), if !self.engine.changes.is_empty() => {
                     self.engine.handle_change(key, changes);
@@ -202,14 +207,23 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
     /// Opens what has come and hands it on.
     fn take_input(&mut self, now: Instant) -> Result<(), Error> {
         self.stream.handle_input(&mut self.input)?;
-        while let Some(message) = self.stream.poll_message() {
-            self.engine.handle_message(message, now)?;
-        }
         self.input.reserve(READ_BYTES);
-        Ok(())
+        self.hand_on(now)
     }
 
-    fn ended_by_remote(mut self) -> Result<(), Error> {
+    /// Hands on what has been opened, until the engine has to wait for rules.
+    fn hand_on(&mut self, now: Instant) -> Result<(), Error> {
+        loop {
+            self.engine.handle_events(now)?;
+            if self.engine.is_paused() {
+                return Ok(());
+            }
+            let Some(message) = self.stream.poll_message() else { return Ok(()) };
+            self.engine.handle_message(message);
+        }
+    }
+
+    fn ended_by_remote(self) -> Result<(), Error> {
         self.stream.handle_eof()?;
         // A finite connection that ends in good order has done what it was made for.
         if self.finite && !self.engine.is_settled() {

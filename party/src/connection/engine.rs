@@ -39,6 +39,8 @@ pub(super) struct Engine {
     connection: u64,
     commands: mpsc::Sender<Command>,
     mux: Mux,
+    /// The size of the message that events come from.
+    frame: usize,
     members: Vec<Member>,
     feeds: BTreeMap<DiscoveryKey, FeedLink>,
     channels: HashMap<ChannelId, Owner>,
@@ -89,6 +91,7 @@ impl Engine {
             connection,
             commands,
             mux,
+            frame: 0,
             members: members.chain(open).collect(),
             feeds: BTreeMap::new(),
             channels: HashMap::new(),
@@ -114,7 +117,7 @@ impl Engine {
                     let hello = Hello::new(membership::prove(&self.session, &party)).encode();
                     let channel = self.mux.open(admission::PROTOCOL, Some(&id), &hello)?;
                     self.channels.insert(channel, Owner::Member(MemberId(index)));
-                    self.members[index].standing = Standing::Offered(channel);
+                    self.members[index].standing = Standing::Offered;
                 }
                 Some(_) => {}
                 None => self.admit(MemberId(index), None),
@@ -123,11 +126,23 @@ impl Engine {
         Ok(())
     }
 
-    /// Takes one message of the secret stream.
-    pub(super) fn handle_message(&mut self, message: Bytes, now: Instant) -> Result<(), Error> {
-        let frame = message.len();
+    /// Takes one message of the secret stream. What is in it takes effect with
+    /// [`handle_events`](Self::handle_events).
+    pub(super) fn handle_message(&mut self, message: Bytes) {
+        self.frame = message.len();
         self.mux.handle_message(message);
-        while let Some(event) = self.mux.poll_event()? {
+    }
+
+    /// Whether so many opens wait for the rules that nothing more is to be taken until they have decided.
+    pub(super) fn is_paused(&self) -> bool {
+        self.mux.paused()
+    }
+
+    /// Carries out what the remote has said, up to where it has to wait.
+    pub(super) fn handle_events(&mut self, now: Instant) -> Result<(), Error> {
+        while !self.is_paused()
+            && let Some(event) = self.mux.poll_event()?
+        {
             match event {
                 mux::Event::Incoming { incoming, protocol, id, handshake } => match (protocol.as_str(), id) {
                     (admission::PROTOCOL, Some(id)) => self.handle_offer(incoming, &id, handshake),
@@ -136,7 +151,7 @@ impl Engine {
                 },
                 mux::Event::Opened { channel, handshake } => self.handle_opened(channel, handshake),
                 mux::Event::Message { channel, message_type, payload } => {
-                    let payload = compact(payload, frame);
+                    let payload = compact(payload, self.frame);
                     self.handle_channel_message(channel, message_type, payload, now);
                 }
                 mux::Event::Closed { channel, reason } => self.handle_closed(channel, reason),
@@ -243,7 +258,7 @@ impl Engine {
     fn handle_closed(&mut self, channel: ChannelId, reason: CloseReason) {
         match self.channels.remove(&channel) {
             Some(Owner::Member(member)) => match &self.members[member.0].standing {
-                Standing::Offered(_) => self.members[member.0].standing = Standing::Refused,
+                Standing::Offered => self.members[member.0].standing = Standing::Refused,
                 _ => self.remove_member(member),
             },
             Some(Owner::Feed(key)) => {
@@ -816,7 +831,7 @@ impl Engine {
 
     /// Whether nobody has been let in yet.
     pub(super) fn is_among_strangers(&self) -> bool {
-        self.members.iter().all(|member| matches!(member.standing, Standing::Stranger | Standing::Offered(_)))
+        self.members.iter().all(|member| matches!(member.standing, Standing::Stranger | Standing::Offered))
     }
 
     /// Whether all that was to be got has been got, as far as we know.
@@ -830,7 +845,7 @@ impl Engine {
         let serving = SERVING_JOBS * (jobs::SERVE_BYTES + self.limits.max_block);
         self.unverified_bytes < self.limits.max_unverified_bytes
             && unsent < self.limits.max_unsent_bytes.saturating_add(serving)
-            && !self.mux.paused()
+            && !self.is_paused()
     }
 
     /// Closes every channel, so that the remote knows before the stream ends.

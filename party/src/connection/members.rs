@@ -28,8 +28,8 @@ pub(super) enum Standing {
     /// We answer: the remote has not proved that it is a member.
     Stranger,
     /// We dialled: our proof is on its way, the remote's is awaited.
-    Offered(ChannelId),
-    Admitted(Admitted),
+    Offered,
+    Admitted(Box<Admitted>),
     /// The remote does not know the party, or does not say so.
     Refused,
     /// It was admitted once.
@@ -69,7 +69,7 @@ impl Member {
     /// Whether nothing is under way with this member.
     pub(super) fn is_idle(&self) -> bool {
         match &self.standing {
-            Standing::Stranger | Standing::Offered(_) => false,
+            Standing::Stranger | Standing::Offered => false,
             Standing::Refused | Standing::Gone => true,
             Standing::Admitted(admitted) => {
                 admitted.handshake_done
@@ -81,14 +81,14 @@ impl Member {
 }
 
 impl Admitted {
-    pub(super) fn new(peer: Peer, channel: Option<(ChannelId, PartyChannel)>) -> Self {
-        Self {
+    pub(super) fn new(peer: Peer, channel: Option<(ChannelId, PartyChannel)>) -> Box<Self> {
+        Box::new(Self {
             peer,
             channel,
             waiting: BTreeMap::new(),
             handshake_done: false,
             ephemeral: VecDeque::new(),
             ephemeral_running: false,
-        }
+        })
     }
 }

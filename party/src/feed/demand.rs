@@ -14,6 +14,8 @@ use crate::feed::{Feed, local::Demand};
 pub(crate) struct Demands {
     wanted: Mutex<Wanted>,
     changes: watch::Sender<()>,
+    /// The feed alone: who waits for blocks need not look each time that another begins or ends to wait.
+    growth: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -26,14 +28,20 @@ struct Wanted {
 
 impl Demands {
     pub(crate) fn new() -> Self {
-        Self { wanted: Mutex::default(), changes: watch::Sender::new(()) }
+        Self { wanted: Mutex::default(), changes: watch::Sender::new(()), growth: watch::Sender::new(()) }
     }
 
     pub(crate) fn subscribe(&self) -> Changes {
         Changes { receiver: self.changes.subscribe() }
     }
 
+    pub(crate) fn subscribe_to_growth(&self) -> Changes {
+        Changes { receiver: self.growth.subscribe() }
+    }
+
+    /// Says that the feed has changed.
     pub(crate) fn notify(&self) {
+        self.growth.send_replace(());
         self.changes.send_replace(());
     }
 
@@ -44,7 +52,7 @@ impl Demands {
         wanted.ranges.insert(id, range);
         wanted.union = None;
         drop(wanted);
-        self.notify();
+        self.changes.send_replace(());
         id
     }
 
@@ -53,7 +61,7 @@ impl Demands {
         wanted.ranges.remove(&id);
         wanted.union = None;
         drop(wanted);
-        self.notify();
+        self.changes.send_replace(());
     }
 
     fn union(&self) -> Demand {
@@ -137,7 +145,7 @@ impl Download {
         if self.range.end == u64::MAX {
             return std::future::pending().await;
         }
-        let mut changes = self.feed.subscribe();
+        let mut changes = self.feed.demands().subscribe_to_growth();
         let missing = |from| self.feed.with_local(|local| local.next_missing(from, self.range.end));
         // Blocks don't go away, so each look begins where the last one stopped.
         let mut from = self.range.start;

@@ -287,7 +287,7 @@ impl Feed {
 
     /// Waits until the feed has at least `length` blocks, stored here or not.
     pub async fn wait_for_length(&self, length: u64) {
-        let mut changes = self.subscribe();
+        let mut changes = self.demands().subscribe_to_growth();
         while self.info().length < length {
             changes.changed().await;
         }
@@ -310,7 +310,7 @@ impl Feed {
             }
             let verifier = state.verifier.as_ref();
             let prologue = verifier.map_or(0, Verifier::prologue_length);
-            let plan = Plan::new(&request, state.tree.length(), prologue)?;
+            let Some(plan) = Plan::new(&request, state.tree.length(), prologue)? else { return Ok(None) };
             let roots: HashMap<u64, Node> =
                 state.tree.roots().iter().map(|root| (root.index, *root)).collect();
             let manifest = verifier

@@ -41,7 +41,7 @@ impl Demand {
 
     /// Everything, now and later.
     pub fn everything() -> Self {
-        Self::from_ranges([0..u64::MAX])
+        Self { ranges: Arc::new([0..u64::MAX]) }
     }
 
     /// The union of `ranges`.

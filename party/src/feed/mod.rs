@@ -4,11 +4,11 @@
 //! storage or time. [`Feed`] puts them over a [`storage::Storage`]. What a feed is on the wire, and why its
 //! proofs hold, is in `protocol-spec/06-feeds.md`.
 
+#[cfg(feature = "tokio")]
+mod as_feed;
 pub mod bitfield;
 #[cfg(feature = "tokio")]
 mod demand;
-#[cfg(feature = "tokio")]
-mod as_feed;
 #[cfg(feature = "tokio")]
 mod handle;
 pub mod local;

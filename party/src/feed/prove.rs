@@ -40,13 +40,14 @@ struct UpgradePlan {
 
 impl Plan {
     /// Plans the answer to `request` from a feed of `length` blocks, the first `prologue` of which are
-    /// static. An empty feed answers with no part of what is asked for, as in Node.
+    /// static. An empty feed answers with no part of what is asked for, as in Node. `None` if the asker knows
+    /// no node of our tree above the block, because its own tree is larger.
     ///
     /// # Errors
     /// [`PeerMisbehaved::InvalidRequest`] for what no feed of this length could answer.
-    pub fn new(request: &ProofRequest, length: u64, prologue: u64) -> Result<Self, PeerMisbehaved> {
+    pub fn new(request: &ProofRequest, length: u64, prologue: u64) -> Result<Option<Self>, PeerMisbehaved> {
         if length == 0 {
-            return Ok(Self::default());
+            return Ok(Some(Self::default()));
         }
         let upgrade = request.upgrade.map(|upgrade| beyond_prologue(upgrade, prologue));
         let (from, to) = match upgrade {
@@ -64,7 +65,7 @@ impl Plan {
         if let Some((target, position, levels)) = target(request, to)? {
             plan.target = Some(target);
             if upgrade.is_none() || position.end() <= from {
-                let root = climb(position, levels, to)?;
+                let Some(root) = climb(position, levels, to) else { return Ok(None) };
                 plan.connect(position, root);
             } else {
                 pending = Some(position);
@@ -87,7 +88,7 @@ impl Plan {
         if pending.is_some() {
             return Err(invalid("node"));
         }
-        Ok(plan)
+        Ok(Some(plan))
     }
 
     /// The siblings on the way from `target` up to `root`; for a hash the node itself before them.
@@ -166,11 +167,9 @@ fn target(request: &ProofRequest, to: u64) -> Result<Option<(Target, Position, u
     Ok(Some((target, position, levels)))
 }
 
-/// The node `levels` above `position`, which must be in a tree of `length` blocks.
-fn climb(position: Position, levels: u64, length: u64) -> Result<Position, PeerMisbehaved> {
-    (0..levels).try_fold(position, |position, _| {
-        position.parent().filter(|parent| parent.end() <= length).ok_or(invalid("nodes"))
-    })
+/// The node `levels` above `position`, if it is in a tree of `length` blocks.
+fn climb(position: Position, levels: u64, length: u64) -> Option<Position> {
+    (0..levels).try_fold(position, |position, _| position.parent().filter(|parent| parent.end() <= length))
 }
 
 fn invalid(what: &'static str) -> PeerMisbehaved {

@@ -172,10 +172,10 @@ impl Verifier {
 
     /// Whether a feed with this manifest can be appended to by `key_pair` alone.
     pub fn is_writer(&self, key_pair: &KeyPair) -> bool {
-        match self.manifest.signers.as_slice() {
-            [signer] => signer.public_key == key_pair.public() && self.manifest.quorum <= 1,
-            _ => false,
-        }
+        let Manifest { version, allow_patch, quorum, signers, prologue, .. } = &self.manifest;
+        let alone = if *version == 0 { !allow_patch } else { *quorum == 1 };
+        matches!(signers.as_slice(), [signer] if signer.public_key == key_pair.public())
+            && (self.legacy || alone && prologue.is_none())
     }
 
     /// Signs `tree` as the feed's only signer; `None` if `key_pair` is not that.

@@ -49,6 +49,7 @@ impl<'a> Control<'a> {
     pub(super) fn decode(message: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(message);
         Ok(match reader.uint()? {
+            //= protocol-spec/05-channels.md#messages
             // Node would descend into it. No peer sends one, and depth is nothing to leave to a peer.
             BATCH => return Err(DecodeError::Invalid("batch within a batch")),
             OPEN => Self::Open {
@@ -59,6 +60,7 @@ impl<'a> Control<'a> {
             },
             REJECT => Self::Reject { receiver: reader.uint()? },
             CLOSE => Self::Close { sender: reader.uint()? },
+            //= protocol-spec/05-channels.md#messages
             _ => Self::Unknown,
         })
     }
@@ -114,6 +116,7 @@ fn next_in_batch(channel: &mut u64, rest: &mut Bytes) -> Result<Option<Bytes>, D
             *channel = take_uint(rest)?;
             continue;
         }
+        //= protocol-spec/05-channels.md#messages
         // Node reads a length beyond the end as one up to the end. That is a message cut short.
         let len = usize::try_from(len).ok().filter(|len| *len <= rest.len());
         return Ok(Some(rest.split_to(len.ok_or(DecodeError::UnexpectedEnd)?)));

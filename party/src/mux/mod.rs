@@ -8,6 +8,7 @@
 //! [`Mux`] does no IO: it is handed the plaintexts of the [secret stream](crate::noise) and gives plaintexts
 //! back.
 
+mod event;
 mod frame;
 mod table;
 
@@ -26,6 +27,7 @@ use crate::{
     error::{ApiMisuse, Error, PeerMisbehaved},
     limits::Limits,
 };
+pub use event::{ChannelId, CloseReason, Event, Incoming};
 use frame::{CONTROL, Control, Inbox, Outbox, take_uint};
 use table::{Key, Local, Locals, Pairings, Remote, Remotes, Waiting, early_cost};
 
@@ -84,77 +86,6 @@ pub struct Mux {
     /// Events that a call of the program's has given rise to. They come before those of the inbox.
     ready: VecDeque<Event>,
     failed: Option<Error>,
-}
-
-/// A channel of ours, from [`Mux::open`] or [`Mux::accept`]. No other channel of the same [`Mux`] ever has the
-/// same handle, though ids on the wire are used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ChannelId {
-    slot: u32,
-    serial: u64,
-}
-
-impl ChannelId {
-    /// Our id on the wire.
-    fn id(self) -> u64 {
-        u64::from(self.slot) + 1
-    }
-}
-
-/// An open by the remote, to be answered with [`Mux::accept`] or [`Mux::reject`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Incoming(u64);
-
-/// What has happened on the other side.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The remote has opened a channel that we have not. Nothing is answered until [`Mux::accept`],
-    /// [`Mux::reject`] or an [`Mux::open`] of the same protocol and id, and until then the open counts towards
-    /// [`Limits::max_incoming_opens`]. Opens of the same protocol and id are told one after another, each once
-    /// the one before it is answered, because the wire pairs them in order.
-    Incoming {
-        /// What to answer with.
-        incoming: Incoming,
-        /// The name of the protocol, aliases resolved.
-        protocol: String,
-        /// The channel's id. An empty one is none.
-        id: Option<Bytes>,
-        /// What the remote sent along.
-        handshake: Bytes,
-    },
-    /// A channel that we opened with [`Mux::open`] is paired.
-    Opened {
-        /// The channel.
-        channel: ChannelId,
-        /// What the remote sent along.
-        handshake: Bytes,
-    },
-    /// A message on a paired channel.
-    Message {
-        /// The channel.
-        channel: ChannelId,
-        /// The number of the message's type. A type that isn't known is to be passed over.
-        message_type: u64,
-        /// The message. A slice of what [`Mux::handle_message`] was given: who keeps it keeps all of that.
-        payload: Bytes,
-    },
-    /// A channel has ended, not by [`Mux::close`]. It is the last event of the channel, after every message
-    /// that the remote sent on it.
-    Closed {
-        /// The channel.
-        channel: ChannelId,
-        /// Why.
-        reason: CloseReason,
-    },
-}
-
-/// Why a channel has ended without our doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CloseReason {
-    /// The remote had no use for it. It was never paired; what was sent on it is lost.
-    Rejected,
-    /// The remote closed it.
-    Remote,
 }
 
 impl Mux {
@@ -429,6 +360,7 @@ impl Mux {
         for (message_type, payload) in waiting.early {
             self.ready.push_back(Event::Message { channel, message_type, payload });
         }
+        //= protocol-spec/05-channels.md#closing
         if waiting.closed {
             self.release(channel, remote);
             self.ready.push_back(Event::Closed { channel, reason: CloseReason::Remote });
@@ -462,6 +394,7 @@ impl Mux {
                 self.keep_early(number, message_type, &message)?;
                 Ok(None)
             }
+            //= protocol-spec/05-channels.md#messages
             // Sent before the remote knew that we had closed.
             None => Ok(None),
         }
@@ -499,6 +432,7 @@ impl Mux {
         id: &[u8],
         handshake: &Bytes,
     ) -> Result<Option<Event>, Error> {
+        //= protocol-spec/05-channels.md#opening-and-pairing
         self.remotes.announce(sender)?;
         if protocol.len().max(id.len()) > self.limits.max_channel_name {
             return Err(PeerMisbehaved::LimitExceeded("max_channel_name").into());
@@ -508,6 +442,7 @@ impl Mux {
         }
         let key = Key { protocol: self.canonical(protocol), id: Bytes::copy_from_slice(id) };
 
+        //= protocol-spec/05-channels.md#opening-and-pairing
         if let Some(slot) = self.pairings.pop_ours(&key) {
             return Ok(self.pair(slot, sender, handshake));
         }
@@ -535,6 +470,7 @@ impl Mux {
     /// The remote's open meets one of ours.
     fn pair(&mut self, slot: u32, remote: u64, handshake: &Bytes) -> Option<Event> {
         let Some(channel) = self.locals.channel(slot) else {
+            //= protocol-spec/05-channels.md#opening-and-pairing
             // We have closed it meanwhile. The remote's open tells us that our id is free, and needs no
             // reject: that would end a Node peer, for which the two are paired. But if it opened after our
             // close had come, a Node peer has passed over the close, so we say it again; to a peer which
@@ -552,6 +488,7 @@ impl Mux {
     fn handle_reject(&mut self, receiver: u64) -> Result<Option<Event>, Error> {
         let slot = receiver.checked_sub(1).and_then(|slot| u32::try_from(slot).ok());
         let slot = slot.ok_or(PeerMisbehaved::UnknownReject)?;
+        //= protocol-spec/05-channels.md#closing
         let (Local::Opening { key, .. } | Local::Leaving { key }) = self.locals.get(slot) else {
             return Err(PeerMisbehaved::UnknownReject.into());
         };
@@ -585,18 +522,6 @@ impl fmt::Debug for Mux {
             .field("unsent_bytes", &self.unsent_bytes())
             .field("failed", &self.failed)
             .finish_non_exhaustive()
-    }
-}
-
-impl Event {
-    /// The channel of ours that it is about.
-    pub fn channel(&self) -> Option<ChannelId> {
-        match self {
-            Self::Incoming { .. } => None,
-            Self::Opened { channel, .. } | Self::Message { channel, .. } | Self::Closed { channel, .. } => {
-                Some(*channel)
-            }
-        }
     }
 }
 

@@ -134,6 +134,7 @@ impl Remotes {
     /// # Errors
     /// [`PeerMisbehaved::InvalidOpen`] if it is in use, is 0, or is more than one above the highest so far.
     pub(super) fn announce(&mut self, id: u64) -> Result<(), PeerMisbehaved> {
+        //= protocol-spec/05-channels.md#opening-and-pairing
         if id == 0 || id > self.highest.saturating_add(1) || self.get(id).is_some() {
             return Err(PeerMisbehaved::InvalidOpen);
         }

@@ -17,6 +17,7 @@ pub(super) fn announced(input: &[u8]) -> Option<usize> {
 /// Takes the frame at the front of `input`, if all of its `length` bytes are there. Until then nothing is
 /// taken and, so that a length costs no more than what has come, nothing reserved.
 pub(super) fn take(input: &mut BytesMut, length: usize) -> Option<BytesMut> {
+    //= protocol-spec/04-secret-stream.md#frames
     if input.len() < PREFIX + length {
         return None;
     }

@@ -124,6 +124,7 @@ impl Dh for Ed25519 {
         // `snow` hands over buffers made for the longest key of any curve.
         let public = pubkey.first_chunk::<32>().ok_or(Error::Dh)?;
         let out = out.first_chunk_mut::<32>().ok_or(Error::Dh)?;
+        //= protocol-spec/03-noise.md#the-dh-function
         if !is_usable_public_key(public) {
             return Err(Error::Dh);
         }

@@ -127,35 +127,40 @@ impl SecretStream {
     }
 
     fn open_frames(&mut self, input: &mut BytesMut) -> Result<(), PeerMisbehaved> {
-        while let Some(length) = frame::announced(input) {
-            match &mut self.opener {
-                Opener::Waiting { rx } => {
+        loop {
+            match (&mut self.opener, frame::announced(input)) {
+                (Opener::Failed(error), _) => return Err(error.clone()),
+                (_, None) => return Ok(()),
+                (Opener::Waiting { rx }, Some(length)) => {
+                    //= protocol-spec/04-secret-stream.md#header
                     if length != ID + HEADER {
                         return Err(PeerMisbehaved::WrongStreamHeader);
                     }
-                    let Some(header) = frame::take(input, length) else { break };
+                    let Some(header) = frame::take(input, length) else { return Ok(()) };
                     let state = check_header(&header, &self.session, rx)?;
                     self.opener = Opener::Open(state);
                 }
-                Opener::Open(state) => {
+                (Opener::Open(state), Some(length)) => {
+                    //= protocol-spec/04-secret-stream.md#messages
                     if length < SEAL_OVERHEAD || length > self.max_frame {
                         return Err(PeerMisbehaved::FrameLength(length));
                     }
-                    let Some(sealed) = input.get(PREFIX..PREFIX + length) else { break };
+                    let Some(sealed) = input.get(PREFIX..PREFIX + length) else { return Ok(()) };
                     match open(state, sealed, &mut self.arena)? {
                         Some(message) => self.messages.push_back(message),
                         None => self.keep_alives = self.keep_alives.saturating_add(1),
                     }
                     input.advance(PREFIX + length);
                 }
-                Opener::Failed(error) => return Err(error.clone()),
             }
         }
-        Ok(())
     }
 
     /// The next message of the remote, in order. Empty ones are keep-alives; they are
     /// [counted](Self::keep_alives) and not returned.
+    ///
+    /// A short message shares up to 64 KiB of memory with its neighbours, which lives as long as any of them, and
+    /// a slice of a message keeps all of it. Whoever keeps what a peer may choose to make small copies it.
     pub fn poll_message(&mut self) -> Option<Bytes> {
         self.messages.pop_front()
     }
@@ -202,7 +207,7 @@ impl SecretStream {
     /// # Errors
     /// [`PeerMisbehaved::Truncated`] if it ended in the middle of a frame, or before the header; the error
     /// that the stream ended with, if it did before.
-    pub fn handle_eof(&mut self) -> Result<(), PeerMisbehaved> {
+    pub fn handle_eof(&self) -> Result<(), PeerMisbehaved> {
         match &self.opener {
             Opener::Failed(error) => Err(error.clone()),
             Opener::Open(_) if !self.is_partial => Ok(()),
@@ -231,6 +236,7 @@ fn check_header(frame: &[u8], session: &Session, rx: &[u8; 32]) -> Result<State,
     let expected = stream_id(&session.binding, !session.is_initiator);
     let (id, header) = frame.split_first_chunk::<ID>().ok_or(PeerMisbehaved::WrongStreamHeader)?;
     let header = header.first_chunk().ok_or(PeerMisbehaved::WrongStreamHeader)?;
+    //= protocol-spec/04-secret-stream.md#header
     if !bool::from(id.ct_eq(&expected)) {
         return Err(PeerMisbehaved::WrongStreamHeader);
     }
@@ -255,6 +261,8 @@ fn open(state: &mut State, sealed: &[u8], arena: &mut BytesMut) -> Result<Option
         arena.resize(length, 0);
         arena.split()
     };
+    //= protocol-spec/04-secret-stream.md#messages
+    // Nothing is written to the message before its authenticator is verified.
     let mut tag = 0;
     crypto_secretstream_xchacha20poly1305_pull(state, &mut message, &mut tag, sealed, None)
         .map_err(|_| PeerMisbehaved::DecryptionFailed)?;

@@ -66,13 +66,16 @@ pub struct Store {
 struct Inner {
     storage: Arc<dyn Storage>,
     secrets: Secrets,
-    /// Held while a feed is made or opened, so that none is opened twice and no slot or name given twice.
-    opening: tokio::sync::Mutex<()>,
+    /// Locked while a feed is made or opened, so that none is opened twice and no slot or name given twice.
+    opening: Arc<tokio::sync::Mutex<()>>,
     /// Those that somebody holds.
     open: Mutex<HashMap<DiscoveryKey, WeakFeed>>,
     is_closed: AtomicBool,
     added: watch::Sender<Added>,
 }
+
+/// Held while a feed is made or opened.
+type Opening = tokio::sync::OwnedMutexGuard<()>;
 
 /// A feed of the store, as [`Store::list`] shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,8 +110,10 @@ impl Store {
     /// [`StorageError`], as [`disk::DiskStorage::open`] says.
     #[cfg(feature = "disk")]
     pub async fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        // The process may change its working directory later.
+        let dir = std::path::absolute(dir).map_err(StorageError::from)?;
         let storage = disk::DiskStorage::open(&dir).await?;
-        let secrets = Secrets::Files(dir.as_ref().join("secrets"));
+        let secrets = Secrets::Files(dir.join("secrets"));
         Ok(Self::new(Arc::new(storage), secrets))
     }
 
@@ -121,7 +126,7 @@ impl Store {
         let inner = Inner {
             storage,
             secrets,
-            opening: tokio::sync::Mutex::default(),
+            opening: Arc::default(),
             open: Mutex::default(),
             is_closed: AtomicBool::new(false),
             added: watch::Sender::default(),
@@ -139,7 +144,7 @@ impl Store {
         if name.len() > MAX_NAME {
             return Err(ApiMisuse::LimitExceeded("the length of a feed's name").into());
         }
-        let _opening = self.inner.start_opening().await?;
+        let opening = self.inner.start_opening().await?;
         let FeedOptions { compat, seed } = options;
         let pair = seed.map_or_else(KeyPair::generate, |seed| KeyPair::from_seed(&seed));
         let manifest = (!compat).then(|| Manifest::single(pair.public()));
@@ -157,7 +162,7 @@ impl Store {
         let name = Some(name.to_owned());
         let record = FeedRecord { slot: Slot(0), key, is_writable: true, name, manifest };
         let secret = self.inner.secrets.keep(discovery_key, &pair.seed()).await?;
-        let record = self.inner.add(record, secret).await?;
+        let (record, _opening) = self.inner.add(record, secret, opening).await?;
         self.inner.open(record, Some(pair)).await
     }
 
@@ -183,13 +188,13 @@ impl Store {
         if let Some(feed) = self.feed_by_discovery_key(&discovery_key).await? {
             return Ok(feed);
         }
-        let _opening = self.inner.start_opening().await?;
+        let opening = self.inner.start_opening().await?;
         // Somebody else may have been faster.
         if let Some(feed) = self.inner.find(&discovery_key).await? {
             return Ok(feed);
         }
         let record = FeedRecord { slot: Slot(0), key: *key, is_writable: false, name: None, manifest: None };
-        let record = self.inner.add(record, None).await?;
+        let (record, _opening) = self.inner.add(record, None, opening).await?;
         self.inner.open(record, None).await
     }
 
@@ -278,8 +283,8 @@ impl Inner {
         if self.is_closed.load(Ordering::Acquire) { Err(StorageError::Closed) } else { Ok(()) }
     }
 
-    async fn start_opening(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, StorageError> {
-        let guard = self.opening.lock().await;
+    async fn start_opening(&self) -> Result<Opening, StorageError> {
+        let guard = self.opening.clone().lock_owned().await;
         self.check_open()?;
         Ok(guard)
     }
@@ -305,8 +310,13 @@ impl Inner {
         self.open(record, signer).await.map(Some)
     }
 
-    /// Gives `record` a slot and stores it, along with `secret`. With `opening` held.
-    async fn add(&self, mut record: FeedRecord, secret: Option<Write>) -> Result<FeedRecord, Error> {
+    /// Gives `record` a slot and stores it, along with `secret`.
+    async fn add(
+        self: &Arc<Self>,
+        mut record: FeedRecord,
+        secret: Option<Write>,
+        opening: Opening,
+    ) -> Result<(FeedRecord, Opening), Error> {
         let next = self.storage.read(vec![record::next_slot()]).await?.pop().flatten();
         if let Some(next) = next {
             record.slot = record::decode_slot(&next).map_err(|_| damaged("the next slot"))?;
@@ -322,9 +332,16 @@ impl Inner {
             writes.push((record::name(name), Some(named)));
         }
         writes.extend(secret);
-        self.storage.commit(writes).await?;
-        self.added.send_modify(|added| added.feeds.push(record.entry()));
-        Ok(record)
+        let inner = self.clone();
+        let entry = record.entry();
+        // If the caller goes away, the commit still ends, is announced, and keeps others from the same slot
+        // until then.
+        finish(async move {
+            inner.storage.commit(writes).await?;
+            inner.added.send_modify(|added| added.feeds.push(entry));
+            Ok((record, opening))
+        })
+        .await
     }
 
     /// Opens a stored feed that nobody holds. With `opening` held.
@@ -357,6 +374,16 @@ impl FeedRecord {
             discovery_key: self.key.discovery_key(),
             writable: self.is_writable,
         }
+    }
+}
+
+/// Runs `work` to its end even if the caller stops waiting, where there is a runtime to do so.
+async fn finish<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Error>> + Send + 'static,
+) -> Result<T, Error> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn(work).await.unwrap_or(Err(Error::Closed)),
+        Err(_) => work.await,
     }
 }
 

@@ -1,5 +1,5 @@
 //! What the tests of whole connections share.
-#![allow(dead_code)] // not every test uses all of it
+#![allow(dead_code, unreachable_pub)] // not every test uses all of it
 
 pub mod raw;
 
@@ -146,4 +146,3 @@ impl Rules for Shared {
         Ok(())
     }
 }
-

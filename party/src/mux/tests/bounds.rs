@@ -12,6 +12,7 @@ fn misbehaved(result: Result<Vec<Event>, Error>) -> PeerMisbehaved {
     }
 }
 
+//= protocol-spec/05-channels.md#opening-and-pairing
 #[test]
 fn ids_grow_by_one_at_a_time() {
     for id in [0, 2, 1 << 31, 1 << 40, (1 << 53) - 1] {
@@ -33,6 +34,7 @@ fn an_id_in_use_is_not_opened_again() {
     assert_eq!(misbehaved(handle(&mut mux, [open(1, "b", b"", b"")])), PeerMisbehaved::InvalidOpen);
 }
 
+//= protocol-spec/05-channels.md#closing
 #[test]
 fn closes_of_and_messages_to_unknown_ids_cost_nothing() {
     let mut mux = mux();
@@ -47,6 +49,7 @@ fn closes_of_and_messages_to_unknown_ids_cost_nothing() {
     assert_eq!(handle(&mut mux, [message(1, 0, b"x")]).unwrap().len(), 1);
 }
 
+//= protocol-spec/05-channels.md#closing
 #[test]
 fn a_reject_of_what_was_not_opened_is_an_error() {
     for id in [0, 2, 1 << 31, 1 << 40, (1 << 53) - 1] {
@@ -134,6 +137,7 @@ fn a_waiting_open_can_be_accepted_at_the_limit_of_channels() {
     assert_eq!(mux.channels(), 1);
 }
 
+//= protocol-spec/05-channels.md#opening-and-pairing
 #[test]
 fn early_messages_are_kept_up_to_a_limit() {
     let limits = Limits { max_early_bytes: 10 * 1024, ..Limits::default() };

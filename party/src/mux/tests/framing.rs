@@ -16,6 +16,7 @@ fn payloads(events: &[Event]) -> Vec<(ChannelId, u64, &[u8])> {
     events.iter().map(payload).collect()
 }
 
+//= protocol-spec/05-channels.md#messages
 #[test]
 fn an_open_lies_as_the_format_says() {
     let mut mux = mux();
@@ -84,6 +85,7 @@ fn a_cork_holds_back_until_the_last_uncork() {
     assert_eq!(transmits(&mut mux), [&b"\x01\0z"[..]]);
 }
 
+//= protocol-spec/05-channels.md#batching-and-backpressure
 #[test]
 fn a_batch_is_split_where_it_would_be_too_long() {
     let mut mux = mux();
@@ -145,6 +147,7 @@ fn the_parts_of_a_payload_become_one_message() {
     assert_eq!(mux.send(channel, 1 << 53, b""), Err(too_large));
 }
 
+//= protocol-spec/05-channels.md#messages
 #[test]
 fn a_batch_switches_channels_and_bounds_each_message() {
     let mut mux = mux();
@@ -175,6 +178,7 @@ fn empty_plaintexts_and_empty_batches_mean_nothing() {
     assert_eq!(handle(&mut mux, messages).unwrap(), []);
 }
 
+//= protocol-spec/05-channels.md#messages
 #[test]
 fn control_messages_of_an_unknown_type_are_passed_over() {
     let mut mux = mux();
@@ -218,10 +222,27 @@ fn cut_messages_are_decode_errors_and_final() {
     }
 }
 
+//= protocol-spec/05-channels.md#messages
 #[test]
 fn a_batch_within_a_batch_is_refused() {
     let mut mux = mux();
     let inner = batch(&[open(1, "a", b"", b"")]);
     let error = handle(&mut mux, [batch(&[inner])]).unwrap_err();
     assert!(matches!(error, Error::Decode(DecodeError::Invalid("batch within a batch"))), "{error}");
+}
+
+//= protocol-spec/05-channels.md#messages
+#[test]
+fn a_length_beyond_the_end_of_a_batch_is_refused_after_what_is_before_it() {
+    for len in [3, 300, 1 << 31, (1 << 53) - 1] {
+        let mut mux = mux();
+        let channel = paired(&mut mux, 1, "a");
+        let frame = [&b"\0\0\x01\x02\0x"[..], &uint(len), b"\0y"].concat();
+        mux.handle_message(frame.into());
+        let event = mux.poll_event().unwrap();
+        let payload = Bytes::from_static(b"x");
+        assert_eq!(event, Some(Event::Message { channel, message_type: 0, payload }));
+        let error = mux.poll_event().unwrap_err();
+        assert!(matches!(error, Error::Decode(DecodeError::UnexpectedEnd)), "{error}");
+    }
 }

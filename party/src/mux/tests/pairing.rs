@@ -21,6 +21,7 @@ fn rejected(channel: ChannelId) -> Event {
     Event::Closed { channel, reason: CloseReason::Rejected }
 }
 
+//= protocol-spec/05-channels.md#opening-and-pairing
 #[test]
 fn an_open_of_ours_is_paired_by_the_remotes() {
     let mut mux = mux();
@@ -81,6 +82,7 @@ fn different_ids_are_different_channels() {
     incoming(&handle(&mut mux, [open(2, "b", b"1", b"")]).unwrap());
 }
 
+//= protocol-spec/05-channels.md#opening-and-pairing
 #[test]
 fn several_channels_of_one_key_pair_in_their_order() {
     let mut mux = mux();
@@ -137,6 +139,7 @@ fn rejects_may_come_out_of_order() {
     assert_eq!(mux.channels(), 1);
 }
 
+//= protocol-spec/05-channels.md#opening-and-pairing
 #[test]
 fn an_unknown_protocol_is_rejected_and_its_id_used_again() {
     let mut mux = mux();
@@ -149,6 +152,7 @@ fn an_unknown_protocol_is_rejected_and_its_id_used_again() {
     assert_eq!(mux.channels(), 0);
 }
 
+//= protocol-spec/05-channels.md#closing
 #[test]
 fn a_close_of_a_paired_channel_frees_both_ids_at_once() {
     let mut mux = mux();
@@ -162,6 +166,7 @@ fn a_close_of_a_paired_channel_frees_both_ids_at_once() {
     paired(&mut mux, 1, "b");
 }
 
+//= protocol-spec/05-channels.md#closing
 #[test]
 fn a_close_by_the_remote_is_not_answered() {
     let mut mux = mux();
@@ -190,6 +195,7 @@ fn after_our_close_nothing_is_told_of_the_channel() {
     assert_eq!(mux.poll_event().unwrap(), None);
 }
 
+//= protocol-spec/05-channels.md#closing
 #[test]
 fn the_id_of_a_close_before_the_answer_waits_for_the_answer() {
     for answer in [reject(1), open(1, "a", b"", b"")] {
@@ -217,6 +223,7 @@ fn batch_of_control(messages: &[Bytes]) -> Bytes {
     out.freeze()
 }
 
+//= protocol-spec/05-channels.md#opening-and-pairing
 #[test]
 fn a_crossing_open_of_a_closed_channel_is_swallowed_and_closed() {
     let mut mux = mux();
@@ -269,6 +276,7 @@ fn closing_what_the_remote_closed_before_the_answer_silences_it() {
     assert_eq!(transmits(&mut mux), [open(1, "a", b"", b"")]);
 }
 
+//= protocol-spec/05-channels.md#closing
 #[test]
 fn what_the_remote_closed_before_the_answer_can_be_rejected() {
     let mut mux = mux();
@@ -285,6 +293,7 @@ fn an_id_that_the_remote_closed_is_not_its_to_use_before_our_answer() {
     assert!(matches!(error, Error::PeerMisbehaved(PeerMisbehaved::InvalidOpen)));
 }
 
+//= protocol-spec/05-channels.md#opening-and-pairing
 #[test]
 fn aliases_are_resolved_here_and_never_sent() {
     let mut mux = mux();

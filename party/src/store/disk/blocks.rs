@@ -153,10 +153,11 @@ impl BlockFiles {
 
     /// Makes what was appended survive a power loss, and says how far it goes.
     pub(super) fn sync(&self) -> Result<End, StorageError> {
-        if let Some(tail) = &*lock(&self.tail) {
-            tail.file.sync_data()?;
+        let end = self.find_end()?;
+        if end.offset > 0 {
+            File::options().append(true).open(self.path(end.file))?.sync_data()?;
         }
-        self.find_end()
+        Ok(end)
     }
 
     fn last_file(&self) -> Result<Tail, StorageError> {

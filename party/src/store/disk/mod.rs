@@ -1,4 +1,47 @@
-//! A storage on disk: fjall behind threads of its own.
+//! A storage on disk: small values in fjall, blocks in files beside it, behind threads of its own.
+//!
+//! # What lies where
+//!
+//! [fjall] is a log-structured database with one journal and atomic batches over several keyspaces. It
+//! keeps records, heads and bitfield pages in one, tree nodes and the places of blocks in another. Blocks of
+//! 128 bytes and more are appended to files that nothing rewrites. A commit first hands its blocks to the
+//! operating system, then one batch that names them; so all of it is there after a `kill -9`, or none. After
+//! a power loss the last commits may be missing, as nothing waits for the disk; that is a setting to come.
+//!
+//! One thread commits, in the order of the calls, and joins those that wait into one batch. Two threads
+//! read. A pool of our own rather than the runtime's, so that the storage works under any executor, that
+//! reads don't queue behind other blocking work, and that a commit ends when its runtime has gone.
+//!
+//! # Why, in figures
+//!
+//! Two cores, the best of several runs while other work went on beside; take the ratios, not the numbers.
+//! "fjall alone" keeps blocks in a key-value-separated keyspace and each node under its own key.
+//!
+//! | batches of | fjall alone | this | CPU for each block | with hashing and signing |
+//! |---|---|---|---|---|
+//! | 128 x 64 B | 200,000 blocks/s | 700,000 | 3.6 → 1.1 µs | 640,000 |
+//! | 128 x 1 KiB | 95,000 blocks/s | 590,000 | 6 → 1.6 µs | 480,000 |
+//! | 16 x 64 KiB | 5,500 blocks/s, 130 MB memory | 47,000, 7 MB | 100 → 21 µs | 20,000 |
+//!
+//! A 300 MB file in 64 KiB blocks is written 1.01 times and takes 302 MB; fjall alone wrote it 1.7 to 1.9
+//! times, through memory. 200 MB in 1 KiB blocks take 235 MB, 26 MB in 64 B blocks 110 MB, half of that
+//! journal. Single appends of 1 KiB: 44,000/s, with hashing and signing 17,000/s at 44 µs of CPU each, half of
+//! it the signature. Random reads: 60,000 to 100,000/s one after the other, 300,000/s in reads of a hundred.
+//!
+//! Opening replays the journal, at about 1.2 µs for each entry, whether it was closed or killed before: 8 ms of
+//! CPU for the 300 MB file, 75 ms for 200,000 blocks of 1 KiB, 150 ms for 400,000 of 64 B. That is why
+//! neighbours share an entry (`row.rs`): each node under its own key, these took 0.7 s and 1.4 s. The journal
+//! ends at 64 MB, which bounds it: the worst is 50,000 single appends, 0.4 s. Making a store takes 0.2 s, as
+//! fjall waits for the disk a dozen times. Against that stand [redb](https://docs.rs/redb), which opens at
+//! once but made 17,000 commits/s bare and lost the last one when killed without waiting for the disk, and
+//! SQLite, in which large blocks go through the log as well.
+//!
+//! # Limits
+//!
+//! The space of deleted or overwritten blocks is not reclaimed. A journal that is damaged after the store
+//! was killed, and before it was opened again, is cut at the damage by fjall without a word; after a clean end
+//! this is noticed, as the number of commits is noted outside. After a failed write of the journal the
+//! storage refuses every commit until it is opened again.
 
 mod blocks;
 mod database;
@@ -78,7 +121,7 @@ impl DiskStorage {
     /// format; [`StorageError::Damaged`] if something of it is missing or isn't what was written;
     /// [`StorageError::Io`].
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
-        let path = path.as_ref().to_owned();
+        let path = std::path::absolute(path)?;
         // If nobody waits any more, what was opened is closed by being dropped.
         run("party-store-open", move || start(open(&path)?)).await
     }
@@ -164,7 +207,10 @@ fn start((folder, database): (Folder, Database)) -> Result<DiskStorage, StorageE
 fn close(folder: &Folder, database: Arc<Database>) {
     let extent = guard("closing the database", || database.extent());
     // Ends its threads and writes its journal to the disk.
-    let dropped = guard("closing the database", || Ok(drop(database)));
+    let dropped = guard("closing the database", || {
+        drop(database);
+        Ok(())
+    });
     let noted = dropped.and(extent).and_then(|extent| folder.set_extent(extent));
     if let Err(error) = noted {
         tracing::warn!(%error, "the store could not be closed properly");

@@ -1,0 +1,173 @@
+//! `party serve`.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use party::{
+    connection::{Connecting, Listener},
+    error::Error,
+    feed::Feed,
+    key::PublicKey,
+    party::{Open, Party},
+    rules::WholeStore,
+    store::Store,
+};
+use serde::{Serialize, Serializer};
+use tokio::{
+    net::TcpStream,
+    sync::{Semaphore, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    args::{Mode, Serve},
+    feed, identity,
+    input::{Blocks, Cut},
+    interrupt,
+    output::{Output, Show},
+};
+
+/// Connections at the same time. More wait until one has ended.
+const MAX_CONNECTIONS: usize = 512;
+
+/// How long to wait after the operating system has refused to accept a connection, mostly for want of files.
+const BREATH: Duration = Duration::from_millis(100);
+
+#[derive(Serialize)]
+struct Listening {
+    listening: SocketAddr,
+    #[serde(serialize_with = "text")]
+    public_key: PublicKey,
+}
+
+impl Show for Listening {
+    fn text(&self) -> String {
+        format!("listening {}\npublic key {}\n", self.listening, self.public_key)
+    }
+}
+
+fn text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+pub(crate) async fn run(arguments: Serve, output: Output) -> anyhow::Result<()> {
+    let mut interrupted = interrupt::listen()?;
+    let store = arguments.store.open_or_create().await?;
+    let result = serve(&store, &arguments, output, &mut interrupted).await;
+    store.close().await;
+    result
+}
+
+async fn serve(
+    store: &Store,
+    arguments: &Serve,
+    output: Output,
+    interrupted: &mut watch::Receiver<bool>,
+) -> anyhow::Result<()> {
+    let key_pair = identity::of_store(&arguments.store.folder)?;
+    let appended = match &arguments.append {
+        Some(name) => Some(feed::by_name(store, name).await?),
+        None => None,
+    };
+    let listener = Listener::bind(arguments.listen, &key_pair)
+        .await
+        .with_context(|| format!("cannot listen on {}", arguments.listen))?;
+    output.show(&Listening { listening: listener.local_addr()?, public_key: key_pair.public() })?;
+
+    let host = Host::new(store, &arguments.mode);
+    let (end, ended) = watch::channel(false);
+    let accepting = tokio::spawn(accept(listener, host, ended));
+    let result = tokio::select! {
+        () = interrupt::wait(interrupted) => Ok(()),
+        result = append(appended, output) => result,
+    };
+    end.send_replace(true);
+    accepting.await.context("the listener has failed")?;
+    result
+}
+
+/// Appends the lines of standard input. Goes on for ever after their end, unless appending fails.
+async fn append(feed: Option<Feed>, output: Output) -> anyhow::Result<()> {
+    if let Some(feed) = feed {
+        let mut lines = Blocks::open(None, Cut::Lines)?;
+        let progress = output.quiet();
+        while let Some(batch) = lines.next().await? {
+            feed::append_batch(&feed, batch, output, &progress).await?;
+        }
+    }
+    std::future::pending().await
+}
+
+/// What the listener offers to whoever comes.
+#[derive(Clone)]
+enum Host {
+    Party(Party),
+    Open(Open),
+}
+
+impl Host {
+    fn new(store: &Store, mode: &Mode) -> Self {
+        let rules = WholeStore::new(store.clone());
+        match mode.party {
+            Some(key) => Self::Party(Party::new(key, rules)),
+            None => Self::Open(Open::new(rules)),
+        }
+    }
+
+    fn receive(&self, connecting: Connecting<TcpStream>) -> Connecting<TcpStream> {
+        match self {
+            Self::Party(party) => connecting.join(party),
+            Self::Open(open) => connecting.open(open),
+        }
+    }
+}
+
+/// Takes connections until `ended`, and then closes all in good order.
+async fn accept(listener: Listener, host: Host, mut ended: watch::Receiver<bool>) {
+    let mut connections = JoinSet::new();
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let accepted = async {
+            let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((listener.accept().await?, place))
+        };
+        tokio::select! {
+            accepted = accepted => match accepted {
+                Ok(((connecting, address), place)) => {
+                    let connecting = host.receive(connecting);
+                    let ended = ended.clone();
+                    connections.spawn(async move {
+                        match connection(connecting, ended).await {
+                            Ok(()) => tracing::info!(%address, "closed"),
+                            Err(error) => tracing::info!(%address, %error, "ended"),
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept");
+                    tokio::time::sleep(BREATH).await;
+                }
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            () = interrupt::wait(&mut ended) => break,
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+async fn connection(
+    connecting: Connecting<TcpStream>,
+    mut ended: watch::Receiver<bool>,
+) -> Result<(), Error> {
+    let connection = tokio::select! {
+        connection = connecting => connection?,
+        () = interrupt::wait(&mut ended) => return Ok(()),
+    };
+    tokio::select! {
+        result = connection.closed() => return result,
+        () = interrupt::wait(&mut ended) => {}
+    }
+    connection.close().await
+}
