@@ -93,7 +93,7 @@ async fn append_forever(name: &str, feed: Feed) {
 /// Past the test harness, which would keep it to itself.
 fn say(line: &str) {
     let mut out = io::stdout().lock();
-    // The reader is gone when the line is longer than the process may live.
+    // That nobody reads any more is no matter: the process is about to be killed.
     let _ = writeln!(out, "\n@{line}").and_then(|()| out.flush());
 }
 

@@ -268,6 +268,16 @@ async fn what_comes_too_late_is_stale_and_no_offence() {
 }
 
 #[tokio::test]
+async fn an_upgrade_with_a_node_too_many_is_refused() {
+    let writer = written(3).await;
+    let reader = reader_of(&writer).await;
+    let mut longer = prove(&writer, upgrade(0, 3)).await;
+    longer.upgrade.iter_mut().for_each(|upgrade| upgrade.nodes.push(upgrade.nodes[0]));
+    let refused = ingest(&reader, longer).await;
+    assert!(matches!(refused, Err(Error::PeerMisbehaved(PeerMisbehaved::InvalidProof(_)))));
+}
+
+#[tokio::test]
 async fn an_upgrade_that_skips_blocks_is_refused() {
     let writer = written(5).await;
     let reader = reader_of(&writer).await;
@@ -544,10 +554,69 @@ async fn an_append_that_is_given_up_midway_leaves_memory_and_storage_together() 
     assert_eq!(feed.get(2).await.unwrap().unwrap(), "given up, too");
 }
 
+/// Counts the bytes of what is written, and which pages are.
+#[derive(Default)]
+struct Counting {
+    inner: MemoryStorage,
+    written: Mutex<(usize, Vec<u64>)>,
+}
+
+impl Storage for Counting {
+    fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
+        self.inner.read(keys)
+    }
+
+    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
+        self.inner.records(prefix)
+    }
+
+    fn commit(&self, writes: Vec<Write>) -> Completion<()> {
+        let mut written = self.written.lock().unwrap();
+        for (key, value) in &writes {
+            written.0 += value.as_ref().map_or(0, Bytes::len);
+            if let Key::Page(_, n) = key {
+                written.1.push(*n);
+            }
+        }
+        self.inner.commit(writes)
+    }
+
+    fn close(&self) -> Completion<()> {
+        self.inner.close()
+    }
+}
+
+#[tokio::test]
+async fn little_is_written_beside_a_block() {
+    let storage = Arc::new(Counting::default());
+    let writer = Feed::create(storage.clone(), SLOT, Identity::writer(writer())).await.unwrap();
+    for n in 0..200 {
+        let before = storage.written.lock().unwrap().0;
+        writer.append(Bytes::new()).await.unwrap();
+        let beside = storage.written.lock().unwrap().0 - before;
+        assert!(beside < 600, "{beside} bytes for append {n}");
+    }
+    assert!(storage.written.lock().unwrap().1.is_empty());
+
+    // In reverse every block but the last to come leaves a gap, and a page of one run tells of it.
+    let storage = Arc::new(Counting::default());
+    let reader = Feed::create(storage.clone(), SLOT, Identity::reader(writer.key())).await.unwrap();
+    copy(&writer, &reader, 0..0).await;
+    for index in (0..200).rev() {
+        let before = storage.written.lock().unwrap().0;
+        copy(&writer, &reader, index..index + 1).await;
+        let beside = storage.written.lock().unwrap().0 - before;
+        assert!(beside < 1_000, "{beside} bytes for block {index}");
+    }
+    assert_eq!(reader.info().contiguous_length, 200);
+}
+
+type Damage = Box<dyn Fn(&Key, Bytes) -> Option<Bytes> + Send + Sync>;
+
 /// Memory storage in which one value of the feed has been changed.
 struct Damaged {
     inner: Arc<MemoryStorage>,
-    damage: Box<dyn Fn(&Key, Bytes) -> Option<Bytes> + Send + Sync>,
+    damage: Damage,
 }
 
 impl Storage for Damaged {

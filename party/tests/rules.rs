@@ -182,7 +182,8 @@ async fn whole_stores_become_equal_and_a_finite_connection_ends_by_itself() {
         async { Connection::dial(a, &identity(1)).join(&left).finite().await?.closed().await },
         async { Connection::accept(b, &identity(2)).join(&right).finite().await?.closed().await },
     );
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     for (one, other) in [(&left_store, &right_store), (&right_store, &left_store)] {
         for entry in one.list().await.unwrap() {
             let (here, there) = (one.feed(&entry.key).await.unwrap(), other.feed(&entry.key).await.unwrap());
@@ -205,7 +206,8 @@ async fn a_finite_connection_with_nothing_to_replicate_ends() {
         async { Connection::dial(a, &identity(1)).join(&one).finite().await?.closed().await },
         async { Connection::accept(b, &identity(2)).join(&other).await?.closed().await },
     );
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,11 +7,13 @@
 //! To add one: write the body in a file here, name it in [`TARGETS`], add `fuzz/fuzz_targets/<name>.rs` with
 //! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
 
+mod feed;
 mod mux;
 mod replication;
 mod script;
 mod wire;
 
+pub use feed::feed;
 pub use mux::{honest_ends, hostile_remote, mux};
 pub use replication::{feed_channel, feed_message, feed_messages};
 pub use wire::{handshake, secret_stream};
@@ -20,11 +22,10 @@ pub use wire::{handshake, secret_stream};
 pub type Body = fn(&[u8]);
 
 /// Every target by name.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Body)] = &[
     ("handshake", handshake),
     ("secret_stream", secret_stream),
     ("mux", mux),
+    ("feed", feed),
     ("feed_messages", feed_messages),
 ];
-pub const TARGETS: &[(&str, Body)] =
-    &[("handshake", handshake), ("secret_stream", secret_stream), ("mux", mux)];

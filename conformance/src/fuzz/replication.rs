@@ -186,7 +186,7 @@ impl End {
                 let demand = match script.below(3) {
                     0 => Demand::everything(),
                     1 => Demand::nothing(),
-                    _ => Demand::from_ranges([start..start + u64::from(script.byte())]),
+                    _ => Demand::from_ranges(std::iter::once(start..start + u64::from(script.byte()))),
                 };
                 self.channel.set_demand(demand, &self.feed);
             }

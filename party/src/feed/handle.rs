@@ -13,65 +13,22 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::{
     error::{ApiMisuse, Error, StorageError},
     feed::{
-        bitfield::Bitfield,
         demand::{Changes, Demands},
+        identity::Identity,
         local::Local,
         manifest::Manifest,
+        open::{damaged, decode_nodes, open},
         proof::{Node, Proof, ProofRequest},
         prove::Plan,
-        state::{Head, State, Update, decode_node, encode_node},
+        state::{Head, State, Update, encode_node},
         storage::{Completion, Key, Slot, Storage, Write},
-        tree::{MAX_LENGTH, Tree, full_roots},
+        tree::MAX_LENGTH,
         verifier::Verifier,
         verify::{Verification, VerifiedProof, hash_proofs},
     },
     key::{DiscoveryKey, FeedKey, KeyPair},
     limits::Limits,
 };
-
-/// The most bitfield pages that a feed is opened with: gaps spread over half a million million blocks.
-const MAX_PAGES: u64 = 1 << 24;
-
-/// Which feed it is, and whether we are its writer.
-#[derive(Clone, Debug)]
-pub struct Identity {
-    /// The feed's key.
-    pub key: FeedKey,
-    /// Its manifest. A reader may leave it out: the first peer that has blocks shows it.
-    pub manifest: Option<Manifest>,
-    /// What signs the feed, if it is ours to append to.
-    pub signer: Option<KeyPair>,
-}
-
-impl Identity {
-    /// A feed of our own, as hypercore 11 makes it when told nothing else.
-    pub fn writer(signer: KeyPair) -> Self {
-        let manifest = Manifest::single(signer.public());
-        Self { key: manifest.key(), manifest: Some(manifest), signer: Some(signer) }
-    }
-
-    /// A feed of our own of the legacy kind, whose key is the signer's public key.
-    pub fn legacy_writer(signer: KeyPair) -> Self {
-        Self { key: FeedKey::from_bytes(*signer.public().as_bytes()), manifest: None, signer: Some(signer) }
-    }
-
-    /// A feed of someone else's.
-    pub fn reader(key: FeedKey) -> Self {
-        Self { key, manifest: None, signer: None }
-    }
-
-    fn verifier(&self) -> Result<Option<Verifier>, ApiMisuse> {
-        let manifest = match (&self.manifest, &self.signer) {
-            (Some(manifest), _) => manifest.clone(),
-            (None, Some(signer)) if signer.public().as_bytes() == self.key.as_bytes() => {
-                Manifest::legacy(signer.public())
-            }
-            (None, Some(signer)) => Manifest::single(signer.public()),
-            (None, None) => return Ok(None),
-        };
-        Verifier::new(self.key, manifest).map(Some).map_err(|_| ApiMisuse::WrongManifest)
-    }
-}
 
 /// A feed's figures at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -555,73 +512,4 @@ impl Drop for Abandoned<'_> {
             runtime.spawn(async move { drop(feed.lock().await) });
         }
     }
-}
-
-async fn open(
-    storage: &dyn Storage,
-    slot: Slot,
-    key: FeedKey,
-    verifier: Option<Verifier>,
-) -> Result<State, Error> {
-    let head = storage.read(vec![Key::Head(slot)]).await?.pop().flatten();
-    let Some(head) = head else { return Ok(State { verifier, ..State::default() }) };
-    let head = Head::decode(&head).map_err(|error| damaged(format!("head of a feed: {error}")))?;
-    let verifier = match (verifier, head.manifest) {
-        (Some(verifier), _) => Some(verifier),
-        (None, Some(manifest)) => {
-            Some(Verifier::new(key, manifest).map_err(|_| damaged("the manifest is another feed's".into()))?)
-        }
-        (None, None) => None,
-    };
-    let pages: u64 = head.pages.iter().map(|range| range.end - range.start).sum();
-    if pages > MAX_PAGES {
-        return Err(damaged("bitfield".into()).into());
-    }
-    let pages: Vec<u64> = head.pages.into_iter().flatten().collect();
-    let roots: Vec<u64> = full_roots(head.length).map(|position| position.index()).collect();
-    let mut keys: Vec<Key> = roots.iter().map(|index| Key::Node(slot, *index)).collect();
-    keys.extend(pages.iter().map(|n| Key::Page(slot, *n)));
-    let mut values = storage.read(keys).await?;
-    let page_values = values.split_off(roots.len().min(values.len()));
-
-    let nodes = decode_nodes(&roots, values)?;
-    let tree = roots
-        .iter()
-        .map(|index| nodes.get(index).copied())
-        .collect::<Option<Vec<_>>>()
-        .and_then(|roots| Tree::from_roots(head.length, roots))
-        .ok_or_else(|| damaged("the roots of a feed".into()))?;
-    let mut bitfield = Bitfield::contiguous_to(head.contiguous);
-    for (n, value) in pages.into_iter().zip(page_values) {
-        if !value.is_some_and(|value| bitfield.restore(n, &value)) {
-            return Err(damaged(format!("bitfield page {n}")).into());
-        }
-    }
-    if tree.length() > 0
-        && !verifier
-            .as_ref()
-            .is_some_and(|verifier| verifier.verify(&tree, head.fork, &head.signature).is_ok())
-    {
-        return Err(damaged("the signature of a feed".into()).into());
-    }
-    Ok(State { fork: head.fork, tree, signature: head.signature, verifier, bitfield })
-}
-
-fn decode_nodes(
-    indexes: &[u64],
-    values: impl IntoIterator<Item = Option<Bytes>>,
-) -> Result<HashMap<u64, Node>, StorageError> {
-    indexes
-        .iter()
-        .zip(values)
-        .filter_map(|(index, value)| Some((*index, value?)))
-        .map(|(index, value)| match decode_node(index, &value) {
-            Ok(node) => Ok((index, node)),
-            Err(_) => Err(damaged(format!("tree node {index}"))),
-        })
-        .collect()
-}
-
-fn damaged(what: String) -> StorageError {
-    StorageError::Damaged { what }
 }

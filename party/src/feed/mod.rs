@@ -11,9 +11,13 @@ pub mod bitfield;
 mod demand;
 #[cfg(feature = "tokio")]
 mod handle;
+#[cfg(feature = "tokio")]
+mod identity;
 pub mod local;
 pub mod manifest;
 pub mod memory;
+#[cfg(feature = "tokio")]
+mod open;
 pub mod proof;
 pub mod prove;
 pub mod state;
@@ -28,7 +32,8 @@ pub(crate) use self::handle::WeakFeed;
 pub use self::{
     as_feed::AsFeed,
     demand::{Changes, Download},
-    handle::{Feed, Identity, Info, Ingested},
+    handle::{Feed, Info, Ingested},
+    identity::Identity,
 };
 pub use self::{
     local::{Demand, Local},

@@ -104,6 +104,7 @@ impl Verifier {
         if self.is_signed(tree, fork, signature) { Ok(()) } else { Err(PeerMisbehaved::InvalidSignature) }
     }
 
+    //= protocol-spec/06-feeds.md#the-signature-field
     fn is_signed(&self, tree: &Tree, fork: u64, signature: &[u8]) -> bool {
         let single = !self.manifest.allow_patch && self.manifest.signers.len() == 1;
         if self.legacy || (self.manifest.version == 0 && single) {
@@ -191,6 +192,7 @@ impl Verifier {
 }
 
 /// `TREE`, what binds the signature to its feed, the tree's hash, its length and fork.
+//= protocol-spec/06-feeds.md#what-is-signed
 pub(crate) fn signable(context: Option<&Hash>, tree: &Tree, fork: u64) -> Vec<u8> {
     let mut out = Vec::with_capacity(112);
     out.put_bytes(&hypercore_namespace(0));

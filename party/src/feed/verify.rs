@@ -278,6 +278,7 @@ impl Verification {
 
     /// The verifier that this proof brings, if it brings one that we don't have. A manifest that is the key
     /// itself proves nothing, so a legacy feed is known by its first signature only.
+    //= protocol-spec/06-feeds.md#manifests
     fn learn(&self, proof: &HashedProof) -> Result<Option<Verifier>, PeerMisbehaved> {
         if self.verifier.is_some() {
             return Ok(None);
@@ -298,6 +299,7 @@ impl Verification {
         claimed: bool,
         learned: Option<&Verifier>,
     ) -> Result<Option<Growth>, PeerMisbehaved> {
+        //= protocol-spec/06-feeds.md#proofs
         let known = self.verifier.as_ref();
         let verifier = known.or(learned).ok_or(PeerMisbehaved::WrongManifest)?;
         if upgrade.length == 0 {
@@ -332,6 +334,11 @@ impl Verification {
                 return Err(invalid("a node out of its order"));
             }
             growth.append(node)?;
+        }
+        //= protocol-spec/06-feeds.md#proofs
+        // An upgrade's nodes are all used; what is left over would be stored by nobody.
+        if nodes.next().is_some() {
+            return Err(invalid("an upgrade with a node too many"));
         }
         if growth.tree.length() != end {
             return Err(invalid("an upgrade beyond the largest feed"));

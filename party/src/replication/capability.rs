@@ -22,7 +22,7 @@ pub fn capability(session: &Session, ours: bool, key: &FeedKey) -> Hash {
 }
 
 /// What the remote's open has shown: a capability that holds. There is one only if
-/// [`verify_handshake`] has verified it.
+/// [`Channel::verify_handshake`](super::Channel::verify_handshake) has verified it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RemoteHandshake {
     pub(super) seeks: bool,

@@ -52,7 +52,7 @@ pub struct Ticket(pub(super) u64);
 
 /// What a channel wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant, reason = "it is moved once; a box would cost every block an allocation")]
+#[allow(clippy::large_enum_variant)] // short-lived; a box would cost an allocation for every block
 pub enum Output {
     /// A message for the remote.
     Send {

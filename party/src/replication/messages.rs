@@ -38,7 +38,7 @@ pub const REASON_INVALID_REQUEST: u64 = 2;
 /// # Ok::<(), party::error::DecodeError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant, reason = "most messages are the large one, with a block")]
+#[allow(clippy::large_enum_variant)] // short-lived; a box would cost an allocation for every block
 pub enum Message {
     /// Type 0: where a side stands.
     Sync(Sync),

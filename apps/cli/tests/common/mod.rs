@@ -173,6 +173,11 @@ impl Running {
         self.try_write(bytes).unwrap();
     }
 
+    /// For a thread that writes it while the test does something else.
+    pub fn take_input(&mut self) -> ChildStdin {
+        self.stdin.take().unwrap()
+    }
+
     pub fn close_input(&mut self) {
         self.stdin = None;
     }
