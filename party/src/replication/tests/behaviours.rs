@@ -106,13 +106,13 @@ fn without_demand_the_length_follows() {
 #[test]
 fn what_is_no_longer_demanded_is_cancelled() {
     let mut pair = pair(Model::writer(100), Model::reader());
-    pair.ends[1].demand(Demand::from_ranges([0..1]));
+    pair.ends[1].demand(Demand::from_ranges(std::iter::once(0..1)));
     pair.run().unwrap();
     pair.ends[1].demand(Demand::everything());
     pair.pump(1);
     let waiting = pair.ends[1].status().waiting;
     assert!(waiting > 10);
-    pair.ends[1].demand(Demand::from_ranges([0..3]));
+    pair.ends[1].demand(Demand::from_ranges(std::iter::once(0..3)));
     pair.pump(1);
     assert_eq!((pair.ends[1].status().waiting, pair.ends[1].sent(2)), (2, waiting - 2));
     pair.run().unwrap();

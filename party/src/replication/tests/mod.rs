@@ -1,5 +1,6 @@
 mod behaviours;
 mod hostile;
+mod messages;
 mod model;
 mod pair;
 #[cfg(feature = "tokio")]
