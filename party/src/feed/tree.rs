@@ -4,7 +4,7 @@
 //! what the writer signs. The layout and the hashes are those of hypercore's `lib/merkle-tree.js` and
 //! `hypercore-crypto`; see `protocol-spec/06-feeds.md`.
 //!
-//! Every number in here may come from a peer. A [`Position`] can only be made within a feed of
+//! Every number in here may come from a peer. A `Position` can only be made within a feed of
 //! [`MAX_LENGTH`] blocks, where no shift overflows, and sums of sizes are checked.
 
 use blake2b_simd::{
