@@ -611,13 +611,14 @@ async fn little_is_written_beside_a_block() {
     assert_eq!(reader.info().contiguous_length, 200);
 }
 
-type Damage = Box<dyn Fn(&Key, Bytes) -> Option<Bytes> + Send + Sync>;
-
 /// Memory storage in which one value of the feed has been changed.
 struct Damaged {
     inner: Arc<MemoryStorage>,
-    damage: Damage,
+    damage: Box<Damage>,
 }
+
+/// What is read in place of a value.
+type Damage = dyn Fn(&Key, Bytes) -> Option<Bytes> + Send + Sync;
 
 impl Storage for Damaged {
     fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {

@@ -41,7 +41,7 @@ impl Demand {
 
     /// Everything, now and later.
     pub fn everything() -> Self {
-        Self { ranges: Arc::new([0..u64::MAX]) }
+        Self::from_ranges(std::iter::once(0..u64::MAX))
     }
 
     /// The union of `ranges`.

@@ -6,6 +6,8 @@
 
 #[cfg(feature = "tokio")]
 mod as_feed;
+// Some of what stores a feed is used by its handle alone.
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod bitfield;
 #[cfg(feature = "tokio")]
 mod demand;
@@ -20,9 +22,12 @@ pub mod memory;
 mod open;
 pub mod proof;
 pub mod prove;
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod state;
 pub mod storage;
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod tree;
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod verifier;
 pub mod verify;
 

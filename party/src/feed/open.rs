@@ -61,11 +61,9 @@ pub(super) async fn open(
             return Err(damaged(format!("bitfield page {n}")).into());
         }
     }
-    if tree.length() > 0
-        && verifier
-            .as_ref()
-            .is_none_or(|verifier| verifier.verify(&tree, head.fork, &head.signature).is_err())
-    {
+    let is_signed =
+        verifier.as_ref().is_some_and(|verifier| verifier.verify(&tree, head.fork, &head.signature).is_ok());
+    if tree.length() > 0 && !is_signed {
         return Err(damaged("the signature of a feed".into()).into());
     }
     Ok(State { fork: head.fork, tree, signature: head.signature, verifier, bitfield })

@@ -23,6 +23,7 @@ use crate::{
         tree::{Position, Tree, filling, leaf_hashes, parents},
         verifier::Verifier,
     },
+    hash::Hash,
     key::FeedKey,
 };
 
@@ -32,31 +33,36 @@ pub struct HashedProof {
     fork: u64,
     /// The block, to be stored under its index.
     block: Option<(u64, Bytes)>,
-    /// The highest node that the block or hash part leads to.
+    climbed: Climbed,
+    upgrade: Option<UpgradeProof>,
+    manifest: Option<Manifest>,
+}
+
+/// Where the block or hash part of a proof leads to.
+#[derive(Debug, Default)]
+struct Climbed {
+    /// The highest node, if there is such a part.
     top: Option<Node>,
     /// What may be stored once `top` has turned out to be right.
     nodes: Vec<Node>,
     /// `top` came from the peer as it is.
     claimed: bool,
-    upgrade: Option<UpgradeProof>,
-    manifest: Option<Manifest>,
 }
 
 impl HashedProof {
     /// The index of the node that has to be known for this proof to verify, if there is one.
     pub fn needs(&self) -> Option<u64> {
-        self.top.map(|node| node.index)
+        self.climbed.top.map(|node| node.index)
     }
 }
 
 /// On the way up from a leaf or node.
 struct Climb<'a> {
-    n: usize,
     position: Position,
     top: Node,
     siblings: std::slice::Iter<'a, Node>,
     nodes: Vec<Node>,
-    /// Both children of the next parent come from the peer.
+    /// `top` is from the peer, so that both children of its parent would be.
     claimed: bool,
 }
 
@@ -69,57 +75,61 @@ pub fn hash_proofs(proofs: Vec<Proof>) -> Vec<Result<HashedProof, PeerMisbehaved
     let mut leaves =
         leaf_hashes(proofs.iter().filter_map(|proof| proof.block.as_ref()).map(|block| block.value.as_ref()))
             .into_iter();
-    let mut errors: Vec<Option<PeerMisbehaved>> = vec![None; proofs.len()];
-    let mut climbs = Vec::with_capacity(proofs.len());
-    for (n, proof) in proofs.iter().enumerate() {
-        match Climb::begin(n, proof, &mut leaves) {
-            Ok(climb) => climbs.extend(climb),
-            Err(error) => errors[n] = Some(error),
-        }
-    }
-    let mut done = Vec::with_capacity(climbs.len());
-    while !climbs.is_empty() {
-        let mut climbing = Vec::with_capacity(climbs.len());
-        let mut pairs = Vec::with_capacity(climbs.len());
-        for mut climb in climbs {
-            match climb.siblings.next() {
-                None => done.push(climb),
-                Some(sibling) if sibling.index == climb.position.sibling().index() => {
-                    pairs.push((climb.top, *sibling));
-                    climbing.push(climb);
+    let mut climbs: Vec<Result<Option<Climb<'_>>, PeerMisbehaved>> =
+        proofs.iter().map(|proof| Climb::begin(proof, &mut leaves)).collect();
+
+    // Proofs of neighbouring blocks meet on their way up. Side by side they come to the same pair one after
+    // the other, and its parent is hashed once.
+    let mut climbing: Vec<&mut Result<Option<Climb<'_>>, _>> =
+        climbs.iter_mut().filter(|climb| matches!(climb, Ok(Some(_)))).collect();
+    climbing.sort_by_key(|climb| climb.as_ref().ok().and_then(Option::as_ref).map(|climb| climb.top.index));
+    while !climbing.is_empty() {
+        let mut pairs: Vec<(Node, Node)> = Vec::with_capacity(climbing.len());
+        let mut steps = Vec::with_capacity(climbing.len());
+        for climb in &mut climbing {
+            let step = match climb {
+                Ok(Some(climb)) => climb.siblings.next().map(|sibling| climb.pair(*sibling)),
+                _ => None,
+            };
+            match step {
+                None => steps.push(None),
+                Some(Ok((sibling, pair))) => {
+                    if pairs.last() != Some(&pair) {
+                        pairs.push(pair);
+                    }
+                    steps.push(Some((sibling, pairs.len() - 1)));
                 }
-                Some(_) => errors[climb.n] = Some(invalid("a node out of its order")),
+                Some(Err(error)) => {
+                    **climb = Err(error);
+                    steps.push(None);
+                }
             }
         }
-        for (climb, ((_, sibling), parent)) in climbing.iter_mut().zip(pairs.iter().zip(parents(&pairs))) {
-            match (parent, climb.position.parent()) {
-                (Some(parent), Some(position)) => climb.up(*sibling, parent, position),
-                _ => errors[climb.n] = Some(invalid("beyond the largest feed")),
-            }
-        }
-        climbing.retain(|climb| errors[climb.n].is_none());
-        climbs = climbing;
+        let parents = parents(&pairs);
+        climbing = climbing
+            .into_iter()
+            .zip(steps)
+            .filter_map(|(climb, step)| {
+                let (sibling, pair) = step?;
+                match (climb.as_mut(), parents.get(pair).copied().flatten()) {
+                    (Ok(Some(climb)), Some(parent)) => climb.up(sibling, parent),
+                    _ => *climb = Err(invalid("beyond the largest feed")),
+                }
+                climb.is_ok().then_some(climb)
+            })
+            .collect();
     }
-    let mut tops: HashMap<usize, (Node, Vec<Node>, bool)> =
-        done.into_iter().map(|climb| (climb.n, (climb.top, climb.nodes, climb.claimed))).collect();
+
+    let climbed: Vec<_> = climbs.into_iter().map(|climb| Ok(climb?.map(Climb::finish))).collect();
     proofs
         .into_iter()
-        .zip(errors)
-        .enumerate()
-        .map(|(n, (proof, error))| {
-            if let Some(error) = error {
-                return Err(error);
-            }
-            let (top, nodes, claimed) = match tops.remove(&n) {
-                Some((top, nodes, claimed)) => (Some(top), nodes, claimed),
-                None => (None, Vec::new(), false),
-            };
+        .zip(climbed)
+        .map(|(proof, climbed): (_, Result<_, PeerMisbehaved>)| {
+            let climbed = climbed?.unwrap_or_default();
             Ok(HashedProof {
                 fork: proof.fork,
                 block: proof.block.map(|block| (block.index, block.value)),
-                top,
-                nodes,
-                claimed,
+                climbed,
                 upgrade: proof.upgrade,
                 manifest: proof.manifest,
             })
@@ -129,9 +139,8 @@ pub fn hash_proofs(proofs: Vec<Proof>) -> Vec<Result<HashedProof, PeerMisbehaved
 
 impl<'a> Climb<'a> {
     fn begin(
-        n: usize,
         proof: &'a Proof,
-        leaves: &mut impl Iterator<Item = crate::hash::Hash>,
+        leaves: &mut impl Iterator<Item = Hash>,
     ) -> Result<Option<Self>, PeerMisbehaved> {
         // Taken first, so that the hashes of later blocks stay in step.
         let leaf = proof.block.as_ref().and_then(|_| leaves.next());
@@ -141,8 +150,9 @@ impl<'a> Climb<'a> {
         if let (Some(block), Some(hash)) = (&proof.block, leaf) {
             let position = Position::leaf(block.index).ok_or(invalid("a block beyond the largest feed"))?;
             let top = Node { index: position.index(), size: block.value.len() as u64, hash };
-            let siblings = block.nodes.iter();
-            return Ok(Some(Self { n, position, top, siblings, nodes: vec![top], claimed: false }));
+            let mut nodes = Vec::with_capacity(1 + 2 * block.nodes.len());
+            nodes.push(top);
+            return Ok(Some(Self { position, top, siblings: block.nodes.iter(), nodes, claimed: false }));
         }
         let Some(hash) = &proof.hash else { return Ok(None) };
         let position = Position::from_index(hash.index).ok_or(invalid("a node beyond the largest feed"))?;
@@ -151,17 +161,31 @@ impl<'a> Climb<'a> {
         if top.index != hash.index {
             return Err(invalid("a node out of its order"));
         }
-        Ok(Some(Self { n, position, top, siblings, nodes: Vec::new(), claimed: true }))
+        Ok(Some(Self { position, top, siblings, nodes: Vec::new(), claimed: true }))
     }
 
-    fn up(&mut self, sibling: Node, parent: Node, position: Position) {
+    /// The next pair to hash, left before right, if `sibling` is what it must be.
+    fn pair(&self, sibling: Node) -> Result<(Node, (Node, Node)), PeerMisbehaved> {
+        if sibling.index != self.position.sibling().index() {
+            return Err(invalid("a node out of its order"));
+        }
+        let is_left = self.top.index < sibling.index;
+        Ok((sibling, if is_left { (self.top, sibling) } else { (sibling, self.top) }))
+    }
+
+    fn up(&mut self, sibling: Node, parent: Node) {
         if !self.claimed {
             self.nodes.push(sibling);
         }
         self.claimed = false;
         self.nodes.push(parent);
         self.top = parent;
-        self.position = position;
+        // A parent was hashed, so there is a place for it.
+        self.position = self.position.parent().unwrap_or(self.position);
+    }
+
+    fn finish(self) -> Climbed {
+        Climbed { top: Some(self.top), nodes: self.nodes, claimed: self.claimed }
     }
 }
 
@@ -181,7 +205,7 @@ impl VerifiedProof {
         self.block.as_ref().map(|(index, value)| (*index, value))
     }
 
-    /// The nodes of the tree that were proved.
+    /// The nodes of the tree that were proved and not known before.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
@@ -243,10 +267,9 @@ impl Verification {
             return Ok(verified);
         }
         let learned = self.learn(&proof)?;
-        let mut top = proof.top;
-        let mut nodes = proof.nodes;
+        let Climbed { mut top, mut nodes, claimed } = proof.climbed;
         let upgrade = match &proof.upgrade {
-            Some(upgrade) => self.grow(upgrade, &mut top, proof.claimed, learned.as_ref())?,
+            Some(upgrade) => self.grow(upgrade, &mut top, claimed, learned.as_ref())?,
             None => None,
         };
         if let Some(top) = top {
@@ -270,7 +293,8 @@ impl Verification {
             self.learned = true;
             verified.manifest = true;
         }
-        self.known.extend(nodes.iter().map(|node| (node.index, *node)));
+        // What is known is stored, or will be with an earlier proof.
+        nodes.retain(|node| self.known.insert(node.index, *node).is_none());
         verified.nodes = nodes;
         verified.block = proof.block;
         Ok(verified)
