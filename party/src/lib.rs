@@ -85,3 +85,8 @@ pub mod rules;
 pub mod session;
 #[cfg(feature = "tokio")]
 pub mod store;
+
+/// The README's example compiles.
+#[cfg(all(doctest, feature = "disk"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;
