@@ -3,8 +3,6 @@
 //!     cargo run --example two_writers -p party
 #![allow(clippy::print_stdout)] // it is what it is for
 
-#![allow(clippy::print_stdout)]
-
 use std::future::IntoFuture as _;
 
 use party::{

@@ -1,0 +1,440 @@
+//! What a connection does with what comes out of the secret stream: channels, members, feeds. It waits for
+//! nothing; the [driver](super::driver) calls it when something has happened.
+
+mod admitting;
+mod replicating;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+
+use super::{
+    feeds::{FeedLink, Line},
+    jobs::{self, Outcome, SearchId},
+    members::{Member, Standing},
+};
+use crate::{
+    admission::{self, Hello, PartyChannel, membership},
+    error::{ApiMisuse, Error},
+    feed::Changes,
+    key::DiscoveryKey,
+    limits::Limits,
+    mux::{self, ChannelId, CloseReason, Incoming, Mux},
+    party::{Event, Open, Party},
+    peer::{Command, MemberId},
+    replication,
+    session::Session,
+};
+
+/// Serving jobs at work at a time on one connection. Each may bring more to send than
+/// [`Limits::max_unsent_bytes`] by one batch.
+pub(super) const SERVING_JOBS: usize = 4;
+
+pub(super) type NextChange = std::pin::Pin<Box<dyn Future<Output = (DiscoveryKey, Changes)> + Send>>;
+
+pub(super) struct Engine {
+    session: Session,
+    limits: Limits,
+    finite: bool,
+    connection: u64,
+    commands: mpsc::Sender<Command>,
+    mux: Mux,
+    /// The size of the message that events come from.
+    frame: usize,
+    members: Vec<Member>,
+    feeds: BTreeMap<DiscoveryKey, FeedLink>,
+    channels: HashMap<ChannelId, Owner>,
+    /// Feeds that the remote opened and that the rules are being asked for.
+    searches: BTreeMap<SearchId, Search>,
+    next_search: u64,
+    /// Links that may have something to say.
+    dirty: BTreeSet<DiscoveryKey>,
+    unsettled: BTreeSet<DiscoveryKey>,
+    writable: bool,
+    serving: usize,
+    unverified_bytes: usize,
+    pub(super) jobs: JoinSet<Outcome>,
+    pub(super) changes: FuturesUnordered<NextChange>,
+}
+
+#[derive(Clone, Copy)]
+enum Owner {
+    Member(MemberId),
+    Feed(DiscoveryKey),
+}
+
+struct Search {
+    incoming: Incoming,
+    key: DiscoveryKey,
+    handshake: Bytes,
+    /// Members whose rules have not answered.
+    asked: usize,
+}
+
+impl Engine {
+    pub(super) fn new(
+        session: Session,
+        parties: &[Party],
+        open: Option<&Open>,
+        finite: bool,
+        limits: Limits,
+        connection: u64,
+        commands: mpsc::Sender<Command>,
+    ) -> Self {
+        let mut mux = Mux::new(&limits);
+        mux.set_aliases(replication::PROTOCOL, replication::ALIASES);
+        let members = parties.iter().map(|party| Member::new(party.hub().clone(), Some(*party.key())));
+        let open = open.map(|open| Member::new(open.hub().clone(), None));
+        Self {
+            session,
+            finite,
+            connection,
+            commands,
+            mux,
+            frame: 0,
+            members: members.chain(open).collect(),
+            feeds: BTreeMap::new(),
+            channels: HashMap::new(),
+            searches: BTreeMap::new(),
+            next_search: 0,
+            dirty: BTreeSet::new(),
+            unsettled: BTreeSet::new(),
+            writable: true,
+            serving: 0,
+            unverified_bytes: 0,
+            jobs: JoinSet::new(),
+            changes: FuturesUnordered::new(),
+            limits,
+        }
+    }
+
+    /// Offers our parties, if we dialled, and begins the open mode.
+    pub(super) fn start(&mut self) -> Result<(), Error> {
+        for index in 0..self.members.len() {
+            match self.members[index].party {
+                Some(party) if self.session.is_initiator => {
+                    let id = membership::channel_id(&self.session, &party);
+                    let hello = Hello::new(membership::prove(&self.session, &party)).encode();
+                    let channel = self.mux.open(admission::PROTOCOL, Some(&id), &hello)?;
+                    self.channels.insert(channel, Owner::Member(MemberId(index)));
+                    self.members[index].standing = Standing::Offered;
+                }
+                Some(_) => {}
+                None => self.admit(MemberId(index), None),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes one message of the secret stream. What is in it takes effect with
+    /// [`handle_events`](Self::handle_events).
+    pub(super) fn handle_message(&mut self, message: Bytes) {
+        self.frame = message.len();
+        self.mux.handle_message(message);
+    }
+
+    /// Whether so many opens wait for the rules that nothing more is to be taken until they have decided.
+    pub(super) fn is_paused(&self) -> bool {
+        self.mux.paused()
+    }
+
+    /// Carries out what the remote has said, up to where it has to wait.
+    pub(super) fn handle_events(&mut self, now: Instant) -> Result<(), Error> {
+        while !self.is_paused()
+            && let Some(event) = self.mux.poll_event()?
+        {
+            match event {
+                mux::Event::Incoming { incoming, protocol, id, handshake } => match (protocol.as_str(), id) {
+                    (admission::PROTOCOL, Some(id)) => self.handle_offer(incoming, &id, handshake),
+                    (replication::PROTOCOL, Some(id)) => self.handle_feed(incoming, &id, handshake),
+                    _ => self.mux.reject(incoming),
+                },
+                mux::Event::Opened { channel, handshake } => self.handle_opened(channel, handshake),
+                mux::Event::Message { channel, message_type, payload } => {
+                    let payload = compact(payload, self.frame);
+                    self.handle_channel_message(channel, message_type, payload, now);
+                }
+                mux::Event::Closed { channel, reason } => self.handle_closed(channel, reason),
+            }
+        }
+        Ok(())
+    }
+
+    /// The remote opened what we had opened.
+    fn handle_opened(&mut self, channel: ChannelId, handshake: Bytes) {
+        match self.channels.get(&channel).copied() {
+            Some(Owner::Member(member)) => {
+                let proved = self.members[member.0].party.is_some_and(|party| {
+                    Hello::decode(handshake)
+                        .is_ok_and(|hello| membership::verify(&self.session, &party, &hello.proof))
+                });
+                if proved {
+                    self.admit(member, Some(channel));
+                } else {
+                    tracing::debug!("the remote answered with a wrong membership proof");
+                    self.channels.remove(&channel);
+                    self.mux.close(channel);
+                    self.members[member.0].standing = Standing::Refused;
+                }
+            }
+            Some(Owner::Feed(key)) => {
+                let Some(link) = self.feeds.get_mut(&key) else { return };
+                let Line::Opening(..) = &link.channel else { return };
+                let remote =
+                    replication::Channel::verify_handshake(&self.session, &link.feed.key(), &handshake);
+                match remote {
+                    Ok(remote) => {
+                        if let Line::Opening(id, opening) = std::mem::replace(&mut link.channel, Line::Down) {
+                            link.opened(id, opening, remote);
+                        }
+                        self.feed_is_open(key);
+                    }
+                    Err(error) => self.fail_feed(key, error),
+                }
+            }
+            None => self.mux.close(channel),
+        }
+    }
+
+    fn handle_channel_message(
+        &mut self,
+        channel: ChannelId,
+        message_type: u64,
+        payload: Bytes,
+        now: Instant,
+    ) {
+        match self.channels.get(&channel).copied() {
+            Some(Owner::Member(member)) => {
+                let Some(admitted) = self.members[member.0].admitted_mut() else { return };
+                let Some((_, party)) = &mut admitted.channel else { return };
+                match party.handle_message(message_type, payload) {
+                    Ok(()) => self.pump_member(member, now),
+                    Err(error) => self.fail_member(member, error),
+                }
+            }
+            Some(Owner::Feed(key)) => {
+                let Some(link) = self.feeds.get_mut(&key) else { return };
+                let Line::Open(_, channel) = &mut link.channel else { return };
+                let result =
+                    link.feed.with_local(|local| channel.handle_message(message_type, payload, local));
+                match result {
+                    Ok(()) => {
+                        self.dirty.insert(key);
+                    }
+                    Err(error) => self.fail_feed(key, error),
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn handle_closed(&mut self, channel: ChannelId, reason: CloseReason) {
+        match self.channels.remove(&channel) {
+            Some(Owner::Member(member)) => match &self.members[member.0].standing {
+                Standing::Offered => self.members[member.0].standing = Standing::Refused,
+                _ => self.remove_member(member),
+            },
+            Some(Owner::Feed(key)) => {
+                let Some(link) = self.feeds.get_mut(&key) else { return };
+                let line = match reason {
+                    CloseReason::Rejected => Line::Failed { for_good: false },
+                    CloseReason::Remote => Line::Down,
+                };
+                let (_, bytes) = link.down(line);
+                self.unverified_bytes -= bytes;
+                self.dirty.insert(key);
+                if reason == CloseReason::Rejected {
+                    self.tell_of_feed(key, |peer, feed| Event::FeedRefused { peer, feed });
+                }
+            }
+            None => {}
+        }
+    }
+
+    // What happens on our side
+
+    pub(super) fn handle_command(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Transaction { member, body, reply } => {
+                let asked = match self.channel_of(member) {
+                    Some(channel) => channel.request(body, now.into_std()).map_err(Error::from),
+                    None => Err(Error::Closed),
+                };
+                match (asked, self.members[member.0].admitted_mut()) {
+                    (Ok(id), Some(admitted)) => {
+                        admitted.waiting.insert(id, reply);
+                    }
+                    (Err(error), _) => {
+                        let _ = reply.send(Err(error));
+                    }
+                    (Ok(_), None) => {}
+                }
+                self.pump_member(member, now);
+            }
+            Command::Ephemeral { member, message, reply } => {
+                let sent = match self.channel_of(member) {
+                    Some(channel) => channel.send_ephemeral(message).map_err(Error::from),
+                    None => Err(Error::Closed),
+                };
+                let _ = reply.send(sent);
+                self.pump_member(member, now);
+            }
+            Command::Replicate { member, feed, how, reply } => {
+                let released = match self.members[member.0].admitted() {
+                    Some(_) => self.release(member, &feed, how),
+                    None => Err(Error::Closed),
+                };
+                let opened = match released {
+                    Ok(true) => self.open_feed(feed.discovery_key()).map(|()| true),
+                    other => other,
+                };
+                let _ = reply.send(opened);
+            }
+        }
+    }
+
+    fn channel_of(&mut self, member: MemberId) -> Option<&mut PartyChannel> {
+        let (_, channel) = self.members[member.0].admitted_mut()?.channel.as_mut()?;
+        Some(channel)
+    }
+
+    pub(super) fn handle_outcome(&mut self, outcome: Outcome, now: Instant) {
+        match outcome {
+            Outcome::Rule { member, outcome } => self.handle_rule(member, outcome, now),
+            Outcome::Served(served) => self.handle_served(served),
+            Outcome::Ingested(ingested) => self.handle_ingested(ingested),
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let channels = self.members.iter().filter_map(|member| member.admitted()?.channel.as_ref());
+        channels.filter_map(|(_, channel)| channel.poll_timeout()).min().map(Instant::from_std)
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        for member in 0..self.members.len() {
+            self.pump_member(MemberId(member), now);
+        }
+    }
+
+    // What the driver asks
+
+    /// Lets everybody who has something to say say it, and hands over what is to be sealed and sent.
+    /// `unsent` is what the socket has not taken yet, in bytes.
+    pub(super) fn flush(
+        &mut self,
+        unsent: usize,
+        mut seal: impl FnMut(&[u8]) -> Result<(), ApiMisuse>,
+    ) -> Result<(), Error> {
+        let writable = unsent < self.limits.max_unsent_bytes;
+        if writable && !self.writable {
+            self.dirty.extend(self.feeds.keys().copied());
+        }
+        self.writable = writable;
+
+        for key in std::mem::take(&mut self.dirty) {
+            self.pump_feed(key);
+        }
+        self.tell_whether_finished();
+        while let Some(message) = self.mux.poll_transmit() {
+            seal(&message)?;
+        }
+        Ok(())
+    }
+
+    fn tell_whether_finished(&mut self) {
+        let idle = self.is_idle();
+        for member in &mut self.members {
+            let Some(admitted) = member.admitted_mut() else { continue };
+            let Some((id, channel)) = &mut admitted.channel else { continue };
+            if idle {
+                channel.finish();
+            } else {
+                channel.resume();
+            }
+            while let Some((message_type, payload)) = channel.poll_transmit() {
+                let _ = self.mux.send(*id, message_type, &payload);
+            }
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.unsettled.is_empty()
+            && self.searches.is_empty()
+            && self.members.iter().all(|member| self.may_still_come(member) || member.is_idle())
+    }
+
+    /// Whether somebody may yet show up for this party, which keeps nothing waiting as long as others are
+    /// there.
+    fn may_still_come(&self, member: &Member) -> bool {
+        matches!(member.standing, Standing::Stranger)
+            && self.members.iter().any(|member| member.admitted().is_some())
+    }
+
+    /// Whether a finite connection has done what it was made for.
+    pub(super) fn is_done(&self) -> bool {
+        let all_finished =
+            self.members.iter().filter_map(Member::admitted).all(|admitted| {
+                admitted.channel.as_ref().is_none_or(|(_, channel)| channel.remote_finished())
+            });
+        self.finite && self.is_idle() && all_finished
+    }
+
+    /// Whether the remote has refused all that we are here for.
+    pub(super) fn is_refused(&self) -> bool {
+        self.members.iter().all(|member| matches!(member.standing, Standing::Refused))
+    }
+
+    /// Whether nobody has been let in yet.
+    pub(super) fn is_among_strangers(&self) -> bool {
+        self.members.iter().all(|member| matches!(member.standing, Standing::Stranger | Standing::Offered))
+    }
+
+    /// Whether all that was to be got has been got, as far as we know.
+    pub(super) fn is_settled(&self) -> bool {
+        self.unsettled.is_empty()
+    }
+
+    /// Whether there is room for more from the remote. `unsent` is what the socket has not taken yet.
+    pub(super) fn can_read(&self, unsent: usize) -> bool {
+        // The second bound is above what our own serving can bring, or two peers could wait for each other.
+        let serving = SERVING_JOBS * (jobs::SERVE_BYTES + self.limits.max_block);
+        self.unverified_bytes < self.limits.max_unverified_bytes
+            && unsent < self.limits.max_unsent_bytes.saturating_add(serving)
+            && !self.is_paused()
+    }
+
+    /// Closes every channel, so that the remote knows before the stream ends.
+    pub(super) fn close(&mut self) {
+        for (channel, _) in self.channels.drain() {
+            self.mux.close(channel);
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        for member in &mut self.members {
+            if let Standing::Admitted(admitted) = std::mem::replace(&mut member.standing, Standing::Gone) {
+                member.hub.remove_peer(&admitted.peer);
+            }
+        }
+    }
+}
+
+/// A payload that is kept keeps the whole frame that it came in. One that is a small part of a large frame is
+/// copied, so that what we keep is what we count.
+fn compact(payload: Bytes, frame: usize) -> Bytes {
+    const SMALL_FRAME: usize = 128 << 10;
+    if frame > SMALL_FRAME && payload.len() < frame / 4 { Bytes::copy_from_slice(&payload) } else { payload }
+}
+
+fn next_change(key: DiscoveryKey, mut changes: Changes) -> NextChange {
+    Box::pin(async move {
+        changes.changed().await;
+        (key, changes)
+    })
+}

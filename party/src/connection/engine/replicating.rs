@@ -1,0 +1,261 @@
+//! Which feeds have a channel, and what goes over it: the part of the engine that deals with feeds.
+
+use std::collections::btree_map::Entry;
+
+use bytes::Bytes;
+
+use super::{Engine, Owner, SERVING_JOBS, Search, next_change};
+use crate::{
+    connection::{
+        feeds::{FeedLink, Line},
+        jobs::{self, Ingested, Outcome, RuleOutcome, SearchId, Served, decide},
+    },
+    error::{ApiMisuse, Error},
+    feed::{Changes, Feed},
+    key::DiscoveryKey,
+    mux::Incoming,
+    party::{Event, Rule, RuleFailure},
+    peer::{MemberId, Peer, Replicate},
+    replication,
+};
+
+impl Engine {
+    /// The remote opened a feed.
+    pub(super) fn handle_feed(&mut self, incoming: Incoming, id: &[u8], handshake: Bytes) {
+        let admitted: Vec<MemberId> = (0..self.members.len())
+            .filter(|index| self.members[*index].admitted().is_some())
+            .map(MemberId)
+            .collect();
+        let Ok(key) = <[u8; 32]>::try_from(id).map(DiscoveryKey::from_bytes) else {
+            return self.mux.reject(incoming);
+        };
+        if admitted.is_empty() {
+            return self.mux.reject(incoming);
+        }
+        if self.feeds.contains_key(&key) {
+            return self.answer_feed(incoming, key, &handshake);
+        }
+        if self.searches.len() >= self.limits.max_incoming_opens {
+            return self.mux.reject(incoming);
+        }
+        let search = SearchId(self.next_search);
+        self.next_search += 1;
+        self.searches.insert(search, Search { incoming, key, handshake, asked: admitted.len() });
+        for member in admitted {
+            let entry = &self.members[member.0];
+            let Some(peer) = entry.admitted().map(|admitted| admitted.peer.clone()) else { continue };
+            let (rules, timeout) = (entry.hub.rules.clone(), self.limits.rule_timeout);
+            self.jobs.spawn(async move {
+                let found = decide(rules.find_feed(&peer, &key), timeout).await;
+                Outcome::Rule { member, outcome: RuleOutcome::Found(search, found) }
+            });
+        }
+    }
+
+    /// Answers the remote's open of a released feed, if it proves to know the key.
+    pub(super) fn answer_feed(&mut self, incoming: Incoming, key: DiscoveryKey, handshake: &[u8]) {
+        let Some(link) = self.feeds.get_mut(&key) else { return self.mux.reject(incoming) };
+        if !matches!(link.channel, Line::Down | Line::Failed { for_good: false }) {
+            return self.mux.reject(incoming);
+        }
+        let remote = replication::Channel::verify_handshake(&self.session, &link.feed.key(), handshake);
+        let remote = match remote {
+            Ok(remote) => remote,
+            Err(error) => {
+                tracing::debug!(feed = %key, %error, "refused a feed");
+                return self.mux.reject(incoming);
+            }
+        };
+        let channel = link.new_channel(&self.session, self.finite, &self.limits);
+        if let Ok(Some(id)) = self.mux.accept(incoming, &channel.handshake()) {
+            self.channels.insert(id, Owner::Feed(key));
+            link.opened(id, channel, remote);
+            self.feed_is_open(key);
+        }
+    }
+
+    pub(super) fn feed_is_open(&mut self, key: DiscoveryKey) {
+        tracing::debug!(feed = %key, "open");
+        self.dirty.insert(key);
+        self.unsettled.insert(key);
+        self.tell_of_feed(key, |peer, feed| Event::FeedOpened { peer, feed });
+    }
+
+    /// Releases a feed to a member and sees to it that it has a channel.
+    pub(super) fn release(&mut self, member: MemberId, feed: &Feed, how: Replicate) -> Result<bool, Error> {
+        let key = feed.discovery_key();
+        let full = self.feeds.len() >= self.limits.max_released_feeds;
+        let link = match self.feeds.entry(key) {
+            Entry::Occupied(link) => link.into_mut(),
+            Entry::Vacant(_) if full => {
+                return Err(ApiMisuse::LimitExceeded("max_released_feeds").into());
+            }
+            Entry::Vacant(vacant) => {
+                let link = vacant.insert(FeedLink::new(feed.clone()));
+                self.changes.push(next_change(key, link.changes()));
+                link
+            }
+        };
+        self.dirty.insert(key);
+        Ok(link.release(member, how))
+    }
+
+    pub(super) fn open_feed(&mut self, key: DiscoveryKey) -> Result<(), Error> {
+        let Some(link) = self.feeds.get_mut(&key) else { return Ok(()) };
+        if matches!(link.channel, Line::Down | Line::Failed { for_good: false }) {
+            let channel = link.new_channel(&self.session, self.finite, &self.limits);
+            let id = self.mux.open(replication::PROTOCOL, Some(key.as_bytes()), &channel.handshake())?;
+            self.channels.insert(id, Owner::Feed(key));
+            link.channel = Line::Opening(id, channel);
+            self.unsettled.insert(key);
+        }
+        Ok(())
+    }
+
+    pub(super) fn fail_feed(&mut self, key: DiscoveryKey, error: Error) {
+        tracing::warn!(feed = %key, %error, "closing the feed's channel");
+        self.tell_of_feed(key, |peer, feed| Event::ChannelFailed {
+            peer,
+            feed: Some(feed),
+            error: error.clone(),
+        });
+        self.close_feed(key, Line::Failed { for_good: true });
+    }
+
+    pub(super) fn close_feed(&mut self, key: DiscoveryKey, line: Line) {
+        let Some(link) = self.feeds.get_mut(&key) else { return };
+        let (channel, bytes) = link.down(line);
+        self.unverified_bytes -= bytes;
+        if let Some(channel) = channel {
+            self.channels.remove(&channel);
+            self.mux.close(channel);
+        }
+        self.dirty.insert(key);
+    }
+
+    pub(super) fn tell_of_feed(&self, key: DiscoveryKey, event: impl Fn(Peer, DiscoveryKey) -> Event) {
+        let Some(link) = self.feeds.get(&key) else { return };
+        for member in &link.released_by {
+            let member = &self.members[member.0];
+            if let Some(admitted) = member.admitted() {
+                member.hub.tell(event(admitted.peer.clone(), key));
+            }
+        }
+    }
+
+    pub(super) fn handle_found(
+        &mut self,
+        member: MemberId,
+        search: SearchId,
+        found: Result<Option<Feed>, RuleFailure>,
+    ) {
+        let feed = match found {
+            Ok(feed) => feed,
+            Err(failure) => {
+                self.rule_failed(member, Rule::FindFeed, failure);
+                None
+            }
+        };
+        let Some(entry) = self.searches.get_mut(&search) else { return };
+        entry.asked -= 1;
+        let (key, last) = (entry.key, entry.asked == 0);
+        if let Some(feed) = feed
+            && feed.discovery_key() == key
+            && self.members[member.0].admitted().is_some()
+            && let Err(error) = self.release(member, &feed, Replicate::sparsely())
+        {
+            tracing::debug!(feed = %key, %error, "refused a feed");
+        }
+        if last && let Some(Search { incoming, handshake, .. }) = self.searches.remove(&search) {
+            self.answer_feed(incoming, key, &handshake);
+        }
+    }
+
+    pub(super) fn handle_served(&mut self, served: Served) {
+        self.serving -= 1;
+        let Some(link) = self.feeds.get_mut(&served.job.feed) else { return };
+        if !link.is(served.job) {
+            return;
+        }
+        link.served(served.rest);
+        if let Line::Open(_, channel) = &mut link.channel {
+            for (ticket, proof) in served.proofs {
+                if let Err(error) = &proof {
+                    tracing::debug!(feed = %served.job.feed, %error, "can't serve a request");
+                }
+                channel.handle_served(ticket, proof.map_err(|_| ()));
+            }
+        }
+        self.dirty.insert(served.job.feed);
+    }
+
+    pub(super) fn handle_ingested(&mut self, ingested: Ingested) {
+        self.unverified_bytes -= ingested.bytes;
+        let key = ingested.job.feed;
+        let Some(link) = self.feeds.get_mut(&key) else { return };
+        if !link.is(ingested.job) {
+            return;
+        }
+        link.ingested();
+        let mut failed = None;
+        if let Line::Open(_, channel) = &mut link.channel {
+            link.feed.with_local(|local| {
+                for (ticket, result) in ingested.results {
+                    // A peer is not to blame for our storage, but without it there is no going on.
+                    let ours = match &result {
+                        Err(error @ (Error::Storage(_) | Error::Io(_))) => Some(error.clone()),
+                        _ => None,
+                    };
+                    let handled = channel.handle_ingested(ticket, result, local);
+                    failed = failed.take().or(ours).or(handled.err());
+                }
+            });
+        }
+        self.dirty.insert(key);
+        if let Some(error) = failed {
+            self.fail_feed(key, error);
+        }
+    }
+
+    pub(in crate::connection) fn handle_change(&mut self, key: DiscoveryKey, changes: Changes) {
+        let Some(link) = self.feeds.get_mut(&key) else { return };
+        if let Line::Open(_, channel) = &mut link.channel {
+            let demand = link.feed.demand();
+            link.feed.with_local(|local| {
+                channel.set_demand(demand, local);
+                channel.handle_local_change(local);
+            });
+        }
+        self.dirty.insert(key);
+        self.changes.push(next_change(key, changes));
+    }
+
+    pub(super) fn pump_feed(&mut self, key: DiscoveryKey) {
+        let Some(link) = self.feeds.get_mut(&key) else { return };
+        let pumped = link.pump(&mut self.mux, self.writable);
+        self.unverified_bytes += pumped.new_unverified_bytes;
+        if link.settled {
+            self.unsettled.remove(&key);
+        } else {
+            self.unsettled.insert(key);
+        }
+        if let Some((batch, bytes)) = link.start_ingesting() {
+            self.jobs.spawn(jobs::ingest(link.feed.clone(), link.job(), batch, bytes));
+        }
+        if link.wants_to_serve() && self.writable {
+            if self.serving < SERVING_JOBS {
+                self.serving += 1;
+                let queue = link.start_serving();
+                self.jobs.spawn(jobs::serve(link.feed.clone(), link.job(), queue));
+            } else {
+                // Somebody else's turn; a job that ends gives the next chance.
+                self.dirty.insert(key);
+            }
+        }
+        let newly_in_sync = link.settled && pumped.in_sync && !link.told_in_sync;
+        link.told_in_sync = link.settled && pumped.in_sync;
+        if newly_in_sync {
+            self.tell_of_feed(key, |peer, feed| Event::FeedInSync { peer, feed });
+        }
+    }
+}
