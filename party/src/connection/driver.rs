@@ -138,7 +138,10 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
             let unsent = self.stream.outgoing().len();
             self.engine.flush(unsent, |message| self.stream.seal(message))?;
             if self.engine.is_done() {
-                return self.close().await;
+                // It ends, but a feed that failed is not in sync.
+                let result = self.engine.failure().map_or(Ok(()), |error| Err(error.clone()));
+                self.close().await?;
+                return result;
             }
             if self.engine.is_refused() {
                 self.close().await?;

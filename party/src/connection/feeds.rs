@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use tracing::Span;
+
 use crate::{
     feed::{Changes, Download, Feed, proof::Proof},
     limits::Limits,
@@ -19,6 +21,7 @@ const INGEST_PROOFS: usize = 1024;
 /// A feed that was released on this connection by at least one member.
 pub(super) struct FeedLink {
     pub(super) feed: Feed,
+    pub(super) span: Span,
     pub(super) released_by: BTreeSet<MemberId>,
     pub(super) channel: Line,
     how: Replicate,
@@ -60,8 +63,10 @@ pub(super) struct Pumped {
 
 impl FeedLink {
     pub(super) fn new(feed: Feed) -> Self {
+        let span = tracing::debug_span!("feed", key = %feed.discovery_key());
         Self {
             feed,
+            span,
             released_by: BTreeSet::new(),
             channel: Line::Down,
             how: Replicate { download: false, upload: false },

@@ -6,6 +6,7 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+use tracing::Span;
 
 use crate::{
     admission::{Body, Message, PartyChannel, TransactionId},
@@ -22,6 +23,7 @@ pub(super) struct Member {
     /// `None` in open mode.
     pub(super) party: Option<PartyKey>,
     pub(super) standing: Standing,
+    pub(super) span: Span,
 }
 
 pub(super) enum Standing {
@@ -49,7 +51,11 @@ pub(super) struct Admitted {
 
 impl Member {
     pub(super) fn new(hub: Arc<Hub>, party: Option<PartyKey>) -> Self {
-        Self { hub, party, standing: Standing::Stranger }
+        let span = match &party {
+            Some(key) => tracing::debug_span!("party", key = %key.discovery_key()),
+            None => tracing::debug_span!("open"),
+        };
+        Self { hub, party, standing: Standing::Stranger, span }
     }
 
     pub(super) fn admitted(&self) -> Option<&Admitted> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 
-use super::{Engine, Owner};
+use super::{Engine, Owner, instrumented};
 use crate::{
     admission::{self, Body, Hello, PartyChannel, RefusalCode, TransactionId, membership},
     connection::{
@@ -56,11 +56,12 @@ impl Engine {
         let channel = channel.map(|id| (id, PartyChannel::new(&self.limits)));
         entry.standing = Standing::Admitted(Admitted::new(peer.clone(), channel));
         entry.hub.add_peer(&peer);
-        tracing::debug!(?admission, "admitted");
+        entry.span.in_scope(|| tracing::debug!("admitted"));
 
         let rules = entry.hub.rules.clone();
         let timeout = self.limits.rule_timeout;
-        self.jobs.spawn(async move {
+        let span = entry.span.clone();
+        self.jobs.spawn(instrumented(&span, async move {
             let outcome = match decide(rules.ready(&peer), timeout).await {
                 Ok(()) => decide(rules.handshake(&peer), timeout)
                     .await
@@ -68,14 +69,14 @@ impl Engine {
                 Err(failure) => Err((Rule::Ready, failure)),
             };
             Outcome::Rule { member, outcome: RuleOutcome::Handshake(outcome) }
-        });
+        }));
     }
 
     /// Takes what the party channel of a member has to tell and to send.
     pub(super) fn pump_member(&mut self, member: MemberId, now: Instant) {
         let timeout = self.limits.rule_timeout;
         let entry = &mut self.members[member.0];
-        let rules = &entry.hub.rules;
+        let (rules, span) = (&entry.hub.rules, entry.span.clone());
         let Standing::Admitted(admitted) = &mut entry.standing else { return };
         let Some((id, channel)) = &mut admitted.channel else { return };
         channel.handle_timeout(now.into_std());
@@ -88,16 +89,16 @@ impl Engine {
                     }
                 }
                 admission::Event::Request { id, body: Body::IntroduceFeeds(keys) } => {
-                    self.jobs.spawn(async move {
+                    self.jobs.spawn(instrumented(&span, async move {
                         let answer = decide(rules.introduce_feeds(&peer, keys), timeout).await;
                         Outcome::Rule { member, outcome: RuleOutcome::Introduced(id, answer) }
-                    });
+                    }));
                 }
                 admission::Event::Request { id, body: Body::Custom(message) } => {
-                    self.jobs.spawn(async move {
+                    self.jobs.spawn(instrumented(&span, async move {
                         let answer = decide(rules.request(&peer, message), timeout).await;
                         Outcome::Rule { member, outcome: RuleOutcome::Answered(id, answer) }
-                    });
+                    }));
                 }
                 admission::Event::Ephemeral(message) => {
                     if admitted.ephemeral.len() < self.limits.max_queued_ephemeral {
@@ -113,10 +114,10 @@ impl Engine {
         {
             admitted.ephemeral_running = true;
             let (rules, peer) = (rules.clone(), admitted.peer.clone());
-            self.jobs.spawn(async move {
+            self.jobs.spawn(instrumented(&span, async move {
                 let outcome = RuleOutcome::Ephemeral(decide(rules.ephemeral(&peer, message), timeout).await);
                 Outcome::Rule { member, outcome }
-            });
+            }));
         }
         while let Some((message_type, payload)) = channel.poll_transmit() {
             let _ = self.mux.send(*id, message_type, &payload);

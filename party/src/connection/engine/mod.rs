@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tracing::{Instrument as _, Span, instrument::Instrumented};
 
 use super::{
     feeds::{FeedLink, Line},
@@ -55,6 +56,8 @@ pub(super) struct Engine {
     writable: bool,
     serving: usize,
     unverified_bytes: usize,
+    /// What went wrong first with a feed.
+    failure: Option<Error>,
     pub(super) jobs: JoinSet<Outcome>,
     pub(super) changes: FuturesUnordered<NextChange>,
 }
@@ -104,6 +107,7 @@ impl Engine {
             writable: true,
             serving: 0,
             unverified_bytes: 0,
+            failure: None,
             jobs: JoinSet::new(),
             changes: FuturesUnordered::new(),
             limits,
@@ -207,6 +211,8 @@ impl Engine {
     ) {
         match self.channels.get(&channel).copied() {
             Some(Owner::Member(member)) => {
+                let span = self.members[member.0].span.clone();
+                let _span = span.enter();
                 let Some(admitted) = self.members[member.0].admitted_mut() else { return };
                 let Some((_, party)) = &mut admitted.channel else { return };
                 match party.handle_message(message_type, payload) {
@@ -217,8 +223,9 @@ impl Engine {
             Some(Owner::Feed(key)) => {
                 let Some(link) = self.feeds.get_mut(&key) else { return };
                 let Line::Open(_, channel) = &mut link.channel else { return };
-                let result =
-                    link.feed.with_local(|local| channel.handle_message(message_type, payload, local));
+                let result = link.span.in_scope(|| {
+                    link.feed.with_local(|local| channel.handle_message(message_type, payload, local))
+                });
                 match result {
                     Ok(()) => {
                         self.dirty.insert(key);
@@ -383,6 +390,11 @@ impl Engine {
         self.finite && self.is_idle() && all_finished
     }
 
+    /// What went wrong first with a feed, if anything did.
+    pub(super) fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
     /// Whether the remote has refused all that we are here for.
     pub(super) fn is_refused(&self) -> bool {
         self.members.iter().all(|member| matches!(member.standing, Standing::Refused))
@@ -430,6 +442,11 @@ impl Drop for Engine {
 fn compact(payload: Bytes, frame: usize) -> Bytes {
     const SMALL_FRAME: usize = 128 << 10;
     if frame > SMALL_FRAME && payload.len() < frame / 4 { Bytes::copy_from_slice(&payload) } else { payload }
+}
+
+/// A job of the connection, within the span of what it is for.
+fn instrumented<F: Future>(span: &Span, job: F) -> Instrumented<F> {
+    job.instrument(span.clone())
 }
 
 fn next_change(key: DiscoveryKey, mut changes: Changes) -> NextChange {

@@ -4,7 +4,7 @@ use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
 
-use super::{Engine, Owner, SERVING_JOBS, Search, next_change};
+use super::{Engine, Owner, SERVING_JOBS, Search, instrumented, next_change};
 use crate::{
     connection::{
         feeds::{FeedLink, Line},
@@ -45,10 +45,10 @@ impl Engine {
             let entry = &self.members[member.0];
             let Some(peer) = entry.admitted().map(|admitted| admitted.peer.clone()) else { continue };
             let (rules, timeout) = (entry.hub.rules.clone(), self.limits.rule_timeout);
-            self.jobs.spawn(async move {
+            self.jobs.spawn(instrumented(&entry.span, async move {
                 let found = decide(rules.find_feed(&peer, &key), timeout).await;
                 Outcome::Rule { member, outcome: RuleOutcome::Found(search, found) }
-            });
+            }));
         }
     }
 
@@ -113,6 +113,7 @@ impl Engine {
     }
 
     pub(super) fn fail_feed(&mut self, key: DiscoveryKey, error: Error) {
+        self.failure.get_or_insert_with(|| error.clone());
         tracing::warn!(feed = %key, %error, "closing the feed's channel");
         self.tell_of_feed(key, |peer, feed| Event::ChannelFailed {
             peer,
@@ -232,7 +233,7 @@ impl Engine {
 
     pub(super) fn pump_feed(&mut self, key: DiscoveryKey) {
         let Some(link) = self.feeds.get_mut(&key) else { return };
-        let pumped = link.pump(&mut self.mux, self.writable);
+        let pumped = link.span.clone().in_scope(|| link.pump(&mut self.mux, self.writable));
         self.unverified_bytes += pumped.new_unverified_bytes;
         if link.settled {
             self.unsettled.remove(&key);
@@ -240,13 +241,15 @@ impl Engine {
             self.unsettled.insert(key);
         }
         if let Some((batch, bytes)) = link.start_ingesting() {
-            self.jobs.spawn(jobs::ingest(link.feed.clone(), link.job(), batch, bytes));
+            let job = jobs::ingest(link.feed.clone(), link.job(), batch, bytes);
+            self.jobs.spawn(instrumented(&link.span, job));
         }
         if link.wants_to_serve() && self.writable {
             if self.serving < SERVING_JOBS {
                 self.serving += 1;
                 let queue = link.start_serving();
-                self.jobs.spawn(jobs::serve(link.feed.clone(), link.job(), queue));
+                let job = jobs::serve(link.feed.clone(), link.job(), queue);
+                self.jobs.spawn(instrumented(&link.span, job));
             } else {
                 // Somebody else's turn; a job that ends gives the next chance.
                 self.dirty.insert(key);
