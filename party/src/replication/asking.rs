@@ -78,6 +78,7 @@ impl Asking {
         }
     }
 
+    //= protocol-spec/07-replication.md#nodata-4
     /// Whether the remote has refused so much that it isn't asked any more.
     pub(super) fn has_given_up(&self, limits: &Limits) -> bool {
         self.failures >= limits.max_failed_requests || self.invalid >= limits.max_failed_requests.div_ceil(2)
@@ -185,6 +186,7 @@ impl Asking {
         Some(Message::Request(Request { id, fork: asked.fork, proof, priority: 0 }))
     }
 
+    //= protocol-spec/07-replication.md#the-end-of-a-replication
     /// Whether there is nothing more to get from this remote: of what is demanded, of what it has.
     pub(super) fn is_in_sync(&self, local: &dyn Local, remote: &Remote, limits: &Limits) -> bool {
         if !remote.synced || !self.window.is_at_rest() {

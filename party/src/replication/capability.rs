@@ -57,6 +57,7 @@ pub(super) fn verify_handshake(
     let flags = reader.uint()?;
     let shown: Hash = reader.array()?;
     let expected = capability(session, false, key);
+    //= protocol-spec/07-replication.md#capability
     if bool::from(shown.ct_eq(&expected)) {
         Ok(RemoteHandshake { seeks: flags & 1 != 0 })
     } else {

@@ -236,6 +236,7 @@ impl Channel {
         payload: Bytes,
         local: &dyn Local,
     ) -> Result<(), Error> {
+        //= protocol-spec/07-replication.md#capability
         let Some(handshake) = self.remote.handshake else {
             return Err(PeerMisbehaved::UnexpectedMessage("the channel is not open").into());
         };
@@ -355,6 +356,7 @@ impl Channel {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
+        //= protocol-spec/07-replication.md#capability
         self.remote.handshake?;
         if self.writable
             && let Some(output) = self.poll_answers(local)
@@ -449,6 +451,7 @@ impl Channel {
     }
 
     fn handle_request(&mut self, mut request: Request, local: &dyn Local) -> Result<(), Error> {
+        //= protocol-spec/07-replication.md#request-1-and-data-3
         let proof = &request.proof;
         let available = self.options.upload
             && request.fork == local.fork()
@@ -482,6 +485,7 @@ impl Channel {
 
     fn handle_data(&mut self, data: Data, local: &dyn Local) -> Result<(), Error> {
         let Data { request, proof } = data;
+        //= protocol-spec/07-replication.md#request-1-and-data-3
         if let Some(upgrade) = &proof.upgrade
             && (upgrade.length == 0 || upgrade.start > MAX_SAFE_INTEGER - upgrade.length)
         {
@@ -491,6 +495,7 @@ impl Channel {
         if bytes > self.limits.max_block {
             return Err(PeerMisbehaved::LimitExceeded("max_block").into());
         }
+        //= protocol-spec/07-replication.md#request-1-and-data-3
         if request == 0 {
             // A push, which we have said not to take, or the proof of a conflict, which there can't be
             // before forks are followed.
@@ -556,6 +561,7 @@ impl Channel {
         self.counters.refused_by_remote += 1;
         self.telling.touch();
         if let Some(index) = asked.block {
+            //= protocol-spec/07-replication.md#nodata-4
             // Whatever it said before: it doesn't have it. It fits, as it made no more than one range more.
             let _ = self.remote.have.remove(index..index + 1, &self.limits);
         }

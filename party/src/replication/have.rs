@@ -167,6 +167,7 @@ impl Have {
 
     /// Keeps to the limits, after a change of `range`.
     fn make_room(&mut self, range: Range<u64>, limits: &Limits) -> Result<(), PeerMisbehaved> {
+        //= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
         while self.ranges.len() > limits.max_remote_ranges {
             // A page that takes few ranges gains little, but there are only so many pages.
             let first = range.start / PAGE;

@@ -61,6 +61,7 @@ impl Telling {
     pub(super) fn want(&mut self, want: Want, limits: &Limits) {
         // Node's are no longer than this; of a longer one, the start is answered.
         let place = (want.start / 32 * 32, want.length.min(SEGMENT));
+        //= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
         if self.wants.len() < limits.max_remote_wants || self.wants.contains_key(&place) {
             self.dirty = true;
             let wanted = self.wants.entry(place).or_default();
@@ -91,6 +92,7 @@ impl Telling {
         if !self.dirty {
             return None;
         }
+        //= protocol-spec/07-replication.md#appending-while-connected
         // The range after the sync: it would lie beyond our length before.
         if let Some(sync) = self.next_sync(local, remote, sync()) {
             return Some(Message::Sync(sync));
@@ -118,6 +120,7 @@ impl Telling {
             // It can't be asked for; what was said before may stand.
             last.is_some_and(|last| last.can_upgrade)
         };
+        //= protocol-spec/07-replication.md#sync-0
         let news = last.is_none_or(|last| {
             // That we have heard of the remote's length matters only if it can ask for more.
             let heard =
@@ -163,6 +166,7 @@ impl Telling {
         let (told, contiguous) = (self.contiguous, local.contiguous_length().min(local.length()));
         if contiguous < told {
             self.contiguous = contiguous;
+            self.wants.values_mut().for_each(|wanted| wanted.forget(contiguous, told));
             return Some(Range { drop: true, start: contiguous, length: told - contiguous });
         }
         // A remote that has the blocks itself is told only when that is all there is, which it may not know.
@@ -211,11 +215,11 @@ impl Telling {
             let now = local.words(start, end.min(local.length()).saturating_sub(start));
             for (first, words) in &now {
                 let none = Vec::new();
-                changes(*first, words, before.get(first).unwrap_or(&none), &mut self.ready);
+                changes(*first, words, before.get(first).unwrap_or(&none), self.contiguous, &mut self.ready);
             }
             for (first, words) in before {
                 if now.iter().all(|(other, _)| *other != first) {
-                    changes(first, &vec![0; words.len()], &words, &mut self.ready);
+                    changes(first, &vec![0; words.len()], &words, self.contiguous, &mut self.ready);
                 }
             }
             wanted.remember(now, &mut self.words, limits);
@@ -228,6 +232,19 @@ impl Wanted {
         self.told.iter().flat_map(BTreeMap::values).map(Vec::len).sum()
     }
 
+    /// The remote was told that blocks `start..end` are gone.
+    fn forget(&mut self, start: u64, end: u64) {
+        for (first, words) in self.told.iter_mut().flatten() {
+            for (n, word) in (0..).zip(words) {
+                for bit in 0..32 {
+                    if (start..end).contains(&(first + 32 * n + bit)) {
+                        *word &= !(1 << bit);
+                    }
+                }
+            }
+        }
+    }
+
     /// Remembers what was told, if all that is remembered stays within the limit.
     fn remember(&mut self, words: Vec<(u64, Vec<u32>)>, total: &mut usize, limits: &Limits) {
         let len: usize = words.iter().map(|(_, words)| words.len()).sum();
@@ -237,8 +254,9 @@ impl Wanted {
     }
 }
 
-/// Tells how `now` differs from `before`, of which the first bit stands for block `start`.
-fn changes(start: u64, now: &[u32], before: &[u32], out: &mut VecDeque<Message>) {
+/// Tells how `now` differs from `before`, of which the first bit stands for block `start`. That we have the blocks
+/// below `contiguous` was told.
+fn changes(start: u64, now: &[u32], before: &[u32], contiguous: u64, out: &mut VecDeque<Message>) {
     let old = |i: usize| before.get(i).copied().unwrap_or(0);
     let added: Vec<u32> = now.iter().enumerate().map(|(i, word)| word & !old(i)).collect();
     let gone: Vec<u32> = now.iter().enumerate().map(|(i, word)| old(i) & !word).collect();
@@ -246,7 +264,12 @@ fn changes(start: u64, now: &[u32], before: &[u32], out: &mut VecDeque<Message>)
         let runs: Vec<_> = runs(start, &words).filter(|(_, set)| *set).map(|(run, _)| run).collect();
         runs.into_iter().map(move |run| Range { drop, start: run.start, length: run.end - run.start })
     });
-    let news: Vec<Range> = ranges.collect();
+    let news: Vec<Range> = ranges
+        .filter_map(|Range { drop, start, length }| {
+            let known = if drop { 0 } else { contiguous.saturating_sub(start) };
+            (known < length).then(|| Range { drop, start: start + known, length: length - known })
+        })
+        .collect();
     if news.len() > MAX_RUNS {
         out.push_back(Message::Bitfield(Bitfield { start, words: now.to_vec() }));
     } else {

@@ -126,6 +126,7 @@ impl Window {
 
     /// Notes a request; returns its id.
     pub(super) fn ask(&mut self, asked: Asked) -> u64 {
+        //= protocol-spec/07-replication.md#cancel-2
         let id = self.next_id;
         self.next_id += 1;
         if let Some(index) = asked.block {

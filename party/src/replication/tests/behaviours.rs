@@ -34,6 +34,7 @@ fn a_reader_gets_all_of_a_feed() {
     assert!(reader.sent.len() < 2110, "{}", reader.sent.len());
 }
 
+//= protocol-spec/07-replication.md#sync-0
 #[test]
 fn the_first_messages_are_a_sync_and_a_range() {
     let mut pair = pair(Model::writer(5), Model::reader());
@@ -52,6 +53,7 @@ fn the_first_messages_are_a_sync_and_a_range() {
     assert_eq!(pair.ends[0].sent, [Message::Sync(sync), Message::Range(range)]);
 }
 
+//= protocol-spec/07-replication.md#capability
 #[test]
 fn nothing_is_sent_before_the_remote_has_opened() {
     use super::pair::{KEY, session};
@@ -62,6 +64,7 @@ fn nothing_is_sent_before_the_remote_has_opened() {
     assert!(channel.handle_message(0, vec![0; 4].into(), &feed).is_err());
 }
 
+//= protocol-spec/07-replication.md#appending-while-connected
 #[test]
 fn appends_follow() {
     let mut pair = pair(Model::writer(5), Model::reader());
@@ -103,6 +106,7 @@ fn without_demand_the_length_follows() {
     assert!(reader.status().in_sync);
 }
 
+//= protocol-spec/07-replication.md#cancel-2
 #[test]
 fn what_is_no_longer_demanded_is_cancelled() {
     let mut pair = pair(Model::writer(100), Model::reader());
@@ -165,6 +169,7 @@ fn a_relay_tells_of_what_it_gets_meanwhile() {
     assert!(pair.ends[1].status().in_sync && pair.ends[0].status().remote_in_sync);
 }
 
+//= protocol-spec/07-replication.md#the-end-of-a-replication
 #[test]
 fn a_finite_replication_says_that_it_is_done() {
     let mut pair = Pair::new([Model::writer(300), Model::reader()], [FINITE, FINITE]);
@@ -176,6 +181,46 @@ fn a_finite_replication_says_that_it_is_done() {
         let last = end.sent.iter().rev().find(|message| matches!(message, Message::Sync(_)));
         assert!(matches!(last, Some(Message::Sync(Sync { downloading: false, .. }))));
     }
+}
+
+#[test]
+fn blocks_that_are_cleared_are_told() {
+    let mut pair = pair(Model::writer(200), Model::sparse(200, []));
+    pair.ends[1].demand(Demand::nothing());
+    pair.run().unwrap();
+    for cleared in [100..120, 150..151, 0..3] {
+        let end = &mut pair.ends[0];
+        cleared.for_each(|index| drop(end.feed.stored.remove(&index)));
+        end.channel.handle_local_change(&end.feed);
+    }
+    pair.run().unwrap();
+    let status = pair.ends[1].status();
+    assert_eq!(status.remote_contiguous_length, 0);
+    // What is left comes, and what is gone is not asked for.
+    pair.ends[1].demand(Demand::everything());
+    pair.run().unwrap();
+    assert_eq!(pair.ends[0].feed.stored, pair.ends[1].feed.stored);
+    assert_eq!(pair.ends[1].status().counters.refused_by_remote, 0);
+    pair.ends[0].feed.stored.remove(&50);
+    pair.ends[0].feed.stored.insert(1);
+    let end = &mut pair.ends[0];
+    end.channel.handle_local_change(&end.feed);
+    pair.run().unwrap();
+    assert!(pair.ends[1].feed.stored.contains(&1) && pair.ends[1].status().in_sync);
+}
+
+#[test]
+fn a_relay_that_grows_without_gaps_tells_each_block_once() {
+    let mut pair = pair(Model::sparse(1000, []), Model::sparse(1000, []));
+    pair.run().unwrap();
+    for n in 0..10 {
+        let end = &mut pair.ends[0];
+        end.feed.stored.extend(n * 100..(n + 1) * 100);
+        end.channel.handle_local_change(&end.feed);
+        pair.run().unwrap();
+    }
+    assert_eq!(pair.ends[1].feed.contiguous_length(), 1000);
+    assert_eq!((pair.ends[0].sent(8), pair.ends[0].sent(7)), (10, 1));
 }
 
 #[test]
@@ -219,6 +264,7 @@ fn without_download_nothing_is_asked_for() {
     assert!(pair.ends[0].status().remote_in_sync && pair.ends[1].status().in_sync);
 }
 
+//= protocol-spec/07-replication.md#request-1-and-data-3
 #[test]
 fn a_remote_that_can_not_take_more_is_not_served() {
     let mut pair = pair(Model::writer(100), Model::reader());

@@ -115,6 +115,7 @@ fn data_with_an_empty_upgrade_is_an_error() {
     }
 }
 
+//= protocol-spec/07-replication.md#request-1-and-data-3
 #[test]
 fn data_that_was_not_asked_for_is_an_error() {
     let (mut victim, id) = waiting();
@@ -143,6 +144,7 @@ fn an_answer_counts_once() {
     misbehaved(victim.send(data), PeerMisbehaved::UnrequestedData);
 }
 
+//= protocol-spec/07-replication.md#request-1-and-data-3
 #[test]
 fn pushed_data_is_passed_over() {
     let (mut victim, _) = waiting();
@@ -171,6 +173,7 @@ fn an_invalid_proof_is_handed_back_as_the_error_that_it_is() {
     assert_eq!(victim.channel.status(&victim.feed).counters.invalid_proofs, 1);
 }
 
+//= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
 #[test]
 fn a_range_of_two_to_the_40_blocks_costs_nothing() {
     let mut victim = Victim::new(Model::sparse(10, [4]), Limits::default());
@@ -199,6 +202,7 @@ fn a_length_of_two_to_the_53_is_only_a_claim() {
         if proof.upgrade == Some(UpgradeRequest { start: 0, length: MAX_SAFE_INTEGER })));
 }
 
+//= protocol-spec/07-replication.md#request-1-and-data-3
 #[test]
 fn a_request_for_block_two_to_the_53_is_refused_and_the_channel_lives() {
     let mut victim = Victim::new(Model::writer(10), Limits::default());
@@ -292,6 +296,7 @@ fn a_flood_of_requests_and_cancels_costs_nothing() {
     assert_eq!(victim.channel.status(&victim.feed).serving, 0);
 }
 
+//= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
 #[test]
 fn a_flood_of_wants_is_answered_within_bounds() {
     let mut victim = Victim::new(Model::sparse(1000, [5]), Limits::default());
@@ -306,6 +311,7 @@ fn a_flood_of_wants_is_answered_within_bounds() {
     assert_eq!(victim.outputs().len(), Limits::default().max_remote_wants);
 }
 
+//= protocol-spec/07-replication.md#sync-0
 #[test]
 fn a_flood_of_syncs_is_answered_once() {
     let mut victim = Victim::new(Model::writer(1000), Limits::default());
@@ -318,6 +324,7 @@ fn a_flood_of_syncs_is_answered_once() {
     assert!(matches!(victim.messages()[..], [Message::Sync(Sync { remote_length: 499, .. })]));
 }
 
+//= protocol-spec/07-replication.md#nodata-4
 #[test]
 fn a_remote_that_refuses_everything_is_not_asked_for_ever() {
     let mut victim = Victim::new(Model::sparse(1000, []), Limits::default());

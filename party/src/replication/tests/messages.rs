@@ -159,6 +159,7 @@ proptest! {
     }
 }
 
+//= protocol-spec/07-replication.md#messages
 #[test]
 fn unknown_types_are_skipped() {
     assert_eq!(decode(10, &Bytes::from_static(&[1, 2, 3])), Ok(None));
@@ -187,6 +188,7 @@ fn a_count_beyond_the_end_allocates_nothing() {
     assert_eq!(decode(7, &payload.into()), Err(DecodeError::UnexpectedEnd));
 }
 
+//= protocol-spec/07-replication.md#request-1-and-data-3
 #[test]
 fn seeks_of_old_peers_have_no_padding() {
     let payload = Bytes::from_static(&[0b1100, 5, 0, 100, 3, 4]);
