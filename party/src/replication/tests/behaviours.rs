@@ -190,7 +190,9 @@ fn blocks_that_are_cleared_are_told() {
     pair.run().unwrap();
     for cleared in [100..120, 150..151, 0..3] {
         let end = &mut pair.ends[0];
-        cleared.for_each(|index| drop(end.feed.stored.remove(&index)));
+        cleared.for_each(|index| {
+            end.feed.stored.remove(&index);
+        });
         end.channel.handle_local_change(&end.feed);
     }
     pair.run().unwrap();
