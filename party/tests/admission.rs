@@ -228,6 +228,18 @@ async fn the_wrong_party_is_told_to_the_app_that_dialled() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_finite_connection_that_is_refused_has_not_done_its_work() {
+    let (alice, bob) =
+        (Party::new(party_key(1), Shared::default()), Party::new(party_key(2), Shared::default()));
+    let (left, right) = connection::memory();
+    let (dialled, _accepted) = tokio::join!(
+        async { Connection::dial(left, &identity(1)).join(&alice).finite().await?.closed().await },
+        async { Connection::accept(right, &identity(2)).join(&bob).await?.closed().await },
+    );
+    assert!(matches!(dialled, Err(Error::Refused)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_member_of_two_parties_gets_feeds_of_the_party_that_both_share_only() {
     let store = Store::memory();
     let (shared, hidden) = (

@@ -137,15 +137,16 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         loop {
             let unsent = self.stream.outgoing().len();
             self.engine.flush(unsent, |message| self.stream.seal(message))?;
+            // Before the other: who is refused everywhere has nothing left to do either.
+            if self.engine.is_refused() {
+                self.close().await?;
+                return Err(Error::Refused);
+            }
             if self.engine.is_done() {
                 // It ends, but a feed that failed is not in sync.
                 let result = self.engine.failure().map_or(Ok(()), |error| Err(error.clone()));
                 self.close().await?;
                 return result;
-            }
-            if self.engine.is_refused() {
-                self.close().await?;
-                return Err(Error::Refused);
             }
 
             let unsent = self.stream.outgoing().len();
