@@ -22,6 +22,11 @@ async fn the_same_primary_key_and_name_give_the_same_feed() {
     assert_ne!(one.named_feed("logs").await.unwrap().key(), feed.key());
     assert_ne!(Store::memory().named_feed("log").await.unwrap().key(), feed.key());
     assert_eq!(feed.append("mine").await.unwrap(), 0);
+    assert_eq!(*one.primary_key().await.unwrap(), [1; 32]);
+    let random = Store::memory();
+    let restored = StoreOptions::default().primary_key(*random.primary_key().await.unwrap());
+    let key = random.named_feed("log").await.unwrap().key();
+    assert_eq!(Store::memory_with(restored).named_feed("log").await.unwrap().key(), key);
 }
 
 #[tokio::test]

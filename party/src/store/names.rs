@@ -101,6 +101,17 @@ impl Store {
         self.namespace
     }
 
+    /// The secret that named feeds grow from, to be kept in a safe place:
+    /// [`StoreOptions::primary_key`](super::StoreOptions::primary_key) makes a store with the same feeds of it.
+    /// Whoever has it can write to all of them.
+    ///
+    /// # Errors
+    /// [`Error::Storage`] if it is not where it was kept.
+    pub async fn primary_key(&self) -> Result<Zeroizing<[u8; 32]>, Error> {
+        self.inner.check_open()?;
+        Ok(self.inner.primary_key().await?.0.clone())
+    }
+
     /// The key pair that grows from the primary key, the namespace and `name`: the one that signs the feed
     /// [`named`](Self::named_feed) so, or one for another use. Nothing is stored.
     ///
