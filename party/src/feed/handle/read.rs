@@ -1,0 +1,91 @@
+//! Blocks, read here or waited for.
+
+use bytes::Bytes;
+
+use super::Feed;
+use crate::{
+    error::{ApiMisuse, Error},
+    feed::{open::damaged, storage::Key, tree::MAX_LENGTH},
+};
+
+impl Feed {
+    /// Reads a block that is stored here; `None` if it is not.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    pub async fn get(&self, index: u64) -> Result<Option<Bytes>, Error> {
+        Ok(self.get_many(vec![index]).await?.pop().flatten())
+    }
+
+    /// Reads blocks in one go, all as they are at one moment: for each of `indexes` the block, or `None` if
+    /// it is not stored here. They are all in memory at once, so how many to ask for is the caller's to limit.
+    ///
+    /// # Errors
+    /// Why one of them could not be read.
+    pub async fn get_many(&self, indexes: Vec<u64>) -> Result<Vec<Option<Bytes>>, Error> {
+        loop {
+            let before = self.undisturbed().await;
+            let stored: Vec<u64> = {
+                let state = self.state();
+                indexes.iter().copied().filter(|index| state.bitfield.get(*index)).collect()
+            };
+            if stored.is_empty() {
+                return Ok(vec![None; indexes.len()]);
+            }
+            let keys = stored.iter().map(|index| self.block_key(*index)).collect();
+            let values = self.inner.storage.read(keys).await?;
+            if self.is_unchanged(before) {
+                return whole(&indexes, &stored, values);
+            }
+        }
+    }
+
+    /// Reads a block; if it is not stored here, asks for it and waits until a peer has delivered it, or until
+    /// it is appended. A wait without end is the caller's to limit.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    pub async fn fetch(&self, index: u64) -> Result<Bytes, Error> {
+        if index >= MAX_LENGTH {
+            return Err(ApiMisuse::LimitExceeded("feed length").into());
+        }
+        loop {
+            if let Some(block) = self.get(index).await? {
+                return Ok(block);
+            }
+            // What has come may be cleared again before it is read.
+            self.download(index..=index).done().await;
+        }
+    }
+
+    /// Whether block `index` is stored here.
+    pub fn has(&self, index: u64) -> bool {
+        self.state().bitfield.get(index)
+    }
+
+    /// Reads a record that the app keeps beside the feed; it is written by a [`Batch`](super::Batch). Peers don't see it.
+    ///
+    /// # Errors
+    /// Why it could not be read.
+    pub async fn record(&self, key: impl Into<Vec<u8>>) -> Result<Option<Bytes>, Error> {
+        let key = Key::Local(self.inner.slot, key.into());
+        Ok(self.inner.storage.read(vec![key]).await?.pop().flatten())
+    }
+}
+
+/// Puts the `values` of the blocks that are `stored` in the places of all `indexes` that were asked for.
+pub(super) fn whole(
+    indexes: &[u64],
+    stored: &[u64],
+    values: Vec<Option<Bytes>>,
+) -> Result<Vec<Option<Bytes>>, Error> {
+    let mut found = stored.iter().zip(values).peekable();
+    indexes
+        .iter()
+        .map(|index| match found.next_if(|(stored, _)| *stored == index) {
+            None => Ok(None),
+            Some((_, Some(block))) => Ok(Some(block)),
+            Some((_, None)) => Err(damaged(format!("block {index} is missing")).into()),
+        })
+        .collect()
+}
