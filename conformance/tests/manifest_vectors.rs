@@ -1,6 +1,8 @@
 //! Manifests of every kind against what hypercore makes of them: which can be made and under which key, which are
 //! taken from a peer, what their signers sign, how multi-signatures are assembled, and which of them hold.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use conformance::vectors::{Hex, cases};
@@ -8,13 +10,18 @@ use party::{
     encoding::Reader,
     error::ApiMisuse,
     feed::{
+        Feed, Identity,
         manifest::{Manifest, Prologue},
+        memory::MemoryStorage,
+        proof::{ProofRequest, UpgradeRequest},
         quorum::{Draft, PartialSignature, Signable},
+        storage::Slot,
         tree::Tree,
         verifier::Verifier,
     },
     key::{FeedKey, KeyPair, PublicKey},
     limits::Limits,
+    replication::messages::{Data, Message},
 };
 use serde::Deserialize;
 
@@ -70,7 +77,11 @@ enum Kind {
         signature: Hex,
         expect: Accepted,
     },
-    Prologue {},
+    Prologue {
+        manifest: Hex,
+        appends: Vec<u64>,
+        expect: Proved,
+    },
 }
 
 #[derive(Deserialize)]
@@ -141,6 +152,12 @@ struct Flipped {
 #[derive(Deserialize)]
 struct Accepted {
     accepted: bool,
+}
+
+#[derive(Deserialize)]
+struct Proved {
+    length: u64,
+    proof: Option<Hex>,
 }
 
 fn each_case(mut check: impl FnMut(&Kind) -> Result<bool>) -> Result<()> {
@@ -319,4 +336,65 @@ fn signatures_hold_and_fail_as_in_hypercore() -> Result<()> {
         ensure!(accepted == expect.accepted, "accepted: {accepted}");
         Ok(true)
     })
+}
+
+#[tokio::test]
+async fn feeds_with_a_prologue_are_written_and_read_as_by_hypercore() -> Result<()> {
+    let mut checked = 0;
+    for case in cases::<Case>("manifests.json")? {
+        let Kind::Prologue { manifest, appends, expect } = case.kind else { continue };
+        prologue(&decode(&manifest)?, &appends, &expect).await.context(case.name)?;
+        checked += 1;
+    }
+    ensure!(checked > 0, "no case of this kind");
+    Ok(())
+}
+
+async fn prologue(manifest: &Manifest, appends: &[u64], expect: &Proved) -> Result<()> {
+    let open = |identity| Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity);
+    if let Some(proof) = &expect.proof {
+        let reader = open(Identity::reader(manifest.key())).await?;
+        let payload = Bytes::copy_from_slice(proof);
+        let Some(Message::Data(data)) = Message::decode(3, &payload, true, &Limits::default())? else {
+            anyhow::bail!("no proof")
+        };
+        let outcome = reader.ingest(vec![data.proof]).await.remove(0);
+        ensure!(outcome.is_ok() == (expect.length > 0), "{outcome:?}");
+        ensure!(reader.info().length == expect.length, "length {}", reader.info().length);
+    }
+
+    let is_static = manifest.signers.is_empty();
+    let writer = open(match is_static {
+        true => Identity::from_manifest(manifest.clone()),
+        false => Identity::signer(manifest.clone(), KeyPair::from_seed(&[1; 32])),
+    })
+    .await?;
+    let mut written = true;
+    for count in appends {
+        let from = writer.info().length;
+        let more = blocks(from + count).split_off(from as usize);
+        let outcome =
+            if is_static { writer.fill(more).await } else { writer.append_batch(more).await.map(drop) };
+        written &= outcome.is_ok();
+    }
+    ensure!(written == (expect.length > 0), "written: {written}");
+    if written {
+        let upgrade = Some(UpgradeRequest { start: 0, length: writer.info().length });
+        let request = ProofRequest { upgrade, manifest: true, ..ProofRequest::default() };
+        let mut proof = writer.prove(request, 0).await?.context("no proof")?;
+        let reader = open(Identity::reader(manifest.key())).await?;
+        reader.ingest(vec![proof.clone()]).await.remove(0)?;
+        ensure!(reader.info().length == expect.length);
+        // Node signs a tree that needs no signature, if it has a signer.
+        if writer.info().length == manifest.prologue.context("no prologue")?.length && !is_static {
+            let upgrade = proof.upgrade.as_mut().context("no upgrade")?;
+            ensure!(upgrade.signature.is_empty());
+            let verifier = Verifier::new(manifest.key(), manifest.clone())?;
+            let part = verifier.sign_part(&KeyPair::from_seed(&[1; 32]), &tree(expect.length)?, 0)?;
+            upgrade.signature = [&[1, 0], part.signature().as_slice(), &[0, 0]].concat().into();
+        }
+        let bytes = Hex(Message::Data(Data { request: 0, proof }).encode().to_vec());
+        ensure!(Some(&bytes) == expect.proof.as_ref(), "made {bytes:?}");
+    }
+    Ok(())
 }

@@ -165,7 +165,10 @@ pub enum ApiMisuse {
     /// A signature of several signers that was to be made.
     #[error("{0}")]
     Signing(#[from] SigningError),
-    /// Blocks that are not those of the feed's prologue, or a truncation that would cut it.
+    /// A feed whose manifest no peer has shown yet, and which can't be verified without it.
+    #[error("the manifest of the feed is not known yet")]
+    UnknownManifest,
+    /// Blocks that are not those of the feed's prologue.
     #[error("not the prologue of the feed")]
     NotThePrologue,
     /// A draft that was made for another state of the feed than it is in now.
@@ -334,6 +337,9 @@ pub enum SigningError {
         /// How many it takes.
         need: u64,
     },
+    /// A signature that doesn't hold for what it came with.
+    #[error("the signature does not hold")]
+    NotSigned,
     /// A draft that changes nothing.
     #[error("nothing to sign")]
     NothingToSign,

@@ -271,7 +271,7 @@ impl Draft {
     /// higher `fork`.
     ///
     /// # Errors
-    /// [`ApiMisuse::NotThePrologue`] if it would cut the prologue; [`SigningError::NothingToSign`] if it is no
+    /// [`ApiMisuse::FixedByManifest`] if it would cut the prologue; [`SigningError::NothingToSign`] if it is no
     /// truncation.
     pub fn truncation(
         verifier: Verifier,
@@ -282,7 +282,7 @@ impl Draft {
             return Err(SigningError::NothingToSign.into());
         }
         if tree.length() < verifier.prologue_length() {
-            return Err(ApiMisuse::NotThePrologue);
+            return Err(ApiMisuse::FixedByManifest(verifier.prologue_length()));
         }
         Ok(Self { verifier, base, base_fork, tree, fork, blocks: Vec::new(), nodes: Vec::new() })
     }
@@ -368,6 +368,9 @@ impl Draft {
     /// # Errors
     /// [`SigningError::TooFew`] if there is none, else as [`Verifier::assemble`].
     pub fn agree(&self, parts: &[PartialSignature]) -> Result<(Self, Bytes), ApiMisuse> {
+        if self.truncates() {
+            return Ok((self.clone(), self.assemble(parts)?));
+        }
         let need = self.verifier.needed();
         let patch = self.verifier.allows_patch();
         let mut parts: Vec<&PartialSignature> = parts
@@ -424,6 +427,17 @@ impl Draft {
     /// The tree and the fork that it begins with.
     pub fn base(&self) -> (&Tree, u64) {
         (&self.base, self.base_fork)
+    }
+
+    /// Whether it cuts the feed off, rather than appends.
+    pub fn truncates(&self) -> bool {
+        self.fork != self.base_fork
+    }
+
+    /// The blocks, and the nodes of the tree that are new with them.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub(crate) fn into_blocks(self) -> (Vec<Bytes>, Vec<Node>) {
+        (self.blocks, self.nodes)
     }
 }
 

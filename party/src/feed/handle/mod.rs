@@ -7,6 +7,7 @@ mod audit;
 mod batch;
 mod commit;
 mod ingest;
+mod quorum;
 mod read;
 mod serve;
 mod snapshot;
@@ -52,7 +53,8 @@ pub struct Info {
     pub contiguous_length: u64,
     /// The fork; it grows with every truncation.
     pub fork: u64,
-    /// Whether this handle can append.
+    /// Whether this handle can append alone. One of several signers who must sign together can't; see
+    /// [`Feed::draft`].
     pub writable: bool,
 }
 
