@@ -86,8 +86,8 @@ impl Signable {
         Some(verifier.message(signer, self))
     }
 
-    //= protocol-spec/06-feeds.md#signing-by-hand-over
     /// Its encoding.
+    //= protocol-spec/06-feeds.md#signing-by-hand-over
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(Self::LEN);
         self.encode_to(&mut out);
@@ -176,12 +176,12 @@ impl PartialSignature {
         &self.signature
     }
 
-    //= protocol-spec/06-feeds.md#signing-by-hand-over
     /// Its encoding.
+    //= protocol-spec/06-feeds.md#signing-by-hand-over
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(Signable::LEN + 80 + 41 * self.nodes.len());
         self.signable.encode_to(&mut out);
-        out.put_uint(self.signer);
+        out.put_uint64(self.signer);
         out.put_bytes(&self.signature);
         out.put_uint(self.nodes.len() as u64);
         self.nodes.iter().for_each(|node| encode_node(node, &mut out));
@@ -195,7 +195,7 @@ impl PartialSignature {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let signable = Signable::decode_from(&mut reader)?;
-        let signer = reader.uint()?;
+        let signer = reader.uint64()?;
         let signature = reader.array()?;
         let n = reader.count(34, MAX_PATCH)?;
         let nodes = (0..n).map(|_| decode_node(&mut reader)).collect::<Result<_, _>>()?;

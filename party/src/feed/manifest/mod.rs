@@ -157,7 +157,8 @@ impl Manifest {
             || self.prologue.is_some_and(|prologue| prologue.length > MAX_SAFE_INTEGER)
     }
 
-    /// Appends the encoding.
+    /// Appends the encoding. Numbers that no peer could read, which only a manifest made by hand has, are cut
+    /// down to the largest that one can; [`Verifier::new`](crate::feed::verifier::Verifier::new) refuses these.
     pub fn encode(&self, out: &mut impl Writer) {
         out.put_uint(self.version.into());
         if self.version == 0 {
@@ -171,11 +172,11 @@ impl Manifest {
                 | flag(self.user_data.is_some(), USER_DATA),
         );
         out.put_uint(0); // the hash function: BLAKE2b
-        out.put_uint(self.quorum);
+        out.put_uint(self.quorum.min(MAX_SAFE_INTEGER));
         self.encode_signers(out);
         if let Some(prologue) = &self.prologue {
             out.put_bytes(&prologue.hash);
-            out.put_uint(prologue.length);
+            out.put_uint(prologue.length.min(MAX_SAFE_INTEGER));
         }
         if let Some(linked) = &self.linked {
             out.put_uint(linked.len() as u64);
@@ -200,7 +201,7 @@ impl Manifest {
             _ => {
                 out.put_uint(2);
                 out.put_uint(self.allow_patch.into());
-                out.put_uint(self.quorum);
+                out.put_uint(self.quorum.min(MAX_SAFE_INTEGER));
                 self.encode_signers(out);
             }
         }

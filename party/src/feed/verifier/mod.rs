@@ -94,6 +94,7 @@ impl Verifier {
 
     /// Checks an upgrade of `length` blocks from `start`, whose nodes gave `tree`, against the prologue:
     /// a tree that reaches into it must reach its end.
+    //= protocol-spec/06-feeds.md#prologues
     pub(crate) fn check_prologue(&self, start: u64, length: u64, tree: &Tree) -> Result<(), PeerMisbehaved> {
         let Some(prologue) = self.manifest.prologue.filter(|_| !self.legacy) else { return Ok(()) };
         if start < prologue.length && (start != 0 || length < prologue.length) {
@@ -249,6 +250,7 @@ impl Verifier {
 
     /// Whether `blocks` after `base` leave the feed with the beginning that its manifest says. What is shorter than
     /// the prologue can't be verified by anyone, and what begins in another way contradicts the manifest.
+    //= protocol-spec/06-feeds.md#prologues
     pub(crate) fn keeps_prologue(&self, base: &Tree, blocks: &[Bytes]) -> bool {
         let Some(left) = self.prologue_length().checked_sub(base.length()).filter(|left| *left > 0) else {
             return true;
