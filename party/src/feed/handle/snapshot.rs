@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{Arc, OnceLock, PoisonError},
 };
 
@@ -113,6 +114,12 @@ impl FeedSnapshot {
         let keys = stored.iter().map(|index| self.feed.block_key(*index)).collect();
         let values = if stored.is_empty() { vec![] } else { self.read(keys).await? };
         whole(&indexes, &stored, values)
+    }
+
+    /// The first blocks of `range` that were stored, `most` of them at most.
+    pub(in crate::feed) fn stored(&self, range: Range<u64>, most: usize) -> Vec<u64> {
+        let next = |from: u64| self.state.bitfield.next_stored(from).filter(|index| *index < range.end);
+        std::iter::successors(next(range.start), |index| next(index + 1)).take(most).collect()
     }
 
     pub(super) fn state(&self) -> &State {

@@ -73,6 +73,7 @@ impl Feed {
                 signature,
                 verifier: Some(verifier.clone()),
                 blocks: state.bitfield.with(indexes.clone()),
+                cut: None,
             };
             (update, nodes, indexes)
         };
@@ -160,6 +161,7 @@ impl Feed {
                 signature,
                 verifier: Some(verifier.clone()),
                 blocks: state.bitfield.without(&(length..u64::MAX)),
+                cut: Some(length),
             }
         };
         let mut writes = self.cut_writes(length);
