@@ -61,6 +61,22 @@ async fn node_verifies_two_of_three_that_signed_different_lengths() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_store_verifies_a_quorum() -> Result<()> {
+    let manifest = three().allow_patch(true).build()?;
+    passes_through(NodeOptions::store(), manifest, &[&[(0, 21), (1, 40)], &[(2, 64), (1, 40)]]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hypercore_10_verifies_a_quorum_of_version_0() -> Result<()> {
+    for patch in [false, true] {
+        let manifest = three().version(0).allow_patch(patch).build()?;
+        let steps: &[&[(u8, u64)]] = &[&[(0, 20), (2, 20)], &[(2, 31), (1, 31)]];
+        passes_through(NodeOptions::cores(Release::Ten), manifest, steps).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn node_verifies_one_of_three() -> Result<()> {
     passes_through_node(three().quorum(1).build()?, &[&[(2, 9)], &[(0, 12)]]).await
 }
@@ -89,6 +105,10 @@ async fn node_verifies_what_is_signed_beyond_a_prologue() -> Result<()> {
 /// Makes the feed of `manifest`: its prologue, then a step for each list of signers with the length that each has
 /// signed. Every state of it goes to a Node peer while that is connected, and from there to another of ours.
 async fn passes_through_node(manifest: Manifest, steps: &[&[(u8, u64)]]) -> Result<()> {
+    passes_through(NodeOptions::cores(Release::Eleven), manifest, steps).await
+}
+
+async fn passes_through(options: NodeOptions, manifest: Manifest, steps: &[&[(u8, u64)]]) -> Result<()> {
     in_time(async {
         let key = manifest.key();
         let source =
@@ -99,7 +119,7 @@ async fn passes_through_node(manifest: Manifest, steps: &[&[(u8, u64)]]) -> Resu
         }
 
         let (ours, last) = (Peer::new(Store::memory()), Peer::new(Store::memory()));
-        let node = NodePeer::spawn(&NodeOptions::cores(Release::Eleven))?;
+        let node = NodePeer::spawn(&options)?;
         for (peer, dials) in [(&ours, Dials::Rust), (&last, Dials::Node)] {
             peer.open("a", &key.to_string()).await?;
             connect(peer, &node, dials).await?;

@@ -10,7 +10,6 @@ use crate::{
     feed::{
         proof::Node,
         quorum::{Draft, PartialSignature},
-        state::Update,
         tree::{Position, Tree, full_roots},
         verifier::Verifier,
     },
@@ -114,16 +113,18 @@ impl Feed {
                 return Err(ApiMisuse::FeedMovedOn { length, fork }.into());
             }
             let verifier = state.verifier.as_ref().ok_or(ApiMisuse::UnknownManifest)?;
-            let (tree, fork) = (draft.tree().clone(), draft.fork());
-            verifier.verify(&tree, fork, &signature).map_err(|_| SigningError::NotSigned)?;
-            let start = base.length();
-            let end = tree.length();
-            let blocks = if draft.truncates() {
-                state.bitfield.without(&(end..u64::MAX))
-            } else {
-                state.bitfield.with(start..end)
+            verifier.verify(draft.tree(), draft.fork(), &signature).map_err(|_| SigningError::NotSigned)?;
+            let (start, end) = (base.length(), draft.tree().length());
+            let blocks = match draft.truncates() {
+                true => state.bitfield.without(&(end..u64::MAX)),
+                false => state.bitfield.with(start..end),
             };
-            (Update { fork, tree, signature, verifier: Some(verifier.clone()), blocks }, start)
+            let mut update = state.with_blocks(blocks);
+            update.fork = draft.fork();
+            update.tree = draft.tree().clone();
+            update.signature = signature;
+            update.cut = draft.truncates().then_some(end);
+            (update, start)
         };
         let end = update.tree.length();
         if draft.truncates() {
