@@ -277,7 +277,8 @@ impl NodePeer {
         encryption: [u8; 32],
     ) -> Result<FeedInfo> {
         let encryption = hex(&encryption);
-        self.core(json!({"do": "open", "name": name, "key": key, "kind": kind, "encryption": encryption})).await
+        self.core(json!({"do": "open", "name": name, "key": key, "kind": kind, "encryption": encryption}))
+            .await
     }
 
     /// Appends `count` blocks of `size` bytes, each as [`block`] makes it of `seed` and its index.

@@ -12,7 +12,9 @@ impl Feed {
     /// Reads a block that is stored here; `None` if it is not.
     ///
     /// # Errors
-    /// Why it could not be read.
+    /// Why it could not be read. Of an encrypted feed, also [`ApiMisuse::WrongEncryptionKey`],
+    /// [`ApiMisuse::NotEncrypted`] and, without the key, [`ApiMisuse::EncryptionKeyMissing`]; a copy of someone
+    /// else's feed, of which that isn't known here, gives the blocks as they are stored.
     pub async fn get(&self, index: u64) -> Result<Option<Bytes>, Error> {
         loop {
             let before = self.undisturbed().await;
@@ -22,7 +24,9 @@ impl Feed {
             let mut values = self.inner.storage.read(vec![self.block_key(index)]).await?;
             if self.is_unchanged(before) {
                 let block = values.pop().flatten();
-                return Ok(Some(block.ok_or_else(|| damaged(format!("block {index} is missing")))?));
+                let block = block.ok_or_else(|| damaged(format!("block {index} is missing")))?;
+                let reader = self.reader(&self.state())?;
+                return Ok(Some(reader(index, block)?));
             }
         }
     }
@@ -31,7 +35,7 @@ impl Feed {
     /// it is appended. A wait without end is the caller's to limit.
     ///
     /// # Errors
-    /// Why it could not be read.
+    /// As [`get`](Self::get).
     pub async fn fetch(&self, index: u64) -> Result<Bytes, Error> {
         if index >= MAX_LENGTH {
             return Err(ApiMisuse::LimitExceeded("feed length").into());

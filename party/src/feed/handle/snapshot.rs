@@ -89,7 +89,7 @@ impl FeedSnapshot {
 
     /// The figures of that moment. It can't be written to.
     pub fn info(&self) -> Info {
-        Info { writable: false, ..Info::of(&self.state) }
+        Info { writable: false, ..self.feed.info_of(&self.state) }
     }
 
     /// Whether block `index` was stored.
@@ -100,13 +100,14 @@ impl FeedSnapshot {
     /// Reads a block as it was; `None` if it wasn't stored then.
     ///
     /// # Errors
-    /// Why it could not be read.
+    /// As [`Feed::get`].
     pub async fn get(&self, index: u64) -> Result<Option<Bytes>, Error> {
         if !self.has(index) {
             return Ok(None);
         }
+        let reader = self.feed.reader(&self.state)?;
         let block = self.read(vec![self.feed.block_key(index)]).await?.pop().flatten();
-        Ok(Some(block.ok_or_else(|| damaged(format!("block {index} is missing")))?))
+        Ok(Some(reader(index, block.ok_or_else(|| damaged(format!("block {index} is missing")))?)?))
     }
 
     pub(super) fn state(&self) -> &State {
