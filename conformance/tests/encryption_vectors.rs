@@ -1,6 +1,8 @@
 //! Encrypted blocks against what hypercore stores of them: the same keys are derived, each block is the same to the
 //! byte, and opens to what it was; a wrong key is seen by the prefix.
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use conformance::{
@@ -9,9 +11,17 @@ use conformance::{
 };
 use party::{
     error::ApiMisuse,
-    feed::encryption::{BlockCipher, Encryption, PADDING, Scheme},
+    feed::{
+        Feed, Identity,
+        encryption::{BlockCipher, Encryption, PADDING, Scheme},
+        manifest::Manifest,
+        memory::MemoryStorage,
+        proof::{ProofRequest, UpgradeRequest},
+        storage::Slot,
+        tree::Tree,
+    },
     hash::hash,
-    key::FeedKey,
+    key::{FeedKey, KeyPair},
 };
 use serde::Deserialize;
 
@@ -43,7 +53,24 @@ enum Kind {
     Keys { expect: KeysExpect },
     Block { index: u64, fork: u64, size: usize, expect: BlockExpect },
     WrongKey { index: u64, fork: u64, prefix: Hex, expect: PrefixExpect },
-    Feed {},
+    Feed { steps: Vec<Step>, expect: FeedExpect },
+}
+
+/// What is done to a feed: blocks of these sizes are appended in one batch, or it is truncated.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Step {
+    Append { append: Vec<usize> },
+    Truncate { truncate: u64, fork: u64 },
+}
+
+#[derive(Deserialize)]
+struct FeedExpect {
+    length: u64,
+    fork: u64,
+    byte_length: u64,
+    tree_hash: Hex,
+    padded_byte_length: u64,
 }
 
 #[derive(Deserialize)]
@@ -151,4 +178,61 @@ fn a_wrong_key_is_seen_by_what_the_prefix_gives() -> Result<()> {
         ensure!(cipher.open(*index, number - 1, stored).is_err(), "not below {number}");
         Ok(true)
     })
+}
+
+#[tokio::test]
+async fn encrypted_feeds_are_those_of_hypercore() -> Result<()> {
+    let mut checked = 0;
+    for case in cases::<Case>("encryption.json")? {
+        let Kind::Feed { steps, expect } = &case.kind else { continue };
+        becomes(&case, steps, expect).await.with_context(|| case.name.clone())?;
+        checked += 1;
+    }
+    ensure!(checked > 0, "no case was checked");
+    Ok(())
+}
+
+async fn becomes(case: &Case, steps: &[Step], expect: &FeedExpect) -> Result<()> {
+    let writer = KeyPair::from_seed(&[1; 32]);
+    let identity = match case.feed {
+        FeedKind::Default => Identity::writer(writer),
+        FeedKind::Legacy => Identity::legacy_writer(writer),
+        FeedKind::Version0 => {
+            let manifest = Manifest { version: 0, ..Manifest::single(writer.public()) };
+            Identity { key: manifest.key(), manifest: Some(manifest), signer: Some(writer) }
+        }
+    };
+    let locked = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+    ensure!(locked.key() == case.feed_key()?, "feed key");
+    let feed = locked.with_encryption(case.encryption()?);
+    let mut texts = vec![];
+    for step in steps {
+        match step {
+            Step::Append { append } => {
+                let start = feed.info().length;
+                let blocks: Vec<Bytes> =
+                    (start..).zip(append).map(|(index, size)| block(BLOCK_SEED, index, *size)).collect();
+                texts.extend(blocks.clone());
+                feed.append_batch(blocks).await?;
+            }
+            Step::Truncate { truncate, fork } => {
+                feed.truncate_to_fork(*truncate, *fork).await?;
+                texts.truncate(usize::try_from(*truncate)?);
+            }
+        }
+    }
+    let info = feed.info();
+    ensure!((info.length, info.fork) == (expect.length, expect.fork), "{info:?}");
+    ensure!(info.byte_length == expect.byte_length, "{info:?}");
+    ensure!(locked.info().byte_length == expect.padded_byte_length, "{:?}", locked.info());
+    for (index, text) in (0..).zip(&texts) {
+        ensure!(feed.get(index).await?.as_ref() == Some(text), "block {index}");
+    }
+    // Every byte that is stored goes into the hash of the tree.
+    let upgrade = Some(UpgradeRequest { start: 0, length: info.length });
+    let proof = feed.prove(ProofRequest { upgrade, ..ProofRequest::default() }, info.fork).await?;
+    let roots = proof.and_then(|proof| proof.upgrade).context("no upgrade")?.nodes;
+    let tree = Tree::from_roots(info.length, roots).context("not the roots of such a tree")?;
+    ensure!(tree.hash()[..] == *expect.tree_hash, "tree hash");
+    Ok(())
 }
