@@ -89,11 +89,11 @@ impl Feed {
         Info { byte_length: info.byte_length.saturating_sub(padding), ..info }
     }
 
-    /// What was stored as block `index` when `state` stood, as this handle gives it.
+    /// What turns a block's index, and what was stored of it when `state` stood, into what this handle gives.
     pub(super) fn reader<'a>(
         &'a self,
         state: &State,
-    ) -> Result<impl FnOnce(u64, Bytes) -> Result<Bytes, ApiMisuse> + use<'a>, ApiMisuse> {
+    ) -> Result<impl Fn(u64, Bytes) -> Result<Bytes, ApiMisuse> + use<'a>, ApiMisuse> {
         let opener = match &self.key {
             Some(key) => Some((key.cipher(&self.inner.key, state)?, state.fork)),
             None if state.is_encrypted => {

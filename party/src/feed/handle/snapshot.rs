@@ -7,11 +7,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Feed, Info};
+use super::{Feed, Info, read::whole};
 use crate::{
     error::Error,
     feed::{
-        open::damaged,
         state::State,
         storage::{Key, Snapshot},
     },
@@ -102,12 +101,21 @@ impl FeedSnapshot {
     /// # Errors
     /// As [`Feed::get`].
     pub async fn get(&self, index: u64) -> Result<Option<Bytes>, Error> {
-        if !self.has(index) {
-            return Ok(None);
+        Ok(self.get_many(vec![index]).await?.pop().flatten())
+    }
+
+    /// Reads blocks in one go; see [`Feed::get_many`].
+    ///
+    /// # Errors
+    /// As [`Feed::get`], if one of them could not be read.
+    pub async fn get_many(&self, indexes: Vec<u64>) -> Result<Vec<Option<Bytes>>, Error> {
+        let stored: Vec<u64> = indexes.iter().copied().filter(|index| self.has(*index)).collect();
+        let keys = stored.iter().map(|index| self.feed.block_key(*index)).collect();
+        if stored.is_empty() {
+            return Ok(vec![None; indexes.len()]);
         }
         let reader = self.feed.reader(&self.state)?;
-        let block = self.read(vec![self.feed.block_key(index)]).await?.pop().flatten();
-        Ok(Some(reader(index, block.ok_or_else(|| damaged(format!("block {index} is missing")))?)?))
+        whole(&indexes, &stored, self.read(keys).await?, reader)
     }
 
     pub(super) fn state(&self) -> &State {
