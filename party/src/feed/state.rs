@@ -43,6 +43,8 @@ pub(crate) struct Update {
     pub(crate) signature: Bytes,
     pub(crate) verifier: Option<Verifier>,
     pub(crate) blocks: Change,
+    /// How many blocks of the tree before it are still there; `None` if all are.
+    pub(crate) cut: Option<u64>,
 }
 
 impl State {
@@ -79,6 +81,7 @@ impl State {
             signature: self.signature.clone(),
             verifier: self.verifier.clone(),
             blocks,
+            cut: None,
         }
     }
 

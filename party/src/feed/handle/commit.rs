@@ -67,6 +67,9 @@ impl Feed {
         let result = (&mut pending.commit).await;
         let Some(Pending { update, deletes, .. }) = turn.take() else { return result };
         if let (Some(update), Ok(())) = (update, &result) {
+            if let Some(length) = update.cut {
+                self.note_cut(length);
+            }
             self.inner.state.write().unwrap_or_else(PoisonError::into_inner).apply(update);
         }
         if deletes {

@@ -78,14 +78,19 @@ impl Feed {
     }
 
     /// By how many bytes the blocks that this handle gives are shorter than those of the tree.
-    pub(crate) fn padding(&self) -> u64 {
-        if self.key.is_some() { PADDING as u64 } else { 0 }
+    pub(in crate::feed) fn padding(&self) -> usize {
+        if self.key.is_some() { PADDING } else { 0 }
+    }
+
+    /// The longest block that this handle appends, in bytes.
+    pub(in crate::feed) fn max_block(&self) -> usize {
+        Limits::default().max_block.saturating_sub(self.padding())
     }
 
     /// The figures of `state`, with the bytes that this handle can give.
     pub(super) fn info_of(&self, state: &State) -> Info {
         let info = Info::of(state);
-        let padding = self.padding().saturating_mul(info.length);
+        let padding = (self.padding() as u64).saturating_mul(info.length);
         Info { byte_length: info.byte_length.saturating_sub(padding), ..info }
     }
 

@@ -6,6 +6,7 @@
 mod audit;
 mod batch;
 mod commit;
+mod cut;
 mod encrypted;
 mod ingest;
 mod read;
@@ -19,6 +20,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak, atomic::AtomicU64},
 };
 
+pub(super) use self::cut::Cut;
 pub use self::{
     audit::{Audit, Problem},
     batch::Batch,
@@ -106,6 +108,8 @@ struct Inner {
     deleting: AtomicU64,
     /// The snapshots that are held.
     pins: Mutex<Vec<Weak<Pin>>>,
+    /// Those who have to hear of every truncation.
+    cuts: Mutex<Vec<Weak<Cut>>>,
     /// Held by who writes. A commit that its caller no longer waits for stays in here: whoever writes next
     /// lets it end first, so that what is known in memory never falls behind what is stored.
     writing: tokio::sync::Mutex<Option<Pending>>,
@@ -131,6 +135,7 @@ impl Feed {
                 state: RwLock::new(state),
                 deleting: AtomicU64::new(0),
                 pins: Mutex::default(),
+                cuts: Mutex::default(),
                 writing: tokio::sync::Mutex::new(None),
                 demands: Demands::new(),
             }),

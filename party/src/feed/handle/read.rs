@@ -1,5 +1,7 @@
 //! Blocks, read here or waited for.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::Feed;
@@ -64,6 +66,13 @@ impl Feed {
     /// Whether block `index` is stored here.
     pub fn has(&self, index: u64) -> bool {
         self.state().bitfield.get(index)
+    }
+
+    /// The blocks from `from` on that are stored here without a gap, `most` of them at most.
+    pub(in crate::feed) fn stored_run(&self, from: u64, most: usize) -> Range<u64> {
+        let state = self.state();
+        let end = from.saturating_add(most as u64).min(state.tree.length()).max(from);
+        from..state.bitfield.next_missing(from, end).unwrap_or(end)
     }
 
     /// Reads a record that the app keeps beside the feed; it is written by a [`Batch`](super::Batch). Peers don't see it.

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{Arc, OnceLock, PoisonError},
 };
 
@@ -116,6 +117,12 @@ impl FeedSnapshot {
         }
         let reader = self.feed.reader(&self.state)?;
         whole(&indexes, &stored, self.read(keys).await?, reader)
+    }
+
+    /// The first blocks of `range` that were stored, `most` of them at most.
+    pub(in crate::feed) fn stored(&self, range: Range<u64>, most: usize) -> Vec<u64> {
+        let next = |from: u64| self.state.bitfield.next_stored(from).filter(|index| *index < range.end);
+        std::iter::successors(next(range.start), |index| next(index + 1)).take(most).collect()
     }
 
     pub(super) fn state(&self) -> &State {

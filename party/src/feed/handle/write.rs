@@ -70,6 +70,7 @@ impl Feed {
                 signature,
                 verifier: Some(verifier.clone()),
                 blocks: state.bitfield.with(indexes.clone()),
+                cut: None,
             };
             (update, nodes, indexes)
         };
@@ -157,6 +158,7 @@ impl Feed {
                 signature,
                 verifier: Some(verifier.clone()),
                 blocks: state.bitfield.without(&(length..u64::MAX)),
+                cut: Some(length),
             }
         };
         let mut writes = self.cut_writes(length);
