@@ -184,6 +184,25 @@ async fn no_keystream_is_used_twice_after_a_truncation() {
     assert_ne!(relay.get(0).await.unwrap().unwrap(), again);
 }
 
+#[tokio::test]
+async fn streams_give_what_was_encrypted() {
+    use futures_util::TryStreamExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    let feed = writer().await.with_encryption(KEY);
+    let max = Limits::default().max_block;
+    assert!(feed.byte_writer(max - 7).is_err());
+    let mut writer = feed.byte_writer(10).unwrap();
+    writer.write_all(b"more than one block of ten bytes").await.unwrap();
+    writer.shutdown().await.unwrap();
+    let mut text = String::new();
+    feed.byte_reader().read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "more than one block of ten bytes");
+    let history: Vec<(u64, Bytes)> = feed.history(..).await.try_collect().await.unwrap();
+    assert_eq!(history[0], (0, "more than ".into()));
+    assert_eq!(feed.info().byte_length, 32);
+}
+
 #[cfg(feature = "disk")]
 #[tokio::test]
 async fn a_store_knows_which_feeds_are_encrypted() {
