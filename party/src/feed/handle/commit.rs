@@ -165,7 +165,7 @@ impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         for feed in self.feeds.drain(..) {
-            let feed = Feed { inner: Arc::clone(&feed.inner) };
+            let feed = Feed { inner: Arc::clone(&feed.inner), key: None };
             runtime.spawn(async move { drop(feed.lock().await) });
         }
     }
