@@ -113,7 +113,7 @@ impl Feed {
     pub(super) async fn undisturbed(&self) -> u64 {
         loop {
             let deleting = self.inner.deleting.load(Ordering::Acquire);
-            if deleting % 2 == 0 {
+            if deleting.is_multiple_of(2) {
                 return deleting;
             }
             drop(self.lock().await);

@@ -47,9 +47,12 @@ pub struct ByteReader {
 
 enum Reading {
     Idle(Box<Source>),
-    Busy(BoxFuture<'static, (Box<Source>, Result<Option<Bytes>, Error>)>),
+    Busy(BoxFuture<'static, Next>),
     Done,
 }
+
+/// What was read, and where to go on.
+type Next = (Box<Source>, Result<Option<Bytes>, Error>);
 
 /// What a reader reads from.
 struct Source {
