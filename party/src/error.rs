@@ -250,6 +250,21 @@ pub enum ApiMisuse {
     /// The connection is in open mode, or in no party that admits this peer.
     #[error("the peer is not admitted to a party")]
     NotAdmitted,
+    /// A block that is not encrypted with the key at hand: its prefix tells a fork that the feed never had.
+    #[error("block {index} is not encrypted with this key")]
+    WrongEncryptionKey {
+        /// Which block.
+        index: u64,
+    },
+    /// A block too short to be encrypted, in a feed that is read with a key.
+    #[error("block {index} is not encrypted")]
+    NotEncrypted {
+        /// Which block.
+        index: u64,
+    },
+    /// A feed whose blocks are encrypted was read or appended to without the key.
+    #[error("the feed {0} is encrypted, and its key is not here")]
+    EncryptionKeyMissing(DiscoveryKey),
 }
 
 /// Why a manifest can't be made: peers would refuse it, or no block under it could ever be verified.

@@ -7,6 +7,7 @@ use party::{
     error::{ApiMisuse, Error, SigningError},
     feed::{
         Feed, Identity,
+        encryption::Encryption,
         manifest::{Manifest, Prologue},
         memory::MemoryStorage,
         proof::{BlockRequest, ProofRequest, UpgradeRequest},
@@ -356,6 +357,29 @@ async fn a_quorum_feed_is_signed_from_the_tree_of_another_feed() {
     let proof = source.prove(request, 0).await.unwrap().unwrap();
     partial.ingest(vec![proof]).await.remove(0).unwrap();
     assert_eq!(misuse(partial.tree_at(21).await), ApiMisuse::NotStored);
+}
+
+#[tokio::test]
+async fn signers_of_an_encrypted_feed_see_what_they_sign() {
+    let (signers, _) = copies(&quorum(2, 3, false)).await;
+    let key = Encryption::from([5; 32]);
+    let [alice, bob] = [0, 1].map(|n| signers[n].with_encryption(key.clone()));
+    for round in 0..2 {
+        let draft = alice.draft(blocks(3)).await.unwrap();
+        let his = bob.draft(blocks(3)).await.unwrap();
+        his.check(&draft.signable()).unwrap();
+        let other = signers[1].with_encryption([6; 32]).draft(blocks(3)).await;
+        assert!(other.map_or(true, |other| other.check(&draft.signable()).is_err()));
+        let signature = draft.assemble(&[alice.sign(&draft).unwrap(), bob.sign(&his).unwrap()]).unwrap();
+        alice.append_signed(draft, signature.clone()).await.unwrap();
+        bob.append_signed(his, signature).await.unwrap();
+        assert_eq!(bob.get(round * 3 + 2).await.unwrap(), Some(blocks(3)[2].clone()));
+    }
+    assert_eq!(alice.info().length, 6);
+    assert_eq!(
+        misuse(signers[0].draft(blocks(1)).await),
+        ApiMisuse::EncryptionKeyMissing(alice.discovery_key())
+    );
 }
 
 proptest! {

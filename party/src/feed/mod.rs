@@ -11,6 +11,7 @@ mod as_feed;
 pub mod bitfield;
 #[cfg(feature = "tokio")]
 mod demand;
+pub mod encryption;
 #[cfg(feature = "tokio")]
 mod handle;
 #[cfg(feature = "tokio")]
@@ -50,6 +51,7 @@ pub use self::{
     view::{Binary, Codec, Utf8, View},
 };
 pub use self::{
+    encryption::Encryption,
     local::{Demand, Local},
     state::State,
 };

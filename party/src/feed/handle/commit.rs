@@ -113,7 +113,7 @@ impl Feed {
     pub(super) async fn undisturbed(&self) -> u64 {
         loop {
             let deleting = self.inner.deleting.load(Ordering::Acquire);
-            if deleting % 2 == 0 {
+            if deleting.is_multiple_of(2) {
                 return deleting;
             }
             drop(self.lock().await);
@@ -165,7 +165,7 @@ impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         for feed in self.feeds.drain(..) {
-            let feed = Feed { inner: Arc::clone(&feed.inner) };
+            let feed = Feed { inner: Arc::clone(&feed.inner), key: None };
             runtime.spawn(async move { drop(feed.lock().await) });
         }
     }

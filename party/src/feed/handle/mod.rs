@@ -7,6 +7,7 @@ mod audit;
 mod batch;
 mod commit;
 mod cut;
+mod encrypted;
 mod ingest;
 mod quorum;
 mod read;
@@ -27,7 +28,7 @@ pub use self::{
     ingest::Ingested,
     snapshot::FeedSnapshot,
 };
-use self::{commit::Pending, snapshot::Pin};
+use self::{commit::Pending, encrypted::HeldKey, snapshot::Pin};
 use crate::{
     error::Error,
     feed::{
@@ -49,7 +50,7 @@ use crate::{
 pub struct Info {
     /// Blocks of the signed tree, stored here or not.
     pub length: u64,
-    /// Bytes of all these blocks.
+    /// Bytes of all these blocks, as this handle gives them: those of what is encrypted, if it has the key.
     pub byte_length: u64,
     /// Blocks stored here without a gap from the first.
     pub contiguous_length: u64,
@@ -72,7 +73,8 @@ impl Info {
     }
 }
 
-/// One feed: a signed, append-only list of blocks. Cheap to clone; all clones are the same feed.
+/// One feed: a signed, append-only list of blocks. Cheap to clone; all clones are the same feed. A handle
+/// [with the encryption key](Self::with_encryption) encrypts and decrypts the blocks.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -93,6 +95,8 @@ impl Info {
 #[derive(Clone)]
 pub struct Feed {
     inner: Arc<Inner>,
+    /// The encryption key, if this handle has it.
+    key: Option<Arc<HeldKey>>,
 }
 
 struct Inner {
@@ -137,6 +141,7 @@ impl Feed {
                 writing: tokio::sync::Mutex::new(None),
                 demands: Demands::new(),
             }),
+            key: None,
         })
     }
 
@@ -162,7 +167,7 @@ impl Feed {
     /// The figures of this moment.
     pub fn info(&self) -> Info {
         let state = self.state();
-        Info { writable: self.writer(&state).is_some(), ..Info::of(&state) }
+        Info { writable: self.writer(&state).is_some(), ..self.info_of(&state) }
     }
 
     /// Lends the feed as it stands. What is done with it must be short: nothing is committed meanwhile.
@@ -231,6 +236,6 @@ pub(crate) struct WeakFeed {
 
 impl WeakFeed {
     pub(crate) fn upgrade(&self) -> Option<Feed> {
-        self.inner.upgrade().map(|inner| Feed { inner })
+        self.inner.upgrade().map(|inner| Feed { inner, key: None })
     }
 }

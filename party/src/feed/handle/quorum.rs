@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::Feed;
+use super::{Feed, encrypted::Text};
 use crate::{
     error::{ApiMisuse, Error, SigningError},
     feed::{
@@ -21,10 +21,20 @@ impl Feed {
     /// steps. The draft is of the feed as it stands: it can be [appended](Self::append_signed) while nothing else
     /// was. A signer makes the same draft on its own copy of the feed, to see what it is asked to sign.
     ///
+    /// A handle that [has the key](Self::with_encryption) encrypts the blocks. The same key and blocks make the same
+    /// draft, so signers of an encrypted feed need its key to see what they sign, or take the draft's
+    /// [blocks](Draft::blocks) on trust.
+    ///
     /// # Errors
-    /// [`ApiMisuse::UnknownManifest`] where nobody has shown the feed's manifest yet, else as [`Draft::append`].
+    /// [`ApiMisuse::UnknownManifest`] where nobody has shown the feed's manifest yet, else as [`Draft::append`], and what
+    /// [`append`](Self::append) says of encrypted feeds.
     pub async fn draft(&self, blocks: Vec<Bytes>) -> Result<Draft, Error> {
+        let turn = self.lock().await;
         let (verifier, tree, fork) = self.signed_state()?;
+        let texts: Vec<Text> =
+            blocks.into_iter().map(|block| Text { block, key: self.key.clone() }).collect();
+        self.try_keys(&turn, &texts).await?;
+        let blocks = self.seal(&turn, texts)?;
         Ok(Draft::append(verifier, tree, fork, blocks)?)
     }
 
@@ -141,7 +151,8 @@ impl Feed {
     }
 
     /// Fills the feed's [prologue](crate::feed::manifest::Prologue), which takes no signature and no key: all of its
-    /// blocks, in one commit. A feed that has the prologue's tree already, from a peer, gets the blocks that it lacks.
+    /// blocks, in one commit. A feed that has the prologue's tree already, from a peer, gets the blocks that it lacks. They are stored as they are given, for
+    /// their hash is in the manifest: this handle's encryption key has no part in it.
     ///
     /// ```
     /// # use std::sync::Arc;

@@ -89,7 +89,7 @@ impl FeedSnapshot {
 
     /// The figures of that moment. It can't be written to.
     pub fn info(&self) -> Info {
-        Info { writable: false, ..Info::of(&self.state) }
+        Info { writable: false, ..self.feed.info_of(&self.state) }
     }
 
     /// Whether block `index` was stored.
@@ -100,7 +100,7 @@ impl FeedSnapshot {
     /// Reads a block as it was; `None` if it wasn't stored then.
     ///
     /// # Errors
-    /// Why it could not be read.
+    /// As [`Feed::get`].
     pub async fn get(&self, index: u64) -> Result<Option<Bytes>, Error> {
         Ok(self.get_many(vec![index]).await?.pop().flatten())
     }
@@ -108,12 +108,15 @@ impl FeedSnapshot {
     /// Reads blocks in one go; see [`Feed::get_many`].
     ///
     /// # Errors
-    /// Why one of them could not be read.
+    /// As [`Feed::get`], if one of them could not be read.
     pub async fn get_many(&self, indexes: Vec<u64>) -> Result<Vec<Option<Bytes>>, Error> {
         let stored: Vec<u64> = indexes.iter().copied().filter(|index| self.has(*index)).collect();
         let keys = stored.iter().map(|index| self.feed.block_key(*index)).collect();
-        let values = if stored.is_empty() { vec![] } else { self.read(keys).await? };
-        whole(&indexes, &stored, values)
+        if stored.is_empty() {
+            return Ok(vec![None; indexes.len()]);
+        }
+        let reader = self.feed.reader(&self.state)?;
+        whole(&indexes, &stored, self.read(keys).await?, reader)
     }
 
     /// The first blocks of `range` that were stored, `most` of them at most.

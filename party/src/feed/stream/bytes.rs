@@ -15,7 +15,6 @@ use super::Ahead;
 use crate::{
     error::{ApiMisuse, Error},
     feed::Feed,
-    limits::Limits,
 };
 
 /// Reads the bytes of a feed: an [`AsyncRead`] from [`Feed::byte_reader`].
@@ -48,9 +47,12 @@ pub struct ByteReader {
 
 enum Reading {
     Idle(Box<Source>),
-    Busy(BoxFuture<'static, (Box<Source>, Result<Option<Bytes>, Error>)>),
+    Busy(BoxFuture<'static, Next>),
     Done,
 }
+
+/// What was read, and where to go on.
+type Next = (Box<Source>, Result<Option<Bytes>, Error>);
 
 /// What a reader reads from.
 struct Source {
@@ -84,7 +86,7 @@ impl Feed {
     /// # Errors
     /// [`ApiMisuse::LimitExceeded`] if no block has that many bytes.
     pub fn byte_writer(&self, block_len: usize) -> Result<ByteWriter, ApiMisuse> {
-        if block_len == 0 || block_len > Limits::default().max_block {
+        if block_len == 0 || block_len > self.max_block() {
             return Err(ApiMisuse::LimitExceeded("max_block"));
         }
         Ok(ByteWriter { feed: self.clone(), block_len, buffer: BytesMut::new(), appending: None })
