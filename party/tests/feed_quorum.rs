@@ -333,6 +333,17 @@ async fn a_quorum_goes_on_from_the_prologue() {
     signers[0].append_signed(draft, signature).await.unwrap();
     replicate(&signers[0], &reader).await.unwrap();
     assert_eq!(reader.info().contiguous_length, 5);
+
+    // Back to the prologue, whose tree would verify on any fork: that takes signatures, too.
+    let back = signers[0].draft_truncation(3).await.unwrap();
+    let verifier = Verifier::new(manifest.key(), manifest).unwrap();
+    assert!(verifier.verify(back.tree(), back.fork(), b"").is_ok());
+    assert!(verifier.verify_fork(back.tree(), back.fork(), b"").is_err());
+    assert_eq!(signing(signers[0].append_signed(back.clone(), "").await), SigningError::NotSigned);
+    assert_eq!(back.assemble(&[]), Err(SigningError::TooFew { have: 0, need: 2 }));
+    let signature = back.assemble(&[back.sign(&pair(0)).unwrap(), back.sign(&pair(1)).unwrap()]).unwrap();
+    assert!(verifier.verify_fork(back.tree(), back.fork(), &signature).is_ok());
+    assert_eq!(signers[0].append_signed(back, signature).await.unwrap(), 3..3);
 }
 
 #[tokio::test]

@@ -469,7 +469,8 @@ impl Verifier {
     }
 
     /// Makes one signature for `tree` of its signers' parts, in the order in which they are given; parts beyond the
-    /// quorum are left out. A tree that is the prologue needs none and gets an empty one.
+    /// quorum are left out. A tree that is the prologue needs none and gets an empty one, unless the feed was truncated
+    /// to it.
     ///
     /// # Errors
     /// [`SigningError`] names the first part that is not good: of another feed, tree or fork, by no signer or
@@ -481,7 +482,7 @@ impl Verifier {
         fork: u64,
         parts: &[PartialSignature],
     ) -> Result<Bytes, SigningError> {
-        if self.is_prologue(tree) {
+        if fork == 0 && self.is_prologue(tree) {
             return Ok(Bytes::new());
         }
         let mut seen = Vec::new();

@@ -123,7 +123,12 @@ impl Feed {
                 return Err(ApiMisuse::FeedMovedOn { length, fork }.into());
             }
             let verifier = state.verifier.as_ref().ok_or(ApiMisuse::UnknownManifest)?;
-            verifier.verify(draft.tree(), draft.fork(), &signature).map_err(|_| SigningError::NotSigned)?;
+            let (tree, fork) = (draft.tree(), draft.fork());
+            let holds = match draft.truncates() {
+                true => verifier.verify_fork(tree, fork, &signature),
+                false => verifier.verify(tree, fork, &signature),
+            };
+            holds.map_err(|_| SigningError::NotSigned)?;
             let (start, end) = (base.length(), draft.tree().length());
             let blocks = match draft.truncates() {
                 true => state.bitfield.without(&(end..u64::MAX)),

@@ -114,19 +114,38 @@ impl Verifier {
         if self.is_signed(tree, fork, signature) { Ok(()) } else { Err(PeerMisbehaved::InvalidSignature) }
     }
 
+    /// Checks as [`verify`](Self::verify), and that the signers have meant this fork: what makes a feed that was on a
+    /// lower fork give up blocks.
+    ///
+    /// The prologue verifies on every fork without a signature, as in hypercore. Taken at its word there, anybody
+    /// could take a feed back to its prologue.
+    ///
+    /// # Errors
+    /// [`PeerMisbehaved::InvalidSignature`].
+    //= protocol-spec/06-feeds.md#prologues
+    pub fn verify_fork(&self, tree: &Tree, fork: u64, signature: &[u8]) -> Result<(), PeerMisbehaved> {
+        self.verify(tree, fork, signature)?;
+        if self.is_signed_by_signers(tree, fork, signature) {
+            Ok(())
+        } else {
+            Err(PeerMisbehaved::InvalidSignature)
+        }
+    }
+
     //= protocol-spec/06-feeds.md#the-signature-field
     fn is_signed(&self, tree: &Tree, fork: u64, signature: &[u8]) -> bool {
+        match self.manifest.prologue.filter(|_| !self.legacy && self.manifest.version > 0) {
+            Some(prologue) if tree.length() <= prologue.length => prologue.is(tree),
+            _ => self.is_signed_by_signers(tree, fork, signature),
+        }
+    }
+
+    fn is_signed_by_signers(&self, tree: &Tree, fork: u64, signature: &[u8]) -> bool {
         if self.is_plain() {
             return match (self.manifest.signers.first(), signature.try_into()) {
                 (Some(signer), Ok(signature)) => self.is_signed_by(signer, tree, fork, signature),
                 _ => false,
             };
-        }
-        if let Some(prologue) = &self.manifest.prologue
-            && self.manifest.version > 0
-            && tree.length() <= prologue.length
-        {
-            return tree.length() == prologue.length && tree.hash() == prologue.hash;
         }
         MultiSignature::decode(signature, self.manifest.version)
             .is_ok_and(|signature| self.has_quorum(tree, fork, &signature))
@@ -224,12 +243,12 @@ impl Verifier {
 
     /// Signs `tree` where one signer is enough; `None` if `key_pair` alone is not.
     ///
-    /// A tree that is the prologue gets an empty signature, for it needs none.
+    /// A tree that is the prologue gets an empty signature, for it needs none, unless the feed was truncated to it.
     pub fn sign(&self, key_pair: &KeyPair, tree: &Tree, fork: u64) -> Option<Bytes> {
         if !self.is_writer(key_pair) {
             return None;
         }
-        if self.is_prologue(tree) {
+        if fork == 0 && self.is_prologue(tree) {
             return Some(Bytes::new());
         }
         let (n, signer) = self.signer_of(&key_pair.public())?;
