@@ -13,6 +13,7 @@ pub(crate) mod changes;
 pub mod bitfield;
 #[cfg(feature = "tokio")]
 mod demand;
+pub mod encryption;
 #[cfg(feature = "tokio")]
 mod handle;
 #[cfg(feature = "tokio")]
@@ -26,17 +27,24 @@ pub mod memory;
 mod open;
 pub mod proof;
 pub mod prove;
+pub mod quorum;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod state;
 pub mod storage;
+#[cfg(feature = "tokio")]
+mod stream;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod tree;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod verifier;
 pub mod verify;
+#[cfg(feature = "tokio")]
+mod view;
 
 #[cfg(feature = "tokio")]
 pub(crate) use self::handle::{Home, WeakFeed};
+#[cfg(feature = "json")]
+pub use self::view::Json;
 #[cfg(feature = "tokio")]
 pub use self::{
     as_feed::AsFeed,
@@ -44,8 +52,11 @@ pub use self::{
     demand::{Changes, Download},
     handle::{Audit, Batch, Feed, FeedSnapshot, Info, Ingested, Problem},
     identity::Identity,
+    stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
+    view::{Binary, Codec, Utf8, View},
 };
 pub use self::{
+    encryption::Encryption,
     local::{Demand, Local},
     state::State,
 };

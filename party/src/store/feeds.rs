@@ -15,7 +15,8 @@ use crate::{
     feed::{
         Feed, Identity,
         manifest::Manifest,
-        storage::{Slot, Write},
+        state::Head,
+        storage::{Key, Slot, Write},
     },
     key::{DiscoveryKey, FeedKey, KeyPair},
 };
@@ -34,11 +35,18 @@ impl Store {
     pub async fn create_feed(&self, name: &str, options: FeedOptions) -> Result<Feed, Error> {
         check_name(name)?;
         let opening = self.inner.start_opening().await?;
+        let encryption = options.encryption.clone();
         let new = self.inner.new_feed(&self.namespace, name, options).await?;
         let discovery_key = new.record.key.discovery_key();
         let keys = vec![record::name(&self.namespace, name), record::feed(&discovery_key)];
         match self.inner.storage.read(keys).await?.as_slice() {
-            [None, None] => self.inner.create(new, opening).await,
+            [None, None] => {
+                let feed = self.inner.create(new, encryption.is_some(), opening).await?;
+                Ok(match encryption {
+                    Some(encryption) => feed.with_encryption(encryption),
+                    None => feed,
+                })
+            }
             [Some(_), _] => Err(ApiMisuse::NameTaken(name.to_owned()).into()),
             _ => Err(ApiMisuse::FeedExists(discovery_key).into()),
         }
@@ -46,7 +54,8 @@ impl Store {
 
     /// The feed that is called `name` here, made if there is none: what `get({ name })` of a corestore gives,
     /// with the same key for the same primary key, namespace and name. If the feed is here but was only read so
-    /// far, it gets the name, and is written here from now on.
+    /// far, it gets the name, and is written here from now on. A copy doesn't tell whether the feed is encrypted:
+    /// if it is, append by a handle [with the key](Feed::with_encryption) only.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
@@ -77,7 +86,7 @@ impl Store {
         let new = self.inner.new_feed(&self.namespace, name, FeedOptions::default()).await?;
         let discovery_key = new.record.key.discovery_key();
         match self.inner.storage.read(vec![record::feed(&discovery_key)]).await?.pop().flatten() {
-            None => self.inner.create(new, opening).await,
+            None => self.inner.create(new, false, opening).await,
             Some(known) => self.inner.adopt(new, decode(&known)?, opening).await,
         }
     }
@@ -116,7 +125,7 @@ impl Store {
             name: None,
             manifest: None,
         };
-        let (record, _opening) = self.inner.add(record, None, opening).await?;
+        let (record, _opening) = self.inner.add(record, None, false, opening).await?;
         self.inner.open(record, None).await
     }
 
@@ -155,7 +164,7 @@ impl Inner {
         name: &str,
         options: FeedOptions,
     ) -> Result<NewFeed, Error> {
-        let FeedOptions { compat, seed } = options;
+        let FeedOptions { compat, seed, .. } = options;
         let (pair, origin) = match seed {
             Some(seed) => (KeyPair::from_seed(&seed), Origin::Seed),
             None => (self.primary_key().await?.key_pair(namespace, name.as_bytes()), Origin::Name),
@@ -168,13 +177,18 @@ impl Inner {
     }
 
     /// Stores a new feed and opens it.
-    async fn create(self: &Arc<Self>, new: NewFeed, opening: Opening) -> Result<Feed, Error> {
+    async fn create(
+        self: &Arc<Self>,
+        new: NewFeed,
+        is_encrypted: bool,
+        opening: Opening,
+    ) -> Result<Feed, Error> {
         let NewFeed { record, pair } = new;
         let secret = match record.origin {
             Origin::Seed => self.secrets.keep(Secret::Feed(record.key.discovery_key()), &pair.seed()).await?,
             Origin::Name | Origin::Others => None,
         };
-        let (record, _opening) = self.add(record, secret, opening).await?;
+        let (record, _opening) = self.add(record, secret, is_encrypted, opening).await?;
         self.open(record, Some(pair)).await
     }
 
@@ -233,11 +247,13 @@ impl Inner {
         self.open(record, signer).await.map(Some)
     }
 
-    /// Gives `record` a slot and stores it, along with `secret`.
+    /// Gives `record` a slot and stores it, along with `secret`. A feed that is encrypted is known as such before
+    /// it can be appended to.
     async fn add(
         self: &Arc<Self>,
         mut record: FeedRecord,
         secret: Option<Write>,
+        is_encrypted: bool,
         opening: Opening,
     ) -> Result<(FeedRecord, Opening), Error> {
         let next = self.storage.read(vec![record::next_slot()]).await?.pop().flatten();
@@ -251,6 +267,9 @@ impl Inner {
             Write::Put(record::next_slot(), record::encode_slot(after)),
         ];
         writes.extend(name_write(&record));
+        if is_encrypted {
+            writes.push(Write::Put(Key::Head(record.slot), Head::new_encrypted().encode()));
+        }
         writes.extend(secret);
         let inner = self.clone();
         // If the caller goes away, the commit still ends, is announced, and keeps others from the same slot

@@ -5,6 +5,7 @@ use std::fmt;
 use zeroize::Zeroizing;
 
 use super::names::PrimaryKey;
+use crate::feed::Encryption;
 
 /// How [`Store::create_feed`](super::Store::create_feed) makes a feed. The default is what corestore 7 makes: a
 /// manifest with one signer, whose key pair grows from the store's primary key, the namespace and the name.
@@ -19,6 +20,7 @@ use super::names::PrimaryKey;
 pub struct FeedOptions {
     pub(super) compat: bool,
     pub(super) seed: Option<Zeroizing<[u8; 32]>>,
+    pub(super) encryption: Option<Encryption>,
 }
 
 impl FeedOptions {
@@ -36,6 +38,15 @@ impl FeedOptions {
     #[must_use]
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
         self.seed = Some(Zeroizing::new(seed));
+        self
+    }
+
+    /// The key to encrypt the feed's blocks with. It isn't kept in the store: whoever opens the feed later brings
+    /// it along, by [`Feed::with_encryption`](crate::feed::Feed::with_encryption). That the feed is encrypted is kept, and
+    /// nothing is appended to it in the clear.
+    #[must_use]
+    pub fn encryption(mut self, encryption: impl Into<Encryption>) -> Self {
+        self.encryption = Some(encryption.into());
         self
     }
 }

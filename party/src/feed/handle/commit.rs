@@ -70,6 +70,9 @@ impl Feed {
         let Some(Pending { update, deletes, purges, .. }) = turn.take() else { return result };
         let mut change = None;
         if result.is_ok() {
+            if let Some(length) = update.as_ref().and_then(|update| update.cut) {
+                self.note_cut(length);
+            }
             let mut state = self.inner.state.write().unwrap_or_else(PoisonError::into_inner);
             let before = self.figures(&state);
             if let Some(update) = update {
@@ -128,7 +131,7 @@ impl Feed {
     pub(super) async fn undisturbed(&self) -> u64 {
         loop {
             let deleting = self.inner.deleting.load(Ordering::Acquire);
-            if deleting % 2 == 0 {
+            if deleting.is_multiple_of(2) {
                 return deleting;
             }
             drop(self.lock().await);
@@ -194,7 +197,7 @@ impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         for feed in self.feeds.drain(..) {
-            let feed = Feed { inner: Arc::clone(&feed.inner) };
+            let feed = Feed { inner: Arc::clone(&feed.inner), key: None };
             runtime.spawn(async move { drop(feed.lock().await) });
         }
     }
