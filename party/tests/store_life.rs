@@ -246,6 +246,7 @@ struct Gated {
     memory: Arc<MemoryStorage>,
     gate: Arc<std::sync::Mutex<Option<Arc<Semaphore>>>>,
     fails: std::sync::atomic::AtomicBool,
+    commits: std::sync::atomic::AtomicUsize,
 }
 
 impl Storage for Gated {
@@ -261,6 +262,7 @@ impl Storage for Gated {
         if self.fails.load(std::sync::atomic::Ordering::Relaxed) {
             return Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into()) });
         }
+        self.commits.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let gate = self.gate.lock().unwrap().clone();
         let memory = self.memory.clone();
         // As a storage must, it ends though nobody waits.
@@ -308,12 +310,15 @@ async fn a_purge_that_nobody_waits_for_is_carried_out_whole() {
         let feed = Some(feed).filter(|_| held);
         let gate = Arc::new(Semaphore::new(0));
         *storage.gate.lock().unwrap() = Some(gate.clone());
+        let commits = storage.commits.load(std::sync::atomic::Ordering::Relaxed);
         let mut purge = Box::pin(store.purge(&discovery_key));
         for _ in 0..20 {
             assert!(futures_util::poll!(&mut purge).is_pending());
             tokio::task::yield_now().await;
         }
         drop(purge);
+        // Everything in one commit: it is stored whole or not at all.
+        assert_eq!(storage.commits.load(std::sync::atomic::Ordering::Relaxed), commits + 1);
         gate.add_permits(100);
         assert!(matches!(events.next().await, Some(FeedEvent::Removed(_))));
         assert!(store.feed_by_discovery_key(&discovery_key).await.unwrap().is_none());

@@ -18,9 +18,8 @@ pub(crate) struct Mailbox<T> {
 
 struct Letters<T> {
     /// In the order in which the feeds began to have something to say.
-    queue: BTreeMap<u64, T>,
+    queue: BTreeMap<u64, (DiscoveryKey, T)>,
     places: HashMap<DiscoveryKey, u64>,
-    keys: BTreeMap<u64, DiscoveryKey>,
     next: u64,
     waker: Option<Waker>,
     is_closed: bool,
@@ -28,14 +27,8 @@ struct Letters<T> {
 
 impl<T> Mailbox<T> {
     fn new(is_closed: bool) -> Self {
-        let letters = Letters {
-            queue: BTreeMap::new(),
-            places: HashMap::new(),
-            keys: BTreeMap::new(),
-            next: 0,
-            waker: None,
-            is_closed,
-        };
+        let (queue, places) = (BTreeMap::new(), HashMap::new());
+        let letters = Letters { queue, places, next: 0, waker: None, is_closed };
         Self { letters: Mutex::new(letters) }
     }
 
@@ -46,20 +39,16 @@ impl<T> Mailbox<T> {
             return;
         }
         let place = letters.places.get(feed).copied();
-        let before = place.and_then(|place| letters.queue.remove(&place));
+        let before = place.and_then(|place| letters.queue.remove(&place)).map(|(_, letter)| letter);
         match (merge(before), place) {
-            (Some(letter), Some(place)) => drop(letters.queue.insert(place, letter)),
+            (Some(letter), Some(place)) => drop(letters.queue.insert(place, (*feed, letter))),
             (Some(letter), None) => {
                 let place = letters.next;
                 letters.next += 1;
-                letters.queue.insert(place, letter);
-                letters.keys.insert(place, *feed);
+                letters.queue.insert(place, (*feed, letter));
                 letters.places.insert(*feed, place);
             }
-            (None, Some(place)) => {
-                letters.keys.remove(&place);
-                letters.places.remove(feed);
-            }
+            (None, Some(_)) => drop(letters.places.remove(feed)),
             (None, None) => {}
         }
         letters.wake();
@@ -74,10 +63,8 @@ impl<T> Mailbox<T> {
     /// The next letter; `None` when there will be no more.
     pub(crate) fn poll_next(&self, context: &mut Context<'_>) -> Poll<Option<T>> {
         let mut letters = self.letters();
-        if let Some((place, letter)) = letters.queue.pop_first() {
-            if let Some(feed) = letters.keys.remove(&place) {
-                letters.places.remove(&feed);
-            }
+        if let Some((_, (feed, letter))) = letters.queue.pop_first() {
+            letters.places.remove(&feed);
             if letters.places.is_empty() {
                 // Room for many is not kept for few.
                 letters.places.shrink_to(16);
@@ -199,6 +186,6 @@ mod tests {
             boxes.put(&key(n), |_| None);
         }
         let letters = mailbox.letters();
-        assert!(letters.queue.is_empty() && letters.keys.is_empty() && letters.places.is_empty());
+        assert!(letters.queue.is_empty() && letters.places.is_empty());
     }
 }

@@ -82,6 +82,7 @@ struct Inner {
     opening: Arc<tokio::sync::Mutex<()>>,
     open: Arc<OpenFeeds>,
     watchers: Watchers,
+    is_suspended: AtomicBool,
     is_closed: AtomicBool,
 }
 
@@ -159,6 +160,7 @@ impl Store {
             opening: Arc::default(),
             open: Arc::default(),
             watchers: Watchers::default(),
+            is_suspended: AtomicBool::new(false),
             is_closed: AtomicBool::new(false),
         };
         Self { inner: Arc::new(inner), namespace: Namespace::default() }
@@ -171,8 +173,13 @@ impl Store {
     /// # Errors
     /// [`Error::Storage`].
     pub async fn suspend(&self) -> Result<(), Error> {
-        let _opening = self.inner.start_opening().await?;
-        Ok(self.inner.storage.suspend().await?)
+        // Who makes or opens a feed is waited for, but not by who suspends what is suspended already.
+        if !self.inner.is_suspended.load(Ordering::Acquire) {
+            let _opening = self.inner.start_opening().await?;
+            self.inner.storage.suspend().await?;
+            self.inner.is_suspended.store(true, Ordering::Release);
+        }
+        Ok(self.inner.check_open()?)
     }
 
     /// Takes the folder again after [`suspend`](Self::suspend), and carries out what has waited. A store that is
@@ -183,14 +190,20 @@ impl Store {
     /// that another has written to it, after which it has to be opened anew.
     pub async fn resume(&self) -> Result<(), Error> {
         self.inner.check_open()?;
-        Ok(self.inner.storage.resume().await?)
+        self.inner.storage.resume().await?;
+        self.inner.is_suspended.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Ends the work that was begun, and releases the folder. What is asked of the store or of its feeds
     /// afterwards fails with [`StorageError::Closed`].
     pub async fn close(&self) {
         self.inner.is_closed.store(true, Ordering::Release);
-        let _opening = self.inner.opening.lock().await;
+        // While the store is suspended, who has it waits for a storage that we are about to end.
+        let _opening = match self.inner.is_suspended.load(Ordering::Acquire) {
+            true => None,
+            false => Some(self.inner.opening.lock().await),
+        };
         if let Err(error) = self.inner.storage.close().await {
             tracing::warn!(%error, "closing the store");
         }
