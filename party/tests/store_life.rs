@@ -408,6 +408,45 @@ async fn a_suspended_store_goes_on_when_it_is_resumed() {
     assert!(matches!(store.resume().await, Err(Error::Storage(StorageError::Closed))));
 }
 
+#[cfg(feature = "disk")]
+#[tokio::test]
+async fn what_waits_while_a_store_on_disk_is_suspended_goes_on_or_ends_with_it() {
+    for closes in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).await.unwrap();
+        let feed = feed_with(&store, "log", &["a"]).await;
+        store.suspend().await.unwrap();
+        store.suspend().await.unwrap();
+        let appending = {
+            let feed = feed.clone();
+            tokio::spawn(async move { feed.append("b").await })
+        };
+        let making = {
+            let store = store.clone();
+            tokio::spawn(async move { store.named_feed("new").await })
+        };
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        if closes {
+            // Nothing is left behind that waits for ever.
+            store.close().await;
+            let (appended, made) = (appending.await.unwrap(), making.await.unwrap());
+            for error in appended.err().into_iter().chain(made.err()) {
+                assert!(matches!(error, Error::Storage(StorageError::Closed)), "{error:?}");
+            }
+        } else {
+            store.resume().await.unwrap();
+            assert_eq!(appending.await.unwrap().unwrap(), 1);
+            making.await.unwrap().unwrap().append("first").await.unwrap();
+            store.close().await;
+        }
+        let store = Store::open(dir.path()).await.unwrap();
+        let feed = store.feed_by_name("log").await.unwrap().unwrap();
+        assert!(feed.info().length >= 1 && feed.audit().await.unwrap().is_clean());
+    }
+}
+
 // Feeds that nobody holds
 
 #[tokio::test]
