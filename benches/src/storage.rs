@@ -161,9 +161,10 @@ async fn append(store: &Store, work: Work) -> Result<Took> {
         (0..work.count).map(|index| block(SEED, index, work.size)).collect::<Vec<_>>().into_iter();
     let clock = Clock::start()?;
     while blocks.len() > 0 {
-        match work.batch {
-            1 => drop(feed.append(blocks.next().context("a block is missing")?).await?),
-            n => drop(feed.append_batch(blocks.by_ref().take(n as usize).collect()).await?),
+        if work.batch == 1 {
+            feed.append(blocks.next().context("a block is missing")?).await?;
+        } else {
+            feed.append_batch(blocks.by_ref().take(work.batch as usize).collect()).await?;
         }
     }
     clock.took()

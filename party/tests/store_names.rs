@@ -4,7 +4,12 @@ use std::sync::Arc;
 
 use party::{
     error::{ApiMisuse, Error},
-    feed::memory::MemoryStorage,
+    feed::{
+        Identity,
+        manifest::{Manifest, Prologue},
+        memory::MemoryStorage,
+    },
+    key::KeyPair,
     store::{FeedOptions, Store, StoreOptions},
 };
 
@@ -212,4 +217,42 @@ mod on_disk {
             }
         }
     }
+}
+
+#[tokio::test]
+async fn feeds_that_others_help_to_sign_and_static_ones_are_kept_as_any_other() {
+    let storage = Arc::new(MemoryStorage::default());
+    let store = Store::with_storage(storage.clone());
+    let (ours, theirs) = (KeyPair::from_seed(&[1; 32]), KeyPair::from_seed(&[2; 32]));
+    let both = Manifest::builder().signers([ours.public(), theirs.public()]).quorum(2).build().unwrap();
+    let blocks: Vec<bytes::Bytes> = vec!["never".into(), "changes".into()];
+    let prologue = Prologue::of_blocks(&blocks).unwrap();
+    let fixed = Manifest::builder().prologue(prologue).build().unwrap();
+
+    let minutes = store.add_feed("minutes", Identity::signer(both.clone(), ours.clone())).await.unwrap();
+    let draft = minutes.draft(vec!["we agree".into()]).await.unwrap();
+    let parts = [draft.sign(&ours).unwrap(), draft.sign(&theirs).unwrap()];
+    let signature = draft.assemble(&parts).unwrap();
+    minutes.append_signed(draft, signature).await.unwrap();
+    store.add_feed("constitution", Identity::from_manifest(fixed)).await.unwrap().fill(blocks).await.unwrap();
+    store.add_feed("mine", Identity::legacy_writer(theirs.clone())).await.unwrap().append("x").await.unwrap();
+
+    let again = store.add_feed("minutes", Identity::signer(both.clone(), theirs.clone())).await.unwrap_err();
+    assert!(matches!(again, Error::ApiMisuse(ApiMisuse::NameTaken(_))));
+    let again = store.add_feed("others", Identity::signer(both.clone(), ours)).await.unwrap_err();
+    assert!(matches!(again, Error::ApiMisuse(ApiMisuse::FeedExists(_))));
+    let stranger = Identity::signer(both, KeyPair::from_seed(&[3; 32]));
+    let refused = store.add_feed("strange", stranger).await.unwrap_err();
+    assert!(matches!(refused, Error::ApiMisuse(ApiMisuse::WrongManifest)));
+
+    let store = Store::with_storage(storage);
+    let writable: Vec<bool> =
+        store.list_named("").await.unwrap().iter().map(|entry| entry.writable).collect();
+    assert_eq!(writable, [false, true, false]); // constitution, mine, minutes
+    let minutes = store.feed_by_name("minutes").await.unwrap().unwrap();
+    assert_eq!(minutes.get(0).await.unwrap().unwrap(), "we agree");
+    assert!(minutes.draft(vec!["again".into()]).await.is_ok());
+    let fixed = store.feed_by_name("constitution").await.unwrap().unwrap();
+    assert_eq!((fixed.info().length, fixed.get(1).await.unwrap()), (2, Some("changes".into())));
+    assert_eq!(store.feed_by_name("mine").await.unwrap().unwrap().append("y").await.unwrap(), 1);
 }

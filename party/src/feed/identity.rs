@@ -47,7 +47,7 @@ impl Identity {
     }
 
     /// Who may sign, as far as it is known here.
-    pub(super) fn verifier(&self) -> Result<Option<Verifier>, ApiMisuse> {
+    pub(crate) fn verifier(&self) -> Result<Option<Verifier>, ApiMisuse> {
         let manifest = match (&self.manifest, &self.signer) {
             (Some(manifest), _) => manifest.clone(),
             (None, Some(signer)) if signer.public().as_bytes() == self.key.as_bytes() => {

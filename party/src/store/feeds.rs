@@ -37,19 +37,43 @@ impl Store {
         let opening = self.inner.start_opening().await?;
         let encryption = options.encryption.clone();
         let new = self.inner.new_feed(&self.namespace, name, options).await?;
-        let discovery_key = new.record.key.discovery_key();
-        let keys = vec![record::name(&self.namespace, name), record::feed(&discovery_key)];
-        match self.inner.storage.read(keys).await?.as_slice() {
-            [None, None] => {
-                let feed = self.inner.create(new, encryption.is_some(), opening).await?;
-                Ok(match encryption {
-                    Some(encryption) => feed.with_encryption(encryption),
-                    None => feed,
-                })
-            }
-            [Some(_), _] => Err(ApiMisuse::NameTaken(name.to_owned()).into()),
-            _ => Err(ApiMisuse::FeedExists(discovery_key).into()),
-        }
+        self.inner.check_new(&new.record).await?;
+        let feed = self.inner.create(new, encryption.is_some(), opening).await?;
+        Ok(match encryption {
+            Some(encryption) => feed.with_encryption(encryption),
+            None => feed,
+        })
+    }
+
+    /// Adds a feed of any kind under a name: one that several sign, a static one, or one whose key pair comes
+    /// from elsewhere. The key pair, if there is one, is kept among the store's secrets.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+    /// use party::{feed::{Identity, manifest::Manifest}, key::KeyPair, store::Store};
+    ///
+    /// let (ours, theirs) = (KeyPair::generate(), KeyPair::generate());
+    /// let both = Manifest::builder().signers([ours.public(), theirs.public()]).quorum(2).build()?;
+    /// let store = Store::memory();
+    /// let minutes = store.add_feed("minutes", Identity::signer(both, ours)).await?;
+    /// assert!(!minutes.info().writable); // not alone
+    /// # Ok::<(), party::error::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ApiMisuse::WrongManifest`] if the parts of `identity` don't belong together; as
+    /// [`create_feed`](Self::create_feed).
+    pub async fn add_feed(&self, name: &str, identity: Identity) -> Result<Feed, Error> {
+        check_name(name)?;
+        identity.verifier()?;
+        let opening = self.inner.start_opening().await?;
+        let Identity { key, manifest, signer: pair } = identity;
+        let origin = if pair.is_some() { Origin::Seed } else { Origin::Others };
+        let (namespace, name) = (self.namespace, Some(name.to_owned()));
+        let record = FeedRecord { slot: Slot(0), key, origin, namespace, name, manifest };
+        self.inner.check_new(&record).await?;
+        self.inner.create(NewFeed { record, pair }, false, opening).await
     }
 
     /// The feed that is called `name` here, made if there is none: what `get({ name })` of a corestore gives,
@@ -153,7 +177,7 @@ fn check_name(name: &str) -> Result<(), ApiMisuse> {
 /// A feed to be made.
 struct NewFeed {
     record: FeedRecord,
-    pair: KeyPair,
+    pair: Option<KeyPair>,
 }
 
 impl Inner {
@@ -173,7 +197,19 @@ impl Inner {
         let key = manifest.as_ref().map_or_else(|| legacy_key(&pair), Manifest::key);
         let name = Some(name.to_owned());
         let record = FeedRecord { slot: Slot(0), key, origin, namespace: *namespace, name, manifest };
-        Ok(NewFeed { record, pair })
+        Ok(NewFeed { record, pair: Some(pair) })
+    }
+
+    /// Sees to it that neither the name nor the feed is here. With `opening` held.
+    async fn check_new(&self, record: &FeedRecord) -> Result<(), Error> {
+        let discovery_key = record.key.discovery_key();
+        let name = record.name.as_deref().unwrap_or_default();
+        let keys = vec![record::name(&record.namespace, name), record::feed(&discovery_key)];
+        match self.storage.read(keys).await?.as_slice() {
+            [None, None] => Ok(()),
+            [Some(_), _] => Err(ApiMisuse::NameTaken(name.to_owned()).into()),
+            _ => Err(ApiMisuse::FeedExists(discovery_key).into()),
+        }
     }
 
     /// Stores a new feed and opens it.
@@ -184,12 +220,14 @@ impl Inner {
         opening: Opening,
     ) -> Result<Feed, Error> {
         let NewFeed { record, pair } = new;
-        let secret = match record.origin {
-            Origin::Seed => self.secrets.keep(Secret::Feed(record.key.discovery_key()), &pair.seed()).await?,
-            Origin::Name | Origin::Others => None,
+        let secret = match (record.origin, &pair) {
+            (Origin::Seed, Some(pair)) => {
+                self.secrets.keep(Secret::Feed(record.key.discovery_key()), &pair.seed()).await?
+            }
+            _ => None,
         };
         let (record, _opening) = self.add(record, secret, is_encrypted, opening).await?;
-        self.open(record, Some(pair)).await
+        self.open(record, pair).await
     }
 
     /// Gives the feed of `known` the name and the key pair of `new`.
@@ -213,12 +251,11 @@ impl Inner {
             inner.storage.commit(writes).await?;
             match inner.open.held(&discovery_key) {
                 Some(feed) => {
-                    let identity =
-                        Identity { key: record.key, manifest: record.manifest, signer: Some(pair) };
+                    let identity = Identity { key: record.key, manifest: record.manifest, signer: pair };
                     feed.adopt(identity).await?;
                     Ok(feed)
                 }
-                None => inner.open(record, Some(pair)).await,
+                None => inner.open(record, pair).await,
             }
         })
         .await

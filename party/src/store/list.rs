@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     error::{Error, StorageError},
+    feed::{manifest::Manifest, verifier::Verifier},
     key::{DiscoveryKey, FeedKey},
 };
 
@@ -23,7 +24,7 @@ pub struct FeedEntry {
     pub key: FeedKey,
     /// Its discovery key.
     pub discovery_key: DiscoveryKey,
-    /// Whether it can be appended to here.
+    /// Whether it can be appended to here, with no other signer's help.
     pub writable: bool,
 }
 
@@ -116,13 +117,19 @@ impl Inner {
 }
 
 impl FeedRecord {
+    /// Whether one signature is enough. A legacy feed has no manifest.
+    fn signs_alone(&self) -> bool {
+        let verifier = |manifest: &Manifest| Verifier::new(self.key, manifest.clone());
+        self.manifest.as_ref().is_none_or(|manifest| verifier(manifest).is_ok_and(|it| it.signs_alone()))
+    }
+
     pub(super) fn entry(&self) -> FeedEntry {
         FeedEntry {
             name: self.name.clone(),
             namespace: self.namespace,
             key: self.key,
             discovery_key: self.key.discovery_key(),
-            writable: self.origin != Origin::Others,
+            writable: self.origin != Origin::Others && self.signs_alone(),
         }
     }
 }

@@ -238,7 +238,12 @@ impl Verifier {
 
     /// Whether a feed with this manifest can be appended to by `key_pair` alone.
     pub fn is_writer(&self, key_pair: &KeyPair) -> bool {
-        self.needed() == 1 && self.is_signer(key_pair)
+        self.signs_alone() && self.is_signer(key_pair)
+    }
+
+    /// Whether each of its signers can append alone.
+    pub(crate) fn signs_alone(&self) -> bool {
+        self.needed() == 1
     }
 
     /// Signs `tree` where one signer is enough; `None` if `key_pair` alone is not.
