@@ -22,6 +22,8 @@ pub mod memory;
 mod open;
 pub mod proof;
 pub mod prove;
+pub mod reorg;
+pub mod seek;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod state;
 pub mod storage;
