@@ -165,6 +165,31 @@ pub enum ApiMisuse {
     /// A feed that the store has already, made under a key pair that was handed in.
     #[error("the store has the feed {0} already")]
     FeedExists(DiscoveryKey),
+    /// A block or a length beyond the end of the feed.
+    #[error("{index} is beyond the end of the feed, which has {length} blocks")]
+    BeyondEnd {
+        /// What was asked for.
+        index: u64,
+        /// The feed's length.
+        length: u64,
+    },
+    /// Something for which a block or a tree node is needed that is not stored here.
+    #[error("what this needs of the feed is not stored here")]
+    NotStored,
+    /// A truncation to a fork that is not above the feed's.
+    #[error("the fork {fork} is not above the feed's, {current}")]
+    ForkNotHigher {
+        /// The fork that was asked for.
+        fork: u64,
+        /// The feed's.
+        current: u64,
+    },
+    /// A truncation into the part of a feed that its manifest fixes.
+    #[error("the first {0} blocks are fixed by the feed's manifest")]
+    FixedByManifest(u64),
+    /// A batch over feeds that are not in one storage.
+    #[error("the feeds of a batch are in different storages")]
+    DifferentStorages,
     /// A feed that the store does not have.
     #[error("no such feed")]
     UnknownFeed,

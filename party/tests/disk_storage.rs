@@ -18,20 +18,21 @@ use tempfile::tempdir;
 const SLOT: Slot = Slot(3);
 
 fn put(key: Key, value: impl Into<Bytes>) -> Write {
-    (key, Some(value.into()))
+    Write::Put(key, value.into())
 }
 
 async fn get(storage: &DiskStorage, key: Key) -> Option<Bytes> {
     storage.read(vec![key]).await.unwrap().remove(0)
 }
 
-fn every_kind() -> [Key; 5] {
+fn every_kind() -> [Key; 6] {
     [
         Key::Record(b"name/a".to_vec()),
         Key::Head(SLOT),
         Key::Page(SLOT, 1),
         Key::Node(SLOT, 1),
         Key::Block(SLOT, 1),
+        Key::Local(SLOT, b"beside".to_vec()),
     ]
 }
 
@@ -50,10 +51,10 @@ async fn every_kind_of_value_survives_a_restart() {
         storage.close().await.unwrap();
     }
     let storage = DiskStorage::open(dir.path()).await.unwrap();
-    storage.commit(every_kind().map(|key| (key, None)).to_vec()).await.unwrap();
+    storage.commit(every_kind().map(Write::Delete).to_vec()).await.unwrap();
     storage.close().await.unwrap();
     let storage = DiskStorage::open(dir.path()).await.unwrap();
-    assert_eq!(storage.read(every_kind().to_vec()).await.unwrap(), vec![None; 5]);
+    assert_eq!(storage.read(every_kind().to_vec()).await.unwrap(), vec![None; 6]);
 }
 
 #[tokio::test]
@@ -104,10 +105,10 @@ async fn the_last_write_of_a_key_in_a_batch_counts() {
     let (a, b) = (Key::Block(SLOT, 0), Key::Block(SLOT, 1));
     let writes = vec![
         put(a.clone(), "first"),
-        (b.clone(), None),
+        Write::Delete(b.clone()),
         put(a.clone(), "second"),
         put(b.clone(), "back"),
-        (a.clone(), None),
+        Write::Delete(a.clone()),
     ];
     storage.commit(writes).await.unwrap();
     let keys = vec![a, b];
@@ -332,7 +333,8 @@ async fn a_full_disk_fails_the_commit_as_a_whole() {
     std::os::unix::fs::symlink("/dev/full", &file).unwrap();
 
     let storage = DiskStorage::open(dir.path()).await.unwrap();
-    let block = put(Key::Block(SLOT, 0), vec![1; 100_000]);
+    let value = Bytes::from(vec![1; 100_000]);
+    let block = put(Key::Block(SLOT, 0), value.clone());
     let failed = storage.commit(vec![put(Key::Head(SLOT), "after"), block.clone()]).await.unwrap_err();
     assert!(
         matches!(&failed, StorageError::Io(error) if error.kind() == std::io::ErrorKind::StorageFull),
@@ -346,5 +348,5 @@ async fn a_full_disk_fails_the_commit_as_a_whole() {
     storage.commit(vec![put(Key::Head(SLOT), "after"), block.clone()]).await.unwrap();
     storage.close().await.unwrap();
     let storage = DiskStorage::open(dir.path()).await.unwrap();
-    assert_eq!(storage.read(keys).await.unwrap(), [Some("after".into()), block.1]);
+    assert_eq!(storage.read(keys).await.unwrap(), [Some("after".into()), Some(value)]);
 }

@@ -14,7 +14,7 @@ use party::{
         manifest::Manifest,
         memory::MemoryStorage,
         proof::{BlockRequest, Proof, ProofRequest, UpgradeRequest},
-        storage::{Completion, Key, Slot, Storage, Write},
+        storage::{Completion, Key, Slot, Snapshot, Storage, Write},
     },
     key::{FeedKey, KeyPair},
     limits::Limits,
@@ -468,6 +468,10 @@ impl Storage for Difficult {
         }
     }
 
+    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
+        self.inner.snapshot()
+    }
+
     fn close(&self) -> Completion<()> {
         self.inner.close()
     }
@@ -572,13 +576,20 @@ impl Storage for Counting {
 
     fn commit(&self, writes: Vec<Write>) -> Completion<()> {
         let mut written = self.written.lock().unwrap();
-        for (key, value) in &writes {
-            written.0 += value.as_ref().map_or(0, Bytes::len);
+        for write in &writes {
+            let (Write::Put(key, _) | Write::Delete(key)) = write else { continue };
+            if let Write::Put(_, value) = write {
+                written.0 += value.len();
+            }
             if let Key::Page(_, n) = key {
                 written.1.push(*n);
             }
         }
         self.inner.commit(writes)
+    }
+
+    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
+        self.inner.snapshot()
     }
 
     fn close(&self) -> Completion<()> {
@@ -638,6 +649,10 @@ impl Storage for Damaged {
 
     fn commit(&self, writes: Vec<Write>) -> Completion<()> {
         self.inner.commit(writes)
+    }
+
+    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
+        self.inner.snapshot()
     }
 
     fn close(&self) -> Completion<()> {

@@ -14,7 +14,7 @@ use party::{
     error::{ApiMisuse, Error, StorageError},
     feed::{
         memory::MemoryStorage,
-        storage::{Completion, Key, Storage, Write},
+        storage::{Completion, Key, Snapshot, Storage, Write},
     },
     key::{FeedKey, KeyPair},
     store::{FeedOptions, Store},
@@ -311,6 +311,10 @@ impl Storage for Failing {
             0 => Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into()) }),
             _ => self.memory.commit(writes),
         }
+    }
+
+    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
+        self.memory.snapshot()
     }
 
     fn close(&self) -> Completion<()> {

@@ -32,7 +32,7 @@ pub struct Bitfield {
     pages: BTreeMap<u64, Page>,
 }
 
-/// What becomes different when blocks are added, worked out but not carried out.
+/// What becomes different when blocks come or go, worked out but not carried out.
 #[derive(Clone)]
 pub(crate) struct Change {
     contiguous: u64,
@@ -96,6 +96,35 @@ impl Bitfield {
             let from = range.start.saturating_sub(offset);
             let to = (range.end - offset).min(PAGE_BITS);
             page.next(true, from).is_some_and(|bit| bit < to)
+        })
+    }
+
+    /// How many blocks of `range` are stored.
+    pub(crate) fn count(&self, range: Range<u64>) -> u64 {
+        let contiguous = self.contiguous.min(range.end).saturating_sub(range.start);
+        let from = range.start.max(self.contiguous);
+        if from >= range.end {
+            return contiguous;
+        }
+        let pages = self.pages.range(from / PAGE_BITS..=(range.end - 1) / PAGE_BITS);
+        let beyond = pages.map(|(n, page)| {
+            let offset = n * PAGE_BITS;
+            let mut words = page.words();
+            unset_range(&mut words, 0, from.saturating_sub(offset).min(PAGE_BITS));
+            unset_range(&mut words, (range.end - offset).min(PAGE_BITS), PAGE_BITS);
+            words.iter().map(|word| u64::from(word.count_ones())).sum::<u64>()
+        });
+        contiguous + beyond.sum::<u64>()
+    }
+
+    /// The first block at or after `from` that is stored.
+    pub(crate) fn next_stored(&self, from: u64) -> Option<u64> {
+        if from < self.contiguous {
+            return Some(from);
+        }
+        self.pages.range(from / PAGE_BITS..).find_map(|(n, page)| {
+            let offset = n * PAGE_BITS;
+            page.next(true, from.saturating_sub(offset)).map(|bit| offset + bit)
         })
     }
 
@@ -189,6 +218,42 @@ impl Bitfield {
         }
         self.swallow(&mut change);
         change
+    }
+
+    /// What taking `gone` away will change.
+    pub(crate) fn without(&self, gone: &Range<u64>) -> Change {
+        let mut change = Change { contiguous: self.contiguous, pages: BTreeMap::new() };
+        if gone.is_empty() {
+            return change;
+        }
+        // What lies behind the gap, and needed no page before it, needs one now.
+        let behind = if gone.start < self.contiguous {
+            change.contiguous = gone.start;
+            gone.end..self.contiguous.max(gone.end)
+        } else {
+            0..0
+        };
+        let until = gone.end.max(behind.end);
+        let touched = self.pages.range(gone.start / PAGE_BITS..=(until - 1) / PAGE_BITS).map(|(n, _)| *n);
+        let needed = behind.start / PAGE_BITS..behind.end.div_ceil(PAGE_BITS);
+        for n in touched.chain(if behind.is_empty() { 0..0 } else { needed }) {
+            change.pages.entry(n).or_insert_with(|| self.page_without(n, gone, change.contiguous));
+        }
+        change.pages.retain(|n, page| page.is_some() || self.pages.contains_key(n));
+        change
+    }
+
+    /// Page `n` without `gone`; `None` if then nothing from `contiguous` on is in it.
+    fn page_without(&self, n: u64, gone: &Range<u64>, contiguous: u64) -> Option<Page> {
+        let offset = n * PAGE_BITS;
+        let within = |index: u64| index.saturating_sub(offset).min(PAGE_BITS);
+        if offset >= gone.end && offset + PAGE_BITS <= self.contiguous {
+            return Some(Page::Full);
+        }
+        let mut words = self.page_words(n)?;
+        unset_range(&mut words, within(gone.start), within(gone.end));
+        let page = Page::from_words(words);
+        page.next(true, within(contiguous)).map(|_| page)
     }
 
     /// Moves the contiguous end over what is set behind it, and lets go of the pages that it has passed.
@@ -365,9 +430,11 @@ impl Page {
             }
             _ => return None,
         }
-        reader.is_empty().then(|| {
-            if words.iter().all(|word| *word == u64::MAX) { Self::Full } else { Self::Bits(Arc::new(words)) }
-        })
+        reader.is_empty().then(|| Self::from_words(words))
+    }
+
+    fn from_words(words: [u64; WORDS]) -> Self {
+        if words.iter().all(|word| *word == u64::MAX) { Self::Full } else { Self::Bits(Arc::new(words)) }
     }
 }
 
@@ -381,13 +448,23 @@ fn mask(bit: u64) -> u64 {
 
 /// Sets the bits `from..to` of a page.
 fn set_range(words: &mut [u64; WORDS], from: u64, to: u64) {
+    for_words(from, to, |n, bits| words[n] |= bits);
+}
+
+/// Takes the bits `from..to` of a page away.
+fn unset_range(words: &mut [u64; WORDS], from: u64, to: u64) {
+    for_words(from, to, |n, bits| words[n] &= !bits);
+}
+
+/// The words that `from..to` reaches into, and which of their bits.
+fn for_words(from: u64, to: u64, mut f: impl FnMut(usize, u64)) {
     let mut at = from;
     while at < to {
         let end = (at / WORD_BITS + 1) * WORD_BITS;
         let upto = end.min(to);
         let width = upto - at;
         let bits = if width == WORD_BITS { u64::MAX } else { ((1 << width) - 1) << (at % WORD_BITS) };
-        words[word(at)] |= bits;
+        f(word(at), bits);
         at = upto;
     }
 }
@@ -414,15 +491,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_bitfield_is_a_set(batches in prop::collection::vec(prop::collection::vec(
-            (index(), 1u64..60), 1..6), 1..20), ask in prop::collection::vec((index(), 0u64..200), 20)) {
+        fn a_bitfield_is_a_set(batches in prop::collection::vec((any::<bool>(), prop::collection::vec(
+            (index(), 1u64..60), 1..6)), 1..20), gone in index(), ask in prop::collection::vec((index(), 0u64..200), 20)) {
             let mut bitfield = Bitfield::default();
             let mut model = BTreeSet::new();
             let mut stored = BTreeMap::new();
-            for batch in batches {
+            for (adds, batch) in batches {
                 let blocks: Vec<u64> = batch.iter().flat_map(|(start, n)| *start..start + n).collect();
-                model.extend(blocks.iter().copied());
-                let change = bitfield.with(blocks);
+                let change = if adds {
+                    model.extend(blocks.iter().copied());
+                    bitfield.with(blocks)
+                } else {
+                    let (start, n) = batch[0];
+                    // Now and then all to the end, as a truncation takes it.
+                    let gone = gone..if n % 3 == 0 { u64::MAX } else { gone.max(start) + n };
+                    model.retain(|block| !gone.contains(block));
+                    bitfield.without(&gone)
+                };
                 let ranges = bitfield.page_ranges(&change);
                 for (n, page) in change.pages() {
                     match page {
@@ -442,6 +527,8 @@ mod tests {
                 let range = start..start + n;
                 prop_assert_eq!(bitfield.get(start), model.contains(&start));
                 prop_assert_eq!(bitfield.any(range.clone()), model.range(range.clone()).next().is_some());
+                prop_assert_eq!(bitfield.count(range.clone()), model.range(range.clone()).count() as u64);
+                prop_assert_eq!(bitfield.next_stored(start), model.range(start..).next().copied());
                 prop_assert_eq!(bitfield.next_missing(start, start + n),
                     range.clone().find(|i| !model.contains(i)));
                 let mut seen = BTreeSet::new();

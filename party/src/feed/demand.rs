@@ -147,11 +147,17 @@ impl Download {
         }
         let mut changes = self.feed.demands().subscribe_to_growth();
         let missing = |from| self.feed.with_local(|local| local.next_missing(from, self.range.end));
-        // Blocks don't go away, so each look begins where the last one stopped.
+        // Blocks rarely go away, so each look begins where the last one stopped.
         let mut from = self.range.start;
-        while let Some(index) = missing(from) {
-            from = index;
-            changes.changed().await;
+        loop {
+            match missing(from) {
+                Some(index) => {
+                    from = index;
+                    changes.changed().await;
+                }
+                None if from == self.range.start => return,
+                None => from = self.range.start,
+            }
         }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) use self::handle::WeakFeed;
 pub use self::{
     as_feed::AsFeed,
     demand::{Changes, Download},
-    handle::{Feed, Info, Ingested},
+    handle::{Audit, Batch, Feed, FeedSnapshot, Info, Ingested, Problem},
     identity::Identity,
 };
 pub use self::{

@@ -35,6 +35,7 @@ pub struct State {
 /// A step from one state to the next, complete but not carried out: first it is stored, then applied.
 #[derive(Clone)]
 pub(crate) struct Update {
+    pub(crate) fork: u64,
     pub(crate) tree: Tree,
     pub(crate) signature: Bytes,
     pub(crate) verifier: Option<Verifier>,
@@ -62,7 +63,24 @@ impl State {
         &self.bitfield
     }
 
+    /// The root with this flat-tree index.
+    pub(crate) fn root(&self, index: u64) -> Option<&Node> {
+        self.tree.roots().iter().find(|root| root.index == index)
+    }
+
+    /// The step that changes nothing but which blocks are stored.
+    pub(crate) fn with_blocks(&self, blocks: Change) -> Update {
+        Update {
+            fork: self.fork,
+            tree: self.tree.clone(),
+            signature: self.signature.clone(),
+            verifier: self.verifier.clone(),
+            blocks,
+        }
+    }
+
     pub(crate) fn apply(&mut self, update: Update) {
+        self.fork = update.fork;
         self.tree = update.tree;
         self.signature = update.signature;
         self.verifier = update.verifier;
@@ -72,7 +90,7 @@ impl State {
     /// The head to store for the state that `update` leads to.
     pub(crate) fn head(&self, update: &Update) -> Head {
         Head {
-            fork: self.fork,
+            fork: update.fork,
             length: update.tree.length(),
             contiguous: update.blocks.contiguous(),
             pages: self.bitfield.page_ranges(&update.blocks),

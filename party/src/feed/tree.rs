@@ -76,6 +76,13 @@ impl Position {
         (self.depth < MAX_DEPTH).then_some(Self { depth: self.depth + 1, offset: self.offset >> 1 })
     }
 
+    /// The two nodes below, `None` for a leaf.
+    pub(crate) fn children(self) -> Option<(Self, Self)> {
+        let depth = self.depth.checked_sub(1)?;
+        let left = Self { depth, offset: self.offset << 1 };
+        Some((left, left.sibling()))
+    }
+
     /// The other child of its parent.
     pub(crate) fn sibling(self) -> Self {
         Self { depth: self.depth, offset: self.offset ^ 1 }

@@ -324,12 +324,12 @@ impl Inner {
         let after = Slot(record.slot.0.saturating_add(1));
         let discovery_key = record.key.discovery_key();
         let mut writes = vec![
-            (record::feed(&discovery_key), Some(record.encode())),
-            (record::next_slot(), Some(record::encode_slot(after))),
+            Write::Put(record::feed(&discovery_key), record.encode()),
+            Write::Put(record::next_slot(), record::encode_slot(after)),
         ];
         if let Some(name) = &record.name {
             let named = bytes::Bytes::copy_from_slice(discovery_key.as_bytes());
-            writes.push((record::name(name), Some(named)));
+            writes.push(Write::Put(record::name(name), named));
         }
         writes.extend(secret);
         let inner = self.clone();

@@ -42,7 +42,7 @@ impl Secrets {
         match self {
             Self::Records => {
                 let seed = bytes::Bytes::copy_from_slice(&seed[..]);
-                Ok(Some((record::secret(&discovery_key), Some(seed))))
+                Ok(Some(Write::Put(record::secret(&discovery_key), seed)))
             }
             #[cfg(feature = "disk")]
             Self::Files(folder) => {

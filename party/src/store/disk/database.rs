@@ -1,17 +1,17 @@
 //! How keys and values lie in fjall and in the block files. Everything here blocks.
 
-use std::{borrow::Cow, fs, path::Path, thread, time::Duration};
+use std::{borrow::Cow, fs, ops::Range, path::Path, thread, time::Duration};
 
 use bytes::Bytes;
 use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, Slice};
 
 use super::{
     blocks::{BlockFiles, End, Place},
-    row::Row,
+    row::{CELLS, Row},
 };
 use crate::{
     error::StorageError,
-    feed::storage::{Key, Slot, Write},
+    feed::storage::{Key, Slot, Span, Write},
 };
 
 /// Blocks of tables that were read, kept in memory, for all feeds together.
@@ -47,10 +47,14 @@ const HEAD: u8 = b'h';
 const PAGE: u8 = b'p';
 const NODE: u8 = b'n';
 const BLOCK: u8 = b'b';
+const LOCAL: u8 = b'l';
 
 // The first byte of a block's value.
 const INLINE: u8 = 0;
 const APART: u8 = 1;
+
+/// What becomes of one key.
+type Change = (Key, Option<Bytes>);
 
 /// What was there when the store was last opened or closed. Less than that is damage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,15 +121,28 @@ impl Database {
 
     /// The values of `keys` as they stood at one moment.
     pub(super) fn read(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StorageError> {
-        let snapshot = self.database.snapshot();
-        keys.iter().map(|key| self.read_one(&snapshot, key)).collect()
+        self.read_at(&self.snapshot(), keys)
+    }
+
+    /// What is stored at this moment. Blocks are not overwritten, so their places stay good.
+    pub(super) fn snapshot(&self) -> fjall::Snapshot {
+        self.database.snapshot()
+    }
+
+    /// The values of `keys` as they stood when `snapshot` was taken.
+    pub(super) fn read_at(
+        &self,
+        snapshot: &fjall::Snapshot,
+        keys: &[Key],
+    ) -> Result<Vec<Option<Bytes>>, StorageError> {
+        keys.iter().map(|key| self.read_one(snapshot, key)).collect()
     }
 
     fn read_one(&self, snapshot: &fjall::Snapshot, key: &Key) -> Result<Option<Bytes>, StorageError> {
         let (keyspace, encoded) = self.locate(key);
         let Some(value) = snapshot.get(keyspace, encoded).map_err(running)? else { return Ok(None) };
         match *key {
-            Key::Record(_) | Key::Head(_) | Key::Page(..) => Ok(Some(into_bytes(value))),
+            Key::Record(_) | Key::Head(_) | Key::Page(..) | Key::Local(..) => Ok(Some(into_bytes(value))),
             Key::Node(_, index) => Ok(decode_row(&value)?.get(index).map(Bytes::copy_from_slice)),
             Key::Block(_, index) => match decode_row(&value)?.get(index).map(<[u8]>::split_first) {
                 None => Ok(None),
@@ -149,13 +166,14 @@ impl Database {
         self.database.snapshot().prefix(&self.state, prefix).map(record).collect()
     }
 
-    /// Carries out all of `writes` or none; of two with the same key, the later. They are the operating
-    /// system's when this returns.
-    pub(super) fn commit(&self, mut writes: Vec<Write>) -> Result<(), StorageError> {
+    /// Carries out all of `writes`, one after the other, or none. They are the operating system's when this
+    /// returns.
+    pub(super) fn commit(&self, writes: Vec<Write>) -> Result<(), StorageError> {
         if writes.is_empty() {
             return Ok(());
         }
         self.wait_for_room()?;
+        let mut writes = self.changes(writes)?;
         // The sort is stable, so of equal keys the later write comes first now, and stays.
         writes.reverse();
         writes.sort_by(|(a, _), (b, _)| a.cmp(b));
@@ -188,6 +206,74 @@ impl Database {
         batch.commit().map_err(running)
     }
 
+    /// What becomes of each key, still in the order of `writes`.
+    fn changes(&self, writes: Vec<Write>) -> Result<Vec<Change>, StorageError> {
+        let mut changes: Vec<Change> = Vec::with_capacity(writes.len());
+        for write in writes {
+            match write {
+                Write::Put(key, value) => changes.push((key, Some(value))),
+                Write::Delete(key) => changes.push((key, None)),
+                Write::Clear(span) => {
+                    // What was put before in the same batch goes, too.
+                    let mut gone = self.keys(&span)?;
+                    gone.extend(changes.iter().map(|(key, _)| key).filter(|key| span.contains(key)).cloned());
+                    changes.extend(gone.into_iter().map(|key| (key, None)));
+                }
+            }
+        }
+        Ok(changes)
+    }
+
+    /// The keys of `span` under which something is stored.
+    fn keys(&self, span: &Span) -> Result<Vec<Key>, StorageError> {
+        let mut keys = vec![];
+        let slot = match span {
+            Span::Pages(slot, range) => {
+                let pages = self.database.snapshot().range(&self.state, numbers(PAGE, *slot, range));
+                for entry in pages {
+                    keys.push(Key::Page(*slot, last_number(&entry.key().map_err(running)?)?));
+                }
+                return Ok(keys);
+            }
+            Span::Nodes(slot, range) => {
+                let indexes = self.stored_in_rows(NODE, *slot, range)?;
+                return Ok(indexes.into_iter().map(|index| Key::Node(*slot, index)).collect());
+            }
+            Span::Blocks(slot, range) => {
+                let indexes = self.stored_in_rows(BLOCK, *slot, range)?;
+                return Ok(indexes.into_iter().map(|index| Key::Block(*slot, index)).collect());
+            }
+            Span::Feed(slot) => *slot,
+        };
+        keys.push(Key::Head(slot));
+        keys.extend(self.keys(&Span::Pages(slot, 0..u64::MAX))?);
+        keys.extend(self.keys(&Span::Nodes(slot, 0..u64::MAX))?);
+        keys.extend(self.keys(&Span::Blocks(slot, 0..u64::MAX))?);
+        let prefix = [&[LOCAL][..], &slot.0.to_be_bytes()].concat();
+        for entry in self.database.snapshot().prefix(&self.state, &prefix) {
+            let key = entry.key().map_err(running)?;
+            keys.push(Key::Local(slot, key.get(prefix.len()..).unwrap_or_default().to_vec()));
+        }
+        Ok(keys)
+    }
+
+    /// The indexes in `range` at which something is stored.
+    fn stored_in_rows(&self, kind: u8, slot: Slot, range: &Range<u64>) -> Result<Vec<u64>, StorageError> {
+        let mut indexes = vec![];
+        let Some(last) = range.end.checked_sub(1).filter(|last| *last >= range.start) else {
+            return Ok(indexes);
+        };
+        let rows = Row::number(range.start)..Row::number(last) + 1;
+        for entry in self.database.snapshot().range(&self.tree, numbers(kind, slot, &rows)) {
+            let (key, row) = entry.into_inner().map_err(running)?;
+            let first = last_number(&key)?.saturating_mul(CELLS as u64);
+            let row = decode_row(&row)?;
+            let stored = (first..).take(CELLS).filter(|index| row.get(*index).is_some());
+            indexes.extend(stored.filter(|index| range.contains(index)));
+        }
+        Ok(indexes)
+    }
+
     fn wait_for_room(&self) -> Result<(), StorageError> {
         let is_full = |keyspace: &Keyspace| keyspace.sealed_memtable_count() > MAX_FULL_BUFFERS;
         while [&self.state, &self.tree].into_iter().any(is_full) {
@@ -200,17 +286,33 @@ impl Database {
 
     /// The keyspace of `key`, and its bytes there. Integers are big-endian, so that neighbours lie together.
     fn locate(&self, key: &Key) -> (&Keyspace, Vec<u8>) {
-        let numbered = |kind: u8, slot: &Slot, number: u64| {
-            [&[kind][..], &slot.0.to_be_bytes(), &number.to_be_bytes()].concat()
-        };
         match key {
             Key::Record(record) => (&self.state, [&[RECORD], record.as_slice()].concat()),
             Key::Head(slot) => (&self.state, [&[HEAD][..], &slot.0.to_be_bytes()].concat()),
-            Key::Page(slot, index) => (&self.state, numbered(PAGE, slot, *index)),
-            Key::Node(slot, index) => (&self.tree, numbered(NODE, slot, Row::number(*index))),
-            Key::Block(slot, index) => (&self.tree, numbered(BLOCK, slot, Row::number(*index))),
+            Key::Page(slot, index) => (&self.state, numbered(PAGE, *slot, *index)),
+            Key::Local(slot, record) => {
+                (&self.state, [&[LOCAL][..], &slot.0.to_be_bytes(), record.as_slice()].concat())
+            }
+            Key::Node(slot, index) => (&self.tree, numbered(NODE, *slot, Row::number(*index))),
+            Key::Block(slot, index) => (&self.tree, numbered(BLOCK, *slot, Row::number(*index))),
         }
     }
+}
+
+/// The key of number `number` among those of `kind` and `slot`.
+fn numbered(kind: u8, slot: Slot, number: u64) -> Vec<u8> {
+    [&[kind][..], &slot.0.to_be_bytes(), &number.to_be_bytes()].concat()
+}
+
+fn numbers(kind: u8, slot: Slot, range: &Range<u64>) -> Range<Vec<u8>> {
+    // One that ends before it begins is empty, as one that ends where it begins.
+    numbered(kind, slot, range.start)..numbered(kind, slot, range.end.max(range.start))
+}
+
+/// The number at the end of a key that [`numbered`] made.
+fn last_number(key: &[u8]) -> Result<u64, StorageError> {
+    let number = key.last_chunk::<8>().ok_or_else(|| damaged("a key of the database"))?;
+    Ok(u64::from_be_bytes(*number))
 }
 
 /// Which row `key` is in, if it is of a kind that lies in rows.
@@ -235,7 +337,7 @@ fn decode_row(bytes: &[u8]) -> Result<Row<'_>, StorageError> {
 /// The row `stored` after `writes`, all of which are in it.
 fn update_row(
     stored: &[u8],
-    writes: &[Write],
+    writes: &[Change],
     places: &mut impl Iterator<Item = Place>,
 ) -> Result<Option<Vec<u8>>, StorageError> {
     let mut row = decode_row(stored)?;
@@ -254,7 +356,7 @@ fn update_row(
 }
 
 /// The block that `write` puts into the block files.
-fn kept_apart((key, value): &Write) -> Option<&Bytes> {
+fn kept_apart((key, value): &Change) -> Option<&Bytes> {
     let is_block = matches!(key, Key::Block(..));
     value.as_ref().filter(|value| is_block && value.len() >= APART_FROM)
 }
@@ -272,8 +374,13 @@ fn encode_block(block: &Bytes, place: Option<Place>) -> Vec<u8> {
 
 /// Refuses what fjall would panic over: a key that is too long.
 pub(super) fn check(writes: &[Write]) -> Result<(), StorageError> {
-    let too_long = writes.iter().find_map(|(key, _)| match key {
-        Key::Record(record) if record.len() > MAX_RECORD_KEY => Some(record.len()),
+    let too_long = writes.iter().find_map(|write| match write {
+        Write::Put(Key::Record(record) | Key::Local(_, record), _)
+        | Write::Delete(Key::Record(record) | Key::Local(_, record))
+            if record.len() > MAX_RECORD_KEY =>
+        {
+            Some(record.len())
+        }
         _ => None,
     });
     match too_long {

@@ -64,7 +64,7 @@ pub(super) use self::folder::sync_folder;
 use self::{database::Database, folder::Folder, queue::Queue};
 use crate::{
     error::StorageError,
-    feed::storage::{Completion, Key, Storage, Write},
+    feed::storage::{Completion, Key, Snapshot, Storage, Write},
 };
 
 /// Threads that read. Two, so that a read that waits for the disk doesn't hold up those from memory.
@@ -104,12 +104,26 @@ type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
 
 enum Read {
     Values(Vec<Key>, Reply<Vec<Option<Bytes>>>),
+    At(Arc<fjall::Snapshot>, Vec<Key>, Reply<Vec<Option<Bytes>>>),
     Records(Vec<u8>, Reply<Vec<(Vec<u8>, Bytes)>>),
 }
 
-struct Commit {
-    writes: Vec<Write>,
-    reply: Reply<()>,
+/// What the writing thread does, in the order of the calls.
+enum Commit {
+    Writes(Vec<Write>, Reply<()>),
+    Snapshot(Reply<fjall::Snapshot>),
+}
+
+/// What was stored at one moment.
+struct Held {
+    reads: Arc<Queue<Read>>,
+    snapshot: Arc<fjall::Snapshot>,
+}
+
+impl Snapshot for Held {
+    fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
+        submit(&self.reads, |reply| Read::At(self.snapshot.clone(), keys, reply))
+    }
 }
 
 impl DiskStorage {
@@ -141,7 +155,16 @@ impl Storage for DiskStorage {
         if let Err(error) = database::check(&writes) {
             return Box::pin(async { Err(error) });
         }
-        submit(&self.commits, |reply| Commit { writes, reply })
+        submit(&self.commits, |reply| Commit::Writes(writes, reply))
+    }
+
+    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
+        let taken = submit(&self.commits, Commit::Snapshot);
+        let reads = self.reads.clone();
+        Box::pin(async move {
+            let snapshot = Arc::new(taken.await?);
+            Ok(Arc::new(Held { reads, snapshot }) as Arc<dyn Snapshot>)
+        })
     }
 
     fn close(&self) -> Completion<()> {
@@ -224,6 +247,9 @@ fn serve_reads(reads: &Queue<Read>, database: &Database) {
             Read::Values(keys, reply) => {
                 let _ = reply.send(guard("a read", || database.read(&keys)));
             }
+            Read::At(snapshot, keys, reply) => {
+                let _ = reply.send(guard("a read", || database.read_at(&snapshot, &keys)));
+            }
             Read::Records(prefix, reply) => {
                 let _ = reply.send(guard("a read", || database.records(&prefix)));
             }
@@ -234,13 +260,22 @@ fn serve_reads(reads: &Queue<Read>, database: &Database) {
 /// Commits in the order of the calls. What waits when a commit begins goes along with it as one batch: under
 /// load many of them cost little more than one.
 fn serve_commits(commits: &Queue<Commit>, database: &Database) {
-    while let Some(Commit { mut writes, reply }) = commits.pop() {
+    while let Some(commit) = commits.pop() {
+        let (mut writes, reply) = match commit {
+            Commit::Writes(writes, reply) => (writes, reply),
+            Commit::Snapshot(reply) => {
+                let _ = reply.send(guard("a snapshot", || Ok(database.snapshot())));
+                continue;
+            }
+        };
         let mut replies = vec![reply];
         let mut bytes = size(&writes);
-        while let Some(commit) = commits.pop_if(|next| bytes + size(&next.writes) <= MAX_GROUP_BYTES) {
-            bytes += size(&commit.writes);
-            writes.extend(commit.writes);
-            replies.push(commit.reply);
+        while let Some(Commit::Writes(more, reply)) = commits.pop_if(
+            |next| matches!(next, Commit::Writes(writes, _) if bytes + size(writes) <= MAX_GROUP_BYTES),
+        ) {
+            bytes += size(&more);
+            writes.extend(more);
+            replies.push(reply);
         }
         let result = guard("a commit", || database.commit(writes));
         for reply in replies {
@@ -250,7 +285,11 @@ fn serve_commits(commits: &Queue<Commit>, database: &Database) {
 }
 
 fn size(writes: &[Write]) -> usize {
-    writes.iter().map(|(_, value)| value.as_ref().map_or(0, Bytes::len)).sum()
+    let len = |write: &Write| match write {
+        Write::Put(_, value) => value.len(),
+        Write::Delete(_) | Write::Clear(_) => 0,
+    };
+    writes.iter().map(len).sum()
 }
 
 fn submit<T: Send + 'static, J>(queue: &Queue<J>, job: impl FnOnce(Reply<T>) -> J) -> Completion<T> {

@@ -1,0 +1,229 @@
+//! The feed that an app holds in its hands: append, read, and what replication needs of both.
+//!
+//! One room for each thing that is done with a feed. All that changes it goes through [`commit`], one after
+//! the other; who reads takes no turn.
+
+mod audit;
+mod batch;
+mod commit;
+mod ingest;
+mod read;
+mod serve;
+mod snapshot;
+mod write;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak, atomic::AtomicU64},
+};
+
+pub use self::{
+    audit::{Audit, Problem},
+    batch::Batch,
+    ingest::Ingested,
+    snapshot::FeedSnapshot,
+};
+use self::{commit::Pending, snapshot::Pin};
+use crate::{
+    error::Error,
+    feed::{
+        demand::{Changes, Demands},
+        identity::Identity,
+        local::Local,
+        manifest::Manifest,
+        open::{decode_nodes, open},
+        proof::Node,
+        state::State,
+        storage::{Key, Slot, Storage},
+        verifier::Verifier,
+    },
+    key::{DiscoveryKey, FeedKey, KeyPair},
+};
+
+/// A feed's figures at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Blocks of the signed tree, stored here or not.
+    pub length: u64,
+    /// Bytes of all these blocks.
+    pub byte_length: u64,
+    /// Blocks stored here without a gap from the first.
+    pub contiguous_length: u64,
+    /// The fork; it grows with every truncation.
+    pub fork: u64,
+    /// Whether this handle can append.
+    pub writable: bool,
+}
+
+impl Info {
+    fn of(state: &State) -> Self {
+        Self {
+            length: state.tree.length(),
+            byte_length: state.tree.byte_length(),
+            contiguous_length: state.bitfield.contiguous(),
+            fork: state.fork,
+            writable: false,
+        }
+    }
+}
+
+/// One feed: a signed, append-only list of blocks. Cheap to clone; all clones are the same feed.
+///
+/// ```
+/// use std::sync::Arc;
+/// use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// use party::key::KeyPair;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// let writer = KeyPair::generate();
+/// let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), Identity::writer(writer)).await?;
+/// assert_eq!(feed.append("hello").await?, 0);
+/// assert_eq!(feed.append_batch(vec!["a".into(), "b".into()]).await?, 1..3);
+/// assert_eq!(feed.get(2).await?.as_deref(), Some(b"b".as_slice()));
+/// assert_eq!(feed.info().byte_length, 7);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Feed {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    key: FeedKey,
+    discovery_key: DiscoveryKey,
+    slot: Slot,
+    signer: Option<KeyPair>,
+    storage: Arc<dyn Storage>,
+    state: RwLock<State>,
+    /// Odd while something is being deleted: what is read then may be of before or of after.
+    deleting: AtomicU64,
+    /// The snapshots that are held.
+    pins: Mutex<Vec<Weak<Pin>>>,
+    /// Held by who writes. A commit that its caller no longer waits for stays in here: whoever writes next
+    /// lets it end first, so that what is known in memory never falls behind what is stored.
+    writing: tokio::sync::Mutex<Option<Pending>>,
+    demands: Demands,
+}
+
+impl Feed {
+    /// Opens the feed that is stored under `slot`, or begins an empty one there.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::WrongManifest`](crate::error::ApiMisuse::WrongManifest) if the manifest or the signer is not this feed's;
+    /// [`StorageError::Damaged`](crate::error::StorageError::Damaged) if what is stored is not a tree that the feed's writer has signed.
+    pub async fn create(storage: Arc<dyn Storage>, slot: Slot, identity: Identity) -> Result<Self, Error> {
+        let verifier = identity.verifier()?;
+        let state = open(&*storage, slot, identity.key, verifier).await?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                key: identity.key,
+                discovery_key: identity.key.discovery_key(),
+                slot,
+                signer: identity.signer,
+                storage,
+                state: RwLock::new(state),
+                deleting: AtomicU64::new(0),
+                pins: Mutex::default(),
+                writing: tokio::sync::Mutex::new(None),
+                demands: Demands::new(),
+            }),
+        })
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakFeed {
+        WeakFeed { inner: Arc::downgrade(&self.inner) }
+    }
+
+    /// The key that names and verifies the feed.
+    pub fn key(&self) -> FeedKey {
+        self.inner.key
+    }
+
+    /// The key under which peers ask for the feed.
+    pub fn discovery_key(&self) -> DiscoveryKey {
+        self.inner.discovery_key
+    }
+
+    /// The manifest, once it is known; for a legacy feed the one that it is taken to have.
+    pub fn manifest(&self) -> Option<Manifest> {
+        self.state().verifier.as_ref().map(|verifier| verifier.manifest().clone())
+    }
+
+    /// The figures of this moment.
+    pub fn info(&self) -> Info {
+        let state = self.state();
+        Info { writable: self.writer(&state).is_some(), ..Info::of(&state) }
+    }
+
+    /// Lends the feed as it stands. What is done with it must be short: nothing is committed meanwhile.
+    pub fn with_local<R>(&self, f: impl FnOnce(&dyn Local) -> R) -> R {
+        f(&*self.state())
+    }
+
+    /// Waits until the feed has at least `length` blocks, stored here or not.
+    pub async fn wait_for_length(&self, length: u64) {
+        let mut changes = self.demands().subscribe_to_growth();
+        while self.info().length < length {
+            changes.changed().await;
+        }
+    }
+
+    /// Says from now on when the feed or its demand has changed.
+    pub fn subscribe(&self) -> Changes {
+        self.inner.demands.subscribe()
+    }
+
+    pub(crate) fn demands(&self) -> &Demands {
+        &self.inner.demands
+    }
+
+    fn state(&self) -> RwLockReadGuard<'_, State> {
+        self.inner.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn writer<'a>(&'a self, state: &'a State) -> Option<(&'a Verifier, &'a KeyPair)> {
+        let signer = self.inner.signer.as_ref()?;
+        let verifier = state.verifier.as_ref()?;
+        verifier.is_writer(signer).then_some((verifier, signer))
+    }
+
+    async fn read_nodes(&self, indexes: &[u64]) -> Result<HashMap<u64, Node>, Error> {
+        if indexes.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let keys = indexes.iter().map(|index| self.node_key(*index)).collect();
+        let values = self.inner.storage.read(keys).await?;
+        Ok(decode_nodes(indexes, values)?)
+    }
+
+    fn node_key(&self, index: u64) -> Key {
+        Key::Node(self.inner.slot, index)
+    }
+
+    fn block_key(&self, index: u64) -> Key {
+        Key::Block(self.inner.slot, index)
+    }
+}
+
+impl fmt::Debug for Feed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Feed")
+            .field("discovery_key", &self.discovery_key())
+            .field("info", &self.info())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A feed that isn't held: a store remembers by it which feeds others hold.
+pub(crate) struct WeakFeed {
+    inner: Weak<Inner>,
+}
+
+impl WeakFeed {
+    pub(crate) fn upgrade(&self) -> Option<Feed> {
+        self.inner.upgrade().map(|inner| Feed { inner })
+    }
+}
