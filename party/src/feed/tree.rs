@@ -88,13 +88,6 @@ impl Position {
         Self { depth: self.depth, offset: self.offset ^ 1 }
     }
 
-    /// The two nodes below it, `None` for a leaf.
-    pub(crate) fn children(self) -> Option<(Self, Self)> {
-        let depth = self.depth.checked_sub(1)?;
-        let left = Self { depth, offset: self.offset << 1 };
-        Some((left, left.sibling()))
-    }
-
     /// How many levels above the leaves it stands.
     pub(crate) fn depth(self) -> u32 {
         self.depth
