@@ -14,15 +14,28 @@ impl Feed {
     /// # Errors
     /// Why it could not be read.
     pub async fn get(&self, index: u64) -> Result<Option<Bytes>, Error> {
+        Ok(self.get_many(vec![index]).await?.pop().flatten())
+    }
+
+    /// Reads blocks in one go, all as they are at one moment: for each of `indexes` the block, or `None` if
+    /// it is not stored here. They are all in memory at once, so how many to ask for is the caller's to limit.
+    ///
+    /// # Errors
+    /// Why one of them could not be read.
+    pub async fn get_many(&self, indexes: Vec<u64>) -> Result<Vec<Option<Bytes>>, Error> {
         loop {
             let before = self.undisturbed().await;
-            if !self.has(index) {
-                return Ok(None);
+            let stored: Vec<u64> = {
+                let state = self.state();
+                indexes.iter().copied().filter(|index| state.bitfield.get(*index)).collect()
+            };
+            if stored.is_empty() {
+                return Ok(vec![None; indexes.len()]);
             }
-            let mut values = self.inner.storage.read(vec![self.block_key(index)]).await?;
+            let keys = stored.iter().map(|index| self.block_key(*index)).collect();
+            let values = self.inner.storage.read(keys).await?;
             if self.is_unchanged(before) {
-                let block = values.pop().flatten();
-                return Ok(Some(block.ok_or_else(|| damaged(format!("block {index} is missing")))?));
+                return whole(&indexes, &stored, values);
             }
         }
     }
@@ -58,4 +71,21 @@ impl Feed {
         let key = Key::Local(self.inner.slot, key.into());
         Ok(self.inner.storage.read(vec![key]).await?.pop().flatten())
     }
+}
+
+/// Puts the `values` of the blocks that are `stored` in the places of all `indexes` that were asked for.
+pub(super) fn whole(
+    indexes: &[u64],
+    stored: &[u64],
+    values: Vec<Option<Bytes>>,
+) -> Result<Vec<Option<Bytes>>, Error> {
+    let mut found = stored.iter().zip(values).peekable();
+    indexes
+        .iter()
+        .map(|index| match found.next_if(|(stored, _)| *stored == index) {
+            None => Ok(None),
+            Some((_, Some(block))) => Ok(Some(block)),
+            Some((_, None)) => Err(damaged(format!("block {index} is missing")).into()),
+        })
+        .collect()
 }

@@ -7,11 +7,10 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{Feed, Info};
+use super::{Feed, Info, read::whole};
 use crate::{
     error::Error,
     feed::{
-        open::damaged,
         state::State,
         storage::{Key, Snapshot},
     },
@@ -102,11 +101,18 @@ impl FeedSnapshot {
     /// # Errors
     /// Why it could not be read.
     pub async fn get(&self, index: u64) -> Result<Option<Bytes>, Error> {
-        if !self.has(index) {
-            return Ok(None);
-        }
-        let block = self.read(vec![self.feed.block_key(index)]).await?.pop().flatten();
-        Ok(Some(block.ok_or_else(|| damaged(format!("block {index} is missing")))?))
+        Ok(self.get_many(vec![index]).await?.pop().flatten())
+    }
+
+    /// Reads blocks in one go; see [`Feed::get_many`].
+    ///
+    /// # Errors
+    /// Why one of them could not be read.
+    pub async fn get_many(&self, indexes: Vec<u64>) -> Result<Vec<Option<Bytes>>, Error> {
+        let stored: Vec<u64> = indexes.iter().copied().filter(|index| self.has(*index)).collect();
+        let keys = stored.iter().map(|index| self.feed.block_key(*index)).collect();
+        let values = if stored.is_empty() { vec![] } else { self.read(keys).await? };
+        whole(&indexes, &stored, values)
     }
 
     pub(super) fn state(&self) -> &State {
