@@ -39,7 +39,7 @@ pub(crate) use self::handle::WeakFeed;
 pub use self::{
     as_feed::AsFeed,
     demand::{Changes, Download},
-    handle::{Audit, Batch, Feed, FeedSnapshot, Info, Ingested, Problem},
+    handle::{Audit, Batch, ByteReader, Feed, FeedReorg, FeedSnapshot, Info, Ingested, Problem},
     identity::Identity,
 };
 pub use self::{

@@ -7,7 +7,9 @@ mod audit;
 mod batch;
 mod commit;
 mod ingest;
+mod range;
 mod read;
+mod reorg;
 mod serve;
 mod snapshot;
 mod write;
@@ -22,6 +24,8 @@ pub use self::{
     audit::{Audit, Problem},
     batch::Batch,
     ingest::Ingested,
+    range::ByteReader,
+    reorg::FeedReorg,
     snapshot::FeedSnapshot,
 };
 use self::{commit::Pending, snapshot::Pin};
