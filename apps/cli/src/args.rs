@@ -79,6 +79,41 @@ pub(crate) enum FeedCommand {
         #[arg(long, value_name = "B")]
         to: Option<u64>,
     },
+    /// Cuts a feed of this store off; what is appended then is on another fork, and readers follow
+    Truncate {
+        #[command(flatten)]
+        store: StoreFolder,
+        /// The feed's name in this store
+        #[arg(long)]
+        name: String,
+        /// How many blocks stay
+        #[arg(long, value_name = "BLOCKS")]
+        length: u64,
+    },
+    /// Deletes stored blocks to have their space back; they can be fetched from others again
+    Clear {
+        #[command(flatten)]
+        store: StoreFolder,
+        #[command(flatten)]
+        feed: WhichFeed,
+        /// The first block
+        #[arg(long, value_name = "A", default_value_t = 0)]
+        from: u64,
+        /// The block to stop before [default: the feed's length]
+        #[arg(long, value_name = "B")]
+        to: Option<u64>,
+    },
+    /// Reads and verifies all that is stored of a feed, or of every feed; fails if anything is wrong
+    Audit {
+        #[command(flatten)]
+        store: StoreFolder,
+        /// A feed of this store, by its name
+        #[arg(long, conflicts_with = "key")]
+        name: Option<String>,
+        /// A feed by its key [default: every feed]
+        #[arg(long)]
+        key: Option<FeedKey>,
+    },
     /// Lists the feeds of a store
     Ls {
         #[command(flatten)]

@@ -14,41 +14,35 @@ use crate::{
     args::{Append, FeedCommand, StoreFolder, WhichFeed},
     input::{Blocks, Cut},
     output::{Output, Progress, Show},
+    upkeep,
 };
 
 pub(crate) async fn run(command: FeedCommand, output: Output) -> anyhow::Result<()> {
-    match command {
-        FeedCommand::Create { store, name, compat } => {
-            let store = store.open_or_create().await?;
-            let result = create(&store, &name, compat, output).await;
-            store.close().await;
-            result
+    let store = match &command {
+        FeedCommand::Create { store, .. } => store.open_or_create().await?,
+        FeedCommand::Append(Append { store, .. })
+        | FeedCommand::Info { store, .. }
+        | FeedCommand::Cat { store, .. }
+        | FeedCommand::Truncate { store, .. }
+        | FeedCommand::Clear { store, .. }
+        | FeedCommand::Audit { store, .. }
+        | FeedCommand::Ls { store } => store.open().await?,
+    };
+    let result = match command {
+        FeedCommand::Create { name, compat, .. } => create(&store, &name, compat, output).await,
+        FeedCommand::Append(arguments) => append(&store, &arguments, output).await,
+        FeedCommand::Info { feed, .. } => info(&store, &feed, output).await,
+        FeedCommand::Cat { feed, from, to, .. } => cat(&store, &feed, from, to, output).await,
+        FeedCommand::Truncate { name, length, .. } => upkeep::truncate(&store, &name, length, output).await,
+        FeedCommand::Clear { feed, from, to, .. } => upkeep::clear(&store, &feed, from, to, output).await,
+        FeedCommand::Audit { name, key, .. } => {
+            let which = (name.is_some() || key.is_some()).then_some(WhichFeed { name, key });
+            upkeep::audit(&store, which, output).await
         }
-        FeedCommand::Append(arguments) => {
-            let store = arguments.store.open().await?;
-            let result = append(&store, &arguments, output).await;
-            store.close().await;
-            result
-        }
-        FeedCommand::Info { store, feed } => {
-            let store = store.open().await?;
-            let result = info(&store, &feed, output).await;
-            store.close().await;
-            result
-        }
-        FeedCommand::Cat { store, feed, from, to } => {
-            let store = store.open().await?;
-            let result = cat(&store, &feed, from, to, output).await;
-            store.close().await;
-            result
-        }
-        FeedCommand::Ls { store } => {
-            let store = store.open().await?;
-            let result = ls(&store, output).await;
-            store.close().await;
-            result
-        }
-    }
+        FeedCommand::Ls { .. } => ls(&store, output).await,
+    };
+    store.close().await;
+    result
 }
 
 impl StoreFolder {
@@ -66,7 +60,7 @@ impl StoreFolder {
 }
 
 impl WhichFeed {
-    async fn open(&self, store: &Store) -> anyhow::Result<Feed> {
+    pub(crate) async fn open(&self, store: &Store) -> anyhow::Result<Feed> {
         match (&self.name, &self.key) {
             (Some(name), _) => by_name(store, name).await,
             (None, Some(key)) => store
@@ -245,6 +239,6 @@ async fn cat(
     out.flush().context("cannot write to standard output")
 }
 
-fn hex<S: Serializer>(key: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn hex<S: Serializer>(key: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(key)
 }

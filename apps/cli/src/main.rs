@@ -12,6 +12,7 @@ mod key;
 mod output;
 mod pull;
 mod serve;
+mod upkeep;
 
 use std::{
     io::{self, Write as _},

@@ -31,7 +31,8 @@ use crate::{
         Feed, Identity, WeakFeed,
         manifest::Manifest,
         memory::MemoryStorage,
-        storage::{Slot, Storage, Write},
+        state::Head,
+        storage::{Key, Slot, Storage, Write},
     },
     key::{DiscoveryKey, FeedKey, KeyPair},
 };
@@ -145,7 +146,7 @@ impl Store {
             return Err(ApiMisuse::LimitExceeded("the length of a feed's name").into());
         }
         let opening = self.inner.start_opening().await?;
-        let FeedOptions { compat, seed } = options;
+        let FeedOptions { compat, seed, encryption } = options;
         let pair = seed.map_or_else(KeyPair::generate, |seed| KeyPair::from_seed(&seed));
         let manifest = (!compat).then(|| Manifest::single(pair.public()));
         let key = match &manifest {
@@ -162,8 +163,12 @@ impl Store {
         let name = Some(name.to_owned());
         let record = FeedRecord { slot: Slot(0), key, is_writable: true, name, manifest };
         let secret = self.inner.secrets.keep(discovery_key, &pair.seed()).await?;
-        let (record, _opening) = self.inner.add(record, secret, opening).await?;
-        self.inner.open(record, Some(pair)).await
+        let (record, _opening) = self.inner.add(record, secret, encryption.is_some(), opening).await?;
+        let feed = self.inner.open(record, Some(pair)).await?;
+        Ok(match encryption {
+            Some(encryption) => feed.with_encryption(encryption),
+            None => feed,
+        })
     }
 
     /// The feed that was made here under `name`.
@@ -194,7 +199,7 @@ impl Store {
             return Ok(feed);
         }
         let record = FeedRecord { slot: Slot(0), key: *key, is_writable: false, name: None, manifest: None };
-        let (record, _opening) = self.inner.add(record, None, opening).await?;
+        let (record, _opening) = self.inner.add(record, None, false, opening).await?;
         self.inner.open(record, None).await
     }
 
@@ -310,11 +315,13 @@ impl Inner {
         self.open(record, signer).await.map(Some)
     }
 
-    /// Gives `record` a slot and stores it, along with `secret`.
+    /// Gives `record` a slot and stores it, along with `secret`. A feed that is encrypted is known as such before it
+    /// can be appended to.
     async fn add(
         self: &Arc<Self>,
         mut record: FeedRecord,
         secret: Option<Write>,
+        is_encrypted: bool,
         opening: Opening,
     ) -> Result<(FeedRecord, Opening), Error> {
         let next = self.storage.read(vec![record::next_slot()]).await?.pop().flatten();
@@ -330,6 +337,9 @@ impl Inner {
         if let Some(name) = &record.name {
             let named = bytes::Bytes::copy_from_slice(discovery_key.as_bytes());
             writes.push(Write::Put(record::name(name), named));
+        }
+        if is_encrypted {
+            writes.push(Write::Put(Key::Head(record.slot), Head::new_encrypted().encode()));
         }
         writes.extend(secret);
         let inner = self.clone();

@@ -4,6 +4,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+use crate::feed::Encryption;
+
 /// How [`Store::create_feed`](super::Store::create_feed) makes a feed. The default is what hypercore 11
 /// makes: a manifest with one signer.
 ///
@@ -19,6 +21,7 @@ pub struct FeedOptions {
     // A named feed of a corestore grows from the primary key and its name instead. That will be a second
     // source beside these.
     pub(super) seed: Option<Zeroizing<[u8; 32]>>,
+    pub(super) encryption: Option<Encryption>,
 }
 
 impl FeedOptions {
@@ -34,6 +37,15 @@ impl FeedOptions {
     #[must_use]
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
         self.seed = Some(Zeroizing::new(seed));
+        self
+    }
+
+    /// The key to encrypt the feed's blocks with. It isn't kept in the store: whoever opens the feed later brings
+    /// it along, by [`Feed::with_encryption`](crate::feed::Feed::with_encryption). That the feed is encrypted is kept, and
+    /// nothing is appended to it in the clear.
+    #[must_use]
+    pub fn encryption(mut self, encryption: impl Into<Encryption>) -> Self {
+        self.encryption = Some(encryption.into());
         self
     }
 }

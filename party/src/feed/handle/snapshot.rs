@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{Arc, OnceLock, PoisonError},
 };
 
@@ -88,7 +89,7 @@ impl FeedSnapshot {
 
     /// The figures of that moment. It can't be written to.
     pub fn info(&self) -> Info {
-        Info { writable: false, ..Info::of(&self.state) }
+        Info { writable: false, ..self.feed.info_of(&self.state) }
     }
 
     /// Whether block `index` was stored.
@@ -99,7 +100,7 @@ impl FeedSnapshot {
     /// Reads a block as it was; `None` if it wasn't stored then.
     ///
     /// # Errors
-    /// Why it could not be read.
+    /// As [`Feed::get`].
     pub async fn get(&self, index: u64) -> Result<Option<Bytes>, Error> {
         Ok(self.get_many(vec![index]).await?.pop().flatten())
     }
@@ -107,12 +108,21 @@ impl FeedSnapshot {
     /// Reads blocks in one go; see [`Feed::get_many`].
     ///
     /// # Errors
-    /// Why one of them could not be read.
+    /// As [`Feed::get`], if one of them could not be read.
     pub async fn get_many(&self, indexes: Vec<u64>) -> Result<Vec<Option<Bytes>>, Error> {
         let stored: Vec<u64> = indexes.iter().copied().filter(|index| self.has(*index)).collect();
         let keys = stored.iter().map(|index| self.feed.block_key(*index)).collect();
-        let values = if stored.is_empty() { vec![] } else { self.read(keys).await? };
-        whole(&indexes, &stored, values)
+        if stored.is_empty() {
+            return Ok(vec![None; indexes.len()]);
+        }
+        let reader = self.feed.reader(&self.state)?;
+        whole(&indexes, &stored, self.read(keys).await?, reader)
+    }
+
+    /// The first blocks of `range` that were stored, `most` of them at most.
+    pub(in crate::feed) fn stored(&self, range: Range<u64>, most: usize) -> Vec<u64> {
+        let next = |from: u64| self.state.bitfield.next_stored(from).filter(|index| *index < range.end);
+        std::iter::successors(next(range.start), |index| next(index + 1)).take(most).collect()
     }
 
     pub(super) fn state(&self) -> &State {

@@ -80,12 +80,12 @@ const MAX_GROUP_BYTES: usize = 4 << 20;
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// use party::{feed::storage::{Key, Storage}, store::disk::DiskStorage};
+/// use party::{feed::storage::{Key, Storage, Write}, store::disk::DiskStorage};
 ///
 /// let dir = tempfile::tempdir()?;
 /// let storage = DiskStorage::open(dir.path()).await?;
 /// let key = Key::Record(b"motto".to_vec());
-/// storage.commit(vec![(key.clone(), Some("append only".into()))]).await?;
+/// storage.commit(vec![Write::Put(key.clone(), "append only".into())]).await?;
 /// storage.close().await?;
 ///
 /// let storage = DiskStorage::open(dir.path()).await?;
