@@ -46,7 +46,7 @@ pub use self::view::Json;
 pub use self::{
     as_feed::AsFeed,
     demand::{Changes, Download},
-    handle::{Audit, Batch, ByteReader, Feed, FeedReorg, FeedSnapshot, Info, Ingested, Problem},
+    handle::{Audit, Batch, Feed, FeedReorg, FeedSnapshot, Info, Ingested, Problem, RangeReader},
     identity::Identity,
     stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
     view::{Binary, Codec, Utf8, View},

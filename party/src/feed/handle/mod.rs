@@ -27,7 +27,7 @@ pub use self::{
     audit::{Audit, Problem},
     batch::Batch,
     ingest::Ingested,
-    range::ByteReader,
+    range::RangeReader,
     reorg::FeedReorg,
     snapshot::FeedSnapshot,
 };

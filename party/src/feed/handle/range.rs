@@ -1,4 +1,7 @@
 //! Bytes of a feed: where they are, and ranges of them.
+//!
+//! They are counted as the handle gives them: a handle with the key of an encrypted feed counts the bytes that
+//! it decrypts.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -55,7 +58,7 @@ impl Feed {
     pub async fn locate(&self, offset: u64) -> Result<Located, Error> {
         loop {
             let before = self.undisturbed().await;
-            let mut seeker = Seeker::new(&self.state().tree, offset, 0);
+            let mut seeker = Seeker::new(&self.state().tree, offset, self.padding() as u64);
             let located = loop {
                 match seeker.poll() {
                     SeekStep::Read(index) => {
@@ -84,7 +87,7 @@ impl Feed {
             };
             let stored = self.read_nodes(&missing).await?;
             if self.is_unchanged(before) {
-                return Ok(sum(&nodes, &missing, &stored));
+                return Ok(sum(&nodes, &missing, &stored).map(|sum| self.unpadded(sum, index)));
             }
         }
     }
@@ -115,8 +118,13 @@ impl Feed {
     ///
     /// # Errors
     /// Why it could not be read.
-    pub async fn read_range(&self, range: Range<u64>) -> Result<Option<ByteReader>, Error> {
+    pub async fn read_range(&self, range: Range<u64>) -> Result<Option<RangeReader>, Error> {
         self.snapshot().await.read_range(range).await
+    }
+
+    /// The bytes that this handle gives of `blocks`, which have `size` bytes in the tree.
+    fn unpadded(&self, size: u64, blocks: u64) -> u64 {
+        size.saturating_sub((self.padding() as u64).saturating_mul(blocks))
     }
 }
 
@@ -137,7 +145,7 @@ impl FeedSnapshot {
     /// # Errors
     /// Why it could not be read.
     pub async fn locate(&self, offset: u64) -> Result<Located, Error> {
-        let mut seeker = Seeker::new(&self.state().tree, offset, 0);
+        let mut seeker = Seeker::new(&self.state().tree, offset, self.feed().padding() as u64);
         loop {
             match seeker.poll() {
                 SeekStep::Read(index) => seeker.handle_node(self.nodes(&[index]).await?.get(&index)),
@@ -152,14 +160,15 @@ impl FeedSnapshot {
     /// Why it could not be read.
     pub async fn byte_offset(&self, index: u64) -> Result<Option<u64>, Error> {
         let Some((nodes, missing)) = nodes_at(self.state(), index) else { return Ok(None) };
-        Ok(sum(&nodes, &missing, &self.nodes(&missing).await?))
+        let sum = sum(&nodes, &missing, &self.nodes(&missing).await?);
+        Ok(sum.map(|sum| self.feed().unpadded(sum, index)))
     }
 
     /// Reads the bytes of `range` as they were; see [`Feed::read_range`].
     ///
     /// # Errors
     /// Why it could not be read.
-    pub async fn read_range(&self, range: Range<u64>) -> Result<Option<ByteReader>, Error> {
+    pub async fn read_range(&self, range: Range<u64>) -> Result<Option<RangeReader>, Error> {
         let end = range.end.min(self.info().byte_length);
         let left = end.saturating_sub(range.start);
         let (index, skip) = match self.locate(range.start).await? {
@@ -168,7 +177,7 @@ impl FeedSnapshot {
             Located::Within { .. } if left == 0 => (self.info().length, 0),
             Located::Within { .. } => return Ok(None),
         };
-        Ok(Some(ByteReader { snapshot: self.clone(), index, skip, left }))
+        Ok(Some(RangeReader { snapshot: self.clone(), index, skip, left }))
     }
 
     async fn nodes(&self, indexes: &[u64]) -> Result<HashMap<u64, Node>, Error> {
@@ -182,7 +191,7 @@ impl FeedSnapshot {
 
 /// The bytes of a range of a feed, block by block; made by [`Feed::read_range`].
 #[derive(Clone, Debug)]
-pub struct ByteReader {
+pub struct RangeReader {
     snapshot: FeedSnapshot,
     /// The block that comes next.
     index: u64,
@@ -192,7 +201,7 @@ pub struct ByteReader {
     left: u64,
 }
 
-impl ByteReader {
+impl RangeReader {
     /// How many bytes are still to come.
     pub fn remaining(&self) -> u64 {
         self.left
@@ -201,8 +210,8 @@ impl ByteReader {
     /// The next bytes, never none of them; `None` at the end. A caller that stops waiting loses nothing.
     ///
     /// # Errors
-    /// [`ApiMisuse::NotStored`] if the block was not stored here when this was made, or why it could not be
-    /// read; the next call tries the same bytes again.
+    /// [`ApiMisuse::NotStored`] if the block was not stored here when this was made, or as [`Feed::get`]; the next
+    /// call tries the same bytes again.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Error> {
         while self.left > 0 {
             let mut block = self.snapshot.get(self.index).await?.ok_or(ApiMisuse::NotStored)?;

@@ -126,6 +126,7 @@ impl FeedReorg {
                 signature: reorged.signature().clone(),
                 verifier: reorged.verifier().or(state.verifier.as_ref()).cloned(),
                 blocks: state.bitfield.without(&(reorged.common()..u64::MAX)),
+                cut: Some(reorged.common()),
             }
         };
         let mut writes = feed.cut_writes(reorged.common());
