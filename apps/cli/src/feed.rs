@@ -4,17 +4,17 @@ use std::io::{self, Write as _};
 
 use anyhow::{Context as _, bail};
 use party::{
-    feed::Feed,
+    feed::{Feed, encryption::Encryption},
     key::{DiscoveryKey, FeedKey},
     store::{FeedOptions, Store},
 };
 use serde::{Serialize, Serializer};
 
 use crate::{
-    args::{Append, FeedCommand, StoreFolder, WhichFeed},
+    args::{Append, EncryptionKey, FeedCommand, StoreFolder, WhichFeed},
     input::{Blocks, Cut},
     output::{Output, Progress, Show},
-    upkeep,
+    secret, upkeep,
 };
 
 pub(crate) async fn run(command: FeedCommand, output: Output) -> anyhow::Result<()> {
@@ -29,10 +29,15 @@ pub(crate) async fn run(command: FeedCommand, output: Output) -> anyhow::Result<
         | FeedCommand::Ls { store } => store.open().await?,
     };
     let result = match command {
-        FeedCommand::Create { name, compat, .. } => create(&store, &name, compat, output).await,
+        FeedCommand::Create { name, compat, encryption, .. } => {
+            create(&store, &name, compat, &encryption, output).await
+        }
         FeedCommand::Append(arguments) => append(&store, &arguments, output).await,
         FeedCommand::Info { feed, .. } => info(&store, &feed, output).await,
-        FeedCommand::Cat { feed, from, to, .. } => cat(&store, &feed, from, to, output).await,
+        FeedCommand::Cat { feed, from, to, encryption, .. } => {
+            let feed = encryption.unlock(feed.open(&store).await?)?;
+            cat(&feed, from, to, output).await
+        }
         FeedCommand::Truncate { name, length, .. } => upkeep::truncate(&store, &name, length, output).await,
         FeedCommand::Clear { feed, from, to, .. } => upkeep::clear(&store, &feed, from, to, output).await,
         FeedCommand::Audit { name, key, .. } => {
@@ -72,6 +77,26 @@ impl WhichFeed {
     }
 }
 
+impl EncryptionKey {
+    /// The key in the file, which is made if it isn't there.
+    fn read_or_make(&self) -> anyhow::Result<Option<Encryption>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        if let Some(key) = secret::read(file)? {
+            return Ok(Some(Encryption::new(*key)));
+        }
+        let fresh = Encryption::generate();
+        secret::write(file, fresh.key()).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Some(fresh))
+    }
+
+    /// The feed with the key in the file, if one is named.
+    fn unlock(&self, feed: Feed) -> anyhow::Result<Feed> {
+        let Some(file) = &self.file else { return Ok(feed) };
+        let key = secret::read(file)?.with_context(|| format!("there is no key in {}", file.display()))?;
+        Ok(feed.with_encryption(*key))
+    }
+}
+
 /// The feed of this name.
 pub(crate) async fn by_name(store: &Store, name: &str) -> anyhow::Result<Feed> {
     store.feed_by_name(name).await?.with_context(|| format!("the store has no feed named {name:?}"))
@@ -92,8 +117,18 @@ impl Show for Created<'_> {
     }
 }
 
-async fn create(store: &Store, name: &str, compat: bool, output: Output) -> anyhow::Result<()> {
-    let feed = store.create_feed(name, FeedOptions::default().compat(compat)).await?;
+async fn create(
+    store: &Store,
+    name: &str,
+    compat: bool,
+    encryption: &EncryptionKey,
+    output: Output,
+) -> anyhow::Result<()> {
+    let mut options = FeedOptions::default().compat(compat);
+    if let Some(key) = encryption.read_or_make()? {
+        options = options.encryption(key);
+    }
+    let feed = store.create_feed(name, options).await?;
     output.show(&Created { name, key: feed.key(), discovery_key: feed.discovery_key() })
 }
 
@@ -110,7 +145,7 @@ impl Show for Appended {
 }
 
 async fn append(store: &Store, arguments: &Append, output: Output) -> anyhow::Result<()> {
-    let feed = by_name(store, &arguments.name).await?;
+    let feed = arguments.encryption.unlock(by_name(store, &arguments.name).await?)?;
     let cut = match (arguments.chunk, arguments.lines) {
         (Some(size), _) => Cut::Chunks(size),
         (None, true) => Cut::Lines,
@@ -216,14 +251,7 @@ async fn ls(store: &Store, output: Output) -> anyhow::Result<()> {
     output.show(&List(feeds))
 }
 
-async fn cat(
-    store: &Store,
-    which: &WhichFeed,
-    from: u64,
-    to: Option<u64>,
-    output: Output,
-) -> anyhow::Result<()> {
-    let feed = which.open(store).await?;
+async fn cat(feed: &Feed, from: u64, to: Option<u64>, output: Output) -> anyhow::Result<()> {
     let info = feed.info();
     let to = to.unwrap_or(info.length.max(from));
     if from > to || to > info.length {

@@ -11,6 +11,7 @@ mod interrupt;
 mod key;
 mod output;
 mod pull;
+mod secret;
 mod serve;
 mod upkeep;
 

@@ -186,3 +186,31 @@ fn an_audit_names_the_block_that_is_damaged() {
     assert!(text.starts_with(&format!("{key}  19 blocks  1 problems\n  block 7 ")), "{text}");
     assert!(one_line(output).contains("a feed is damaged"));
 }
+
+#[test]
+fn an_encrypted_feed_is_read_and_written_with_its_key_only() {
+    let place = Place::new();
+    let store = place.store();
+    let key_file = place.path("key");
+    let with_key = ["--name", "diary", "--encrypt", path(&key_file)];
+    place.feed("create", &with_key);
+    let text = place.file("text", b"Dear diary");
+    place.feed("append", &[&with_key[..], &[path(&text)]].concat());
+    assert_eq!(place.feed("cat", &with_key), b"Dear diary");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&key_file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+
+    let said = fail(&["feed", "cat", "--store", path(&store), "--name", "diary"]);
+    assert!(said.contains("its key is not here"), "{said}");
+    let said = fail(&["feed", "append", "--store", path(&store), "--name", "diary", path(&text)]);
+    assert!(said.contains("its key is not here"), "{said}");
+    let other = place.file("other", format!("{}\n", "07".repeat(32)).as_bytes());
+    let said = fail(&["feed", "cat", "--store", path(&store), "--name", "diary", "--encrypt", path(&other)]);
+    assert!(said.contains("key"), "{said}");
+    let missing = place.path("missing");
+    let said =
+        fail(&["feed", "cat", "--store", path(&store), "--name", "diary", "--encrypt", path(&missing)]);
+    assert!(said.contains("there is no key in"), "{said}");
+    // The same file serves for another feed.
+    place.feed("create", &["--name", "letters", "--encrypt", path(&key_file)]);
+}

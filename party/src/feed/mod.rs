@@ -25,6 +25,7 @@ pub mod proof;
 pub mod prove;
 pub mod reorg;
 pub mod seek;
+pub mod quorum;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod state;
 pub mod storage;

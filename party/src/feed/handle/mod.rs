@@ -9,6 +9,7 @@ mod commit;
 mod cut;
 mod encrypted;
 mod ingest;
+mod quorum;
 mod range;
 mod read;
 mod reorg;
@@ -59,7 +60,8 @@ pub struct Info {
     pub contiguous_length: u64,
     /// The fork; it grows with every truncation.
     pub fork: u64,
-    /// Whether this handle can append.
+    /// Whether this handle can append alone. One of several signers who must sign together can't; see
+    /// [`Feed::draft`].
     pub writable: bool,
 }
 
