@@ -24,13 +24,50 @@ const SLOT: Slot = Slot(0);
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum Kind {
-    Proof { length: u64, reader: Start, request: Request, expect: ProofExpect },
-    Changed { length: u64, reader: Start, proof: Hex, expect: Taken },
-    Seek { length: u64, stored: Vec<u64>, bytes: u64, padding: u64, expect: SeekExpect },
-    Offsets { length: u64, expect: Offsets },
-    Truncated { length: u64, kept: u64, added: u64, fork: Option<u64>, expect: Signed },
-    Reorg { length: u64, stored: Vec<u64>, kept: u64, added: u64, proof: Hex, steps: Vec<Step>, expect: Reorged },
-    Fork { length: u64, proof: Hex, expect: Accepted },
+    Proof {
+        length: u64,
+        reader: Start,
+        request: Request,
+        expect: ProofExpect,
+    },
+    Changed {
+        length: u64,
+        reader: Start,
+        proof: Hex,
+        expect: Taken,
+    },
+    Seek {
+        length: u64,
+        stored: Vec<u64>,
+        bytes: u64,
+        padding: u64,
+        expect: SeekExpect,
+    },
+    Offsets {
+        length: u64,
+        expect: Offsets,
+    },
+    Truncated {
+        length: u64,
+        kept: u64,
+        added: u64,
+        fork: Option<u64>,
+        expect: Signed,
+    },
+    Reorg {
+        length: u64,
+        stored: Vec<u64>,
+        kept: u64,
+        added: u64,
+        proof: Hex,
+        steps: Vec<Step>,
+        expect: Reorged,
+    },
+    Fork {
+        length: u64,
+        proof: Hex,
+        expect: Accepted,
+    },
 }
 
 /// A reader as it begins: with the tree of the first blocks, and those of them that are listed.
@@ -296,7 +333,8 @@ async fn seeks_lead_where_those_of_hypercore_lead() -> Result<()> {
             match seeker.poll() {
                 SeekStep::Found(found) => break found,
                 SeekStep::Read(index) => {
-                    let stored = node(&storage, index).await?.map(|bytes| decode_node(index, &bytes)).transpose()?;
+                    let stored =
+                        node(&storage, index).await?.map(|bytes| decode_node(index, &bytes)).transpose()?;
                     seeker.handle_node(stored.as_ref());
                 }
             }
@@ -362,7 +400,8 @@ async fn a_reader_follows_to_a_higher_fork_as_in_hypercore() -> Result<()> {
         let made = writer.prove(ProofRequest { manifest: false, ..upgrade(0, kept + added) }, 1).await?;
         ensure!(made.map(encode_proof) == Some(proof.clone()), "the proof of the fork");
         let (reader, _) = reader_of(length, &stored).await?;
-        let mut reorg = reader.reorg(decode_proof(&proof).context("not decoded")?).await?.context("no fork")?;
+        let mut reorg =
+            reader.reorg(decode_proof(&proof).context("not decoded")?).await?.context("no fork")?;
         for (n, step) in steps.into_iter().enumerate() {
             let want = reorg.want().with_context(|| format!("finished before step {n}"))?.clone();
             ensure!(want.blocks() == (step.start..step.end), "step {n}: {want:?}");

@@ -7,7 +7,8 @@ use party::{
     encoding::MAX_SAFE_INTEGER,
     error::Error,
     feed::{
-        Feed, Identity, Ingested,
+        Encryption, Feed, Identity, Ingested,
+        manifest::{Manifest, Prologue},
         memory::MemoryStorage,
         proof::{BlockRequest, Node, Proof, ProofRequest, SeekRequest, UpgradeRequest},
         seek::Located,
@@ -200,7 +201,10 @@ impl Ask {
                 true if all => {
                     let mut roots = Vec::new();
                     flat_tree::full_roots(2 * start, &mut roots);
-                    let within = |root: &&u64| flat_tree::left_span(**root) <= 2 * index && 2 * index <= flat_tree::right_span(**root);
+                    let within = |root: &&u64| {
+                        flat_tree::left_span(**root) <= 2 * index
+                            && 2 * index <= flat_tree::right_span(**root)
+                    };
                     flat_tree::depth(*roots.iter().find(within).unwrap())
                 }
                 true => reader.feed.with_local(|local| local.missing_nodes(index)),
@@ -502,6 +506,54 @@ fn ties_and_lower_forks_never_replace_a_tree() {
 }
 
 #[test]
+fn an_unsigned_prologue_is_no_fork() {
+    run(async {
+        let pair = KeyPair::from_seed(&[1; 32]);
+        let prologue = Prologue::of_blocks(&letters(3)).unwrap();
+        let manifest = Manifest::builder().signer(pair.public()).prologue(prologue).build().unwrap();
+        let writer = Peer::new(Identity::signer(manifest, pair)).await;
+        writer.append(&letters(3)).await;
+        let first = writer.prove(ProofRequest { manifest: true, ..upgrade(0, 3) }).await.unwrap();
+        writer.append(&letters(4)).await;
+        let reader = Peer::reader_of(&writer, &BTreeSet::from([0, 4])).await;
+        let newcomer = Peer::new(Identity::reader(writer.feed.key())).await;
+        for peer in [&reader, &newcomer] {
+            let forged = Proof { fork: 5, ..first.clone() };
+            assert!(matches!(peer.feed.reorg(forged).await, Err(Error::PeerMisbehaved(_))));
+        }
+        // The writer itself may go back there.
+        writer.feed.truncate(3).await.unwrap();
+        assert_eq!(reader.reorg(&writer, |_| 0).await, Some(3));
+        assert_eq!((reader.length(), reader.fork(), reader.feed.has(4)), (3, 1, false));
+        reader.check_against(&writer).await;
+    });
+}
+
+#[test]
+fn the_bytes_of_an_encrypted_feed_are_counted_as_they_are_read() {
+    run(async {
+        let blocks = letters(9);
+        let locked = Peer::writer(&[]).await;
+        let feed = locked.feed.with_encryption(Encryption::generate());
+        feed.append_batch(blocks.clone()).await.unwrap();
+        let all: Vec<u8> = blocks.iter().flatten().copied().collect();
+        for at in 0..=all.len() as u64 {
+            assert_eq!(feed.seek(at).await.unwrap(), Some((at / 3, at % 3)));
+        }
+        assert_eq!(feed.locate(28).await.unwrap(), Located::Beyond);
+        assert_eq!(feed.byte_offset(5).await.unwrap(), Some(15));
+        let mut reader = feed.read_range(4..25).await.unwrap().unwrap();
+        let mut read = Vec::new();
+        while let Some(piece) = reader.next().await.unwrap() {
+            read.extend_from_slice(&piece);
+        }
+        assert_eq!(read, all[4..25]);
+        // Without the key they are counted as they are stored.
+        assert_eq!(locked.feed.byte_offset(5).await.unwrap(), Some(55));
+    });
+}
+
+#[test]
 fn a_reorg_of_a_tree_that_has_been_replaced_meanwhile_does_nothing() {
     run(async {
         let (writer, reader) = Peer::pair(&letters(6), 6, &BTreeSet::from([0, 5])).await;
@@ -562,7 +614,11 @@ fn no_number_of_a_peer_is_too_large() {
                     ProofRequest { seek, upgrade, ..none() },
                     ProofRequest { seek, upgrade: short, ..none() },
                     ProofRequest { seek: far_seek, upgrade: short, ..none() },
-                    ProofRequest { seek: far_seek, hash: Some(BlockRequest { index: near, nodes: 1 }), ..none() },
+                    ProofRequest {
+                        seek: far_seek,
+                        hash: Some(BlockRequest { index: near, nodes: 1 }),
+                        ..none()
+                    },
                 ] {
                     let answer = writer.feed.prove(request, 1).await;
                     assert!(matches!(answer, Ok(_) | Err(Error::PeerMisbehaved(_))), "{answer:?}");

@@ -23,9 +23,9 @@ pub mod memory;
 mod open;
 pub mod proof;
 pub mod prove;
+pub mod quorum;
 pub mod reorg;
 pub mod seek;
-pub mod quorum;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod state;
 pub mod storage;

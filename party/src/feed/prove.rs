@@ -64,7 +64,11 @@ pub struct Planner {
 #[derive(Clone, Debug)]
 enum Seeking {
     /// It is below a node of the tree, if the bytes are.
-    Below { seek: SeekRequest, root: Position, before: Vec<Position> },
+    Below {
+        seek: SeekRequest,
+        root: Position,
+        before: Vec<Position>,
+    },
     /// It is anywhere in the tree that the upgrade leads to.
     Anywhere(SeekRequest),
     Down(Descent),

@@ -125,6 +125,11 @@ impl Reorg {
         let Some((tree, signature)) = verification.tree() else {
             return Err(PeerMisbehaved::InvalidProof("a fork without its tree"));
         };
+        //= protocol-spec/06-feeds.md#prologues
+        // A prologue needs no signature, and its fork none either. Taken for a fork, it would let anybody cut off
+        // what comes after it.
+        let verifier = verification.verifier().ok_or(PeerMisbehaved::WrongManifest)?;
+        verifier.verify_fork(tree, fork, signature)?;
         let (tree, signature) = (tree.clone(), signature.clone());
         let mut reorg = Self {
             verification,
@@ -162,7 +167,8 @@ impl Reorg {
                     if let Some(needed) = self.unread(self.tree.roots().iter().map(|root| root.index)) {
                         needed
                     } else {
-                        let first = self.tree.roots().iter().find(|root| !self.is_ours(root.index, &root.hash));
+                        let first =
+                            self.tree.roots().iter().find(|root| !self.is_ours(root.index, &root.hash));
                         self.stage = match first.and_then(|root| Position::from_index(root.index)) {
                             Some(root) => Stage::Down(root),
                             None => Stage::Done(self.tree.length()),
@@ -246,10 +252,8 @@ impl Reorg {
     /// Those of `indexes` that our tree may have and that were not read; `None` if there are none.
     fn unread(&self, indexes: impl IntoIterator<Item = u64>) -> Option<Vec<u64>> {
         let within = |index| Position::from_index(index).is_some_and(|node| node.end() <= self.length);
-        let unread: Vec<u64> = indexes
-            .into_iter()
-            .filter(|index| within(*index) && !self.ours.contains_key(index))
-            .collect();
+        let unread: Vec<u64> =
+            indexes.into_iter().filter(|index| within(*index) && !self.ours.contains_key(index)).collect();
         (!unread.is_empty()).then_some(unread)
     }
 

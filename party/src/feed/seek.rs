@@ -187,7 +187,11 @@ impl Descent {
 }
 
 fn below(position: Position, rest: i128) -> DescentState {
-    if rest == 0 { DescentState::Stopped(Stop::At(position, rest)) } else { DescentState::Going(position, rest) }
+    if rest == 0 {
+        DescentState::Stopped(Stop::At(position, rest))
+    } else {
+        DescentState::Going(position, rest)
+    }
 }
 
 /// The bytes below a node, without the padding of each block. Below zero if a padding was named that

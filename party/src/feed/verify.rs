@@ -160,8 +160,7 @@ impl<'a> Climb<'a> {
         let Some(seek) = &proof.seek else { return Ok(None) };
         let mut siblings = seek.nodes.iter();
         let Some(top) = siblings.next().copied() else { return Ok(None) };
-        let position =
-            Position::from_index(top.index).ok_or(invalid("a node beyond the largest feed"))?;
+        let position = Position::from_index(top.index).ok_or(invalid("a node beyond the largest feed"))?;
         Ok(Some(Self::new(position, top, siblings, true)))
     }
 
@@ -458,6 +457,11 @@ impl Verification {
     /// The tree that all proofs so far have led to, with its signature, if it has grown.
     pub fn tree(&self) -> Option<(&Tree, &Bytes)> {
         self.upgraded.then_some((&self.tree, &self.signature))
+    }
+
+    /// The verifier, known before or learned.
+    pub(crate) fn verifier(&self) -> Option<&Verifier> {
+        self.verifier.as_ref()
     }
 
     /// A node that is known to be in the tree, with its size.
