@@ -515,7 +515,7 @@ fn an_unsigned_prologue_is_no_fork() {
         writer.append(&letters(3)).await;
         let first = writer.prove(ProofRequest { manifest: true, ..upgrade(0, 3) }).await.unwrap();
         writer.append(&letters(4)).await;
-        let reader = Peer::reader_of(&writer, &BTreeSet::from([0, 4])).await;
+        let reader = Peer::reader_of(&writer, &BTreeSet::from([2, 4])).await;
         let newcomer = Peer::new(Identity::reader(writer.feed.key())).await;
         for peer in [&reader, &newcomer] {
             let forged = Proof { fork: 5, ..first.clone() };

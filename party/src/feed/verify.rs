@@ -64,13 +64,21 @@ impl HashedProof {
     }
 }
 
+/// A node on the way up.
+#[derive(Clone, Copy)]
+struct Step {
+    node: Node,
+    /// It came from the peer as it is; it was not computed.
+    claimed: bool,
+}
+
 /// On the way up from a leaf or node.
 struct Climb<'a> {
     position: Position,
     top: Node,
     siblings: std::slice::Iter<'a, Node>,
     /// Where the seek part has led, which stands for one of the siblings.
-    seek: Option<(Node, bool)>,
+    seek: Option<Step>,
     nodes: Vec<Node>,
     unsure: Vec<Node>,
     /// `top` is from the peer. If its sibling is too, only the sum of their sizes is proved.
@@ -121,7 +129,10 @@ fn climb(climbs: &mut [Result<Option<Climb<'_>>, PeerMisbehaved>]) {
         let mut steps = Vec::with_capacity(climbing.len());
         for climb in &mut climbing {
             let step = match climb {
-                Ok(Some(climb)) => climb.pair().transpose(),
+                Ok(Some(climb)) => climb.sibling().transpose().map(|sibling| {
+                    let sibling = sibling?;
+                    Ok((sibling, climb.pair(sibling)))
+                }),
                 _ => None,
             };
             match step {
@@ -173,7 +184,7 @@ impl<'a> Climb<'a> {
         // Taken first, so that the hashes of later blocks stay in step.
         let leaf = proof.block.as_ref().and_then(|_| leaves.next());
         let seek = seek?;
-        let mut sought = seek.as_ref().map(|seek| (seek.top, seek.claimed));
+        let mut sought = seek.as_ref().map(|seek| Step { node: seek.top, claimed: seek.claimed });
         let mut climb = if let (Some(block), Some(hash)) = (&proof.block, leaf) {
             let position = Position::leaf(block.index).ok_or(invalid("a block beyond the largest feed"))?;
             let top = Node { index: position.index(), size: block.value.len() as u64, hash };
@@ -185,8 +196,8 @@ impl<'a> Climb<'a> {
             let position =
                 Position::from_index(hash.index).ok_or(invalid("a node beyond the largest feed"))?;
             let mut siblings = hash.nodes.iter();
-            let (top, claimed) = match sought.take_if(|(node, _)| node.index == hash.index) {
-                Some(sought) => sought,
+            let (top, claimed) = match sought.take_if(|seek| seek.node.index == hash.index) {
+                Some(seek) => (seek.node, seek.claimed),
                 None => (*siblings.next().ok_or(invalid("a hash without its node"))?, true),
             };
             if top.index != hash.index {
@@ -208,33 +219,35 @@ impl<'a> Climb<'a> {
         Self { position, top, siblings, seek: None, nodes: Vec::new(), unsure: Vec::new(), claimed }
     }
 
-    /// The next pair to hash, left before right, and which of it is the sibling, with whether that came from
-    /// the peer as it is. `None` at the end of the way.
-    fn pair(&mut self) -> Result<Option<((Node, bool), (Node, Node))>, PeerMisbehaved> {
+    /// The sibling that comes next; `None` at the end of the way.
+    fn sibling(&mut self) -> Result<Option<Step>, PeerMisbehaved> {
         let index = self.position.sibling().index();
-        let (sibling, claimed) = match self.seek.take_if(|(node, _)| node.index == index) {
+        let sibling = match self.seek.take_if(|seek| seek.node.index == index) {
             Some(seek) => seek,
             None => match self.siblings.next() {
-                Some(sibling) => (*sibling, true),
+                Some(sibling) => Step { node: *sibling, claimed: true },
                 None if self.seek.is_none() => return Ok(None),
                 None => return Err(invalid("a seek that is not beside the way")),
             },
         };
-        if sibling.index != index {
+        if sibling.node.index != index {
             return Err(invalid("a node out of its order"));
         }
-        let is_left = self.top.index < sibling.index;
-        let pair = if is_left { (self.top, sibling) } else { (sibling, self.top) };
-        Ok(Some(((sibling, claimed), pair)))
+        Ok(Some(sibling))
+    }
+
+    /// The two to hash, left before right.
+    fn pair(&self, Step { node: sibling, .. }: Step) -> (Node, Node) {
+        if self.top.index < sibling.index { (self.top, sibling) } else { (sibling, self.top) }
     }
 
     /// What was computed is in `nodes` already; what was claimed goes there if the other of the pair was
     /// computed, for the rest of the sum is then its size.
-    fn up(&mut self, (sibling, sibling_claimed): (Node, bool), parent: Node) {
-        match (self.claimed, sibling_claimed) {
-            (true, true) => self.unsure.extend([self.top, sibling]),
+    fn up(&mut self, sibling: Step, parent: Node) {
+        match (self.claimed, sibling.claimed) {
+            (true, true) => self.unsure.extend([self.top, sibling.node]),
             (true, false) => self.nodes.push(self.top),
-            (false, true) => self.nodes.push(sibling),
+            (false, true) => self.nodes.push(sibling.node),
             (false, false) => {}
         }
         self.claimed = false;
