@@ -249,7 +249,9 @@ proptest! {
                         }
                     }
                     // Bytes that are not below the node that the asker knows, or a seek by itself.
-                    Ok(None) | Err(Error::PeerMisbehaved(_)) if request.seek.is_some() => {}
+                    Ok(None) | Err(Error::PeerMisbehaved(_)) if request.seek.is_some() => {
+                        assert!(!is_answerable(&request, reader.length(), &blocks), "no answer to {request:?}");
+                    }
                     Ok(None) if request == none() => {}
                     other => panic!("{other:?} to {request:?}"),
                 }
