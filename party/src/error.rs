@@ -193,6 +193,12 @@ pub enum ApiMisuse {
     /// A feed that the store has already, made under a key pair that was handed in.
     #[error("the store has the feed {0} already")]
     FeedExists(DiscoveryKey),
+    /// A primary key for a store that has another.
+    #[error("the store has another primary key")]
+    OtherPrimaryKey,
+    /// A feed that was purged from its store while a handle of it was held.
+    #[error("the feed {0} was purged from the store")]
+    Purged(DiscoveryKey),
     /// A block or a length beyond the end of the feed.
     #[error("{index} is beyond the end of the feed, which has {length} blocks")]
     BeyondEnd {

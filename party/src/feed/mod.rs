@@ -6,6 +6,8 @@
 
 #[cfg(feature = "tokio")]
 mod as_feed;
+#[cfg(feature = "tokio")]
+pub(crate) mod changes;
 // Some of what stores a feed is used by its handle alone.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod bitfield;
@@ -17,6 +19,8 @@ mod handle;
 #[cfg(feature = "tokio")]
 mod identity;
 pub mod local;
+#[cfg(feature = "tokio")]
+pub(crate) mod mailbox;
 pub mod manifest;
 pub mod memory;
 #[cfg(feature = "tokio")]
@@ -40,12 +44,13 @@ pub mod verify;
 mod view;
 
 #[cfg(feature = "tokio")]
-pub(crate) use self::handle::WeakFeed;
+pub(crate) use self::handle::{Home, WeakFeed};
 #[cfg(feature = "json")]
 pub use self::view::Json;
 #[cfg(feature = "tokio")]
 pub use self::{
     as_feed::AsFeed,
+    changes::{FeedChange, FeedChanges},
     demand::{Changes, Download},
     handle::{Audit, Batch, Feed, FeedReorg, FeedSnapshot, Info, Ingested, Problem, RangeReader},
     identity::Identity,

@@ -100,6 +100,17 @@ pub trait Storage: Send + Sync + 'static {
     /// It is asked for when something is about to be deleted that somebody still reads, never by an append.
     fn snapshot(&self) -> Completion<Arc<dyn Snapshot>>;
 
+    /// Ends the work under way and releases what the storage holds, above all its lock, until
+    /// [`resume`](Self::resume). A storage without anything to release need not do anything.
+    fn suspend(&self) -> Completion<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Goes on after [`suspend`](Self::suspend).
+    fn resume(&self) -> Completion<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// Releases what the storage holds, above all its lock. What is called afterwards fails with
     /// [`StorageError::Closed`].
     fn close(&self) -> Completion<()>;

@@ -29,7 +29,7 @@ impl Feed {
     /// [`ApiMisuse::UnknownManifest`] where nobody has shown the feed's manifest yet, else as [`Draft::append`], and what
     /// [`append`](Self::append) says of encrypted feeds.
     pub async fn draft(&self, blocks: Vec<Bytes>) -> Result<Draft, Error> {
-        let turn = self.lock().await;
+        let turn = self.turn().await?;
         let (verifier, tree, fork) = self.signed_state()?;
         let texts: Vec<Text> =
             blocks.into_iter().map(|block| Text { block, key: self.key.clone() }).collect();
@@ -63,7 +63,7 @@ impl Feed {
     /// # Errors
     /// [`ApiMisuse::NotWritable`] without a key pair; [`SigningError::OtherFeed`]; [`SigningError::NotASigner`].
     pub fn sign(&self, draft: &Draft) -> Result<PartialSignature, Error> {
-        let signer = self.inner.signer.as_ref().ok_or(ApiMisuse::NotWritable(self.discovery_key()))?;
+        let signer = self.signer().ok_or(ApiMisuse::NotWritable(self.discovery_key()))?;
         if draft.signable().key != self.key() {
             return Err(SigningError::OtherFeed.into());
         }
@@ -114,7 +114,7 @@ impl Feed {
         if draft.signable().key != self.key() {
             return Err(SigningError::OtherFeed.into());
         }
-        let mut turn = self.lock().await;
+        let mut turn = self.turn().await?;
         let (update, start) = {
             let state = self.state();
             let (base, base_fork) = draft.base();
@@ -184,7 +184,7 @@ impl Feed {
         if let Some(block) = blocks.iter().find(|block| block.len() > max) {
             return Err(ApiMisuse::BlockTooLarge { len: block.len(), max }.into());
         }
-        let mut turn = self.lock().await;
+        let mut turn = self.turn().await?;
         let (update, nodes) = {
             let state = self.state();
             let verifier = state.verifier.as_ref().ok_or(ApiMisuse::UnknownManifest)?;

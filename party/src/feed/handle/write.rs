@@ -120,7 +120,7 @@ impl Feed {
     }
 
     async fn truncate_to(&self, length: u64, fork: Option<u64>) -> Result<(), Error> {
-        let mut turn = self.lock().await;
+        let mut turn = self.turn().await?;
         let missing: Vec<u64> = {
             let state = self.state();
             if self.writer(&state).is_none() {
@@ -196,7 +196,7 @@ impl Feed {
     /// # Errors
     /// Why it could not be stored. The feed is as it was then.
     pub async fn clear(&self, blocks: Range<u64>) -> Result<u64, Error> {
-        let mut turn = self.lock().await;
+        let mut turn = self.turn().await?;
         let (update, count) = {
             let state = self.state();
             let blocks = blocks.start..blocks.end.min(state.tree.length());
