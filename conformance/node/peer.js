@@ -61,6 +61,11 @@ serveCommands({
     return { hex: value.toString('hex') };
   },
 
+  async seek({ name, bytes }) {
+    const found = await find(name).seek(bytes);
+    return { found };
+  },
+
   async digest({ name, from = 0, to = find(name).length }) {
     return digest(find(name), from, to);
   },

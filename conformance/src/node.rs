@@ -327,6 +327,17 @@ impl NodePeer {
         Ok(answer["hex"].as_str().context("the answer has no block")?.to_owned())
     }
 
+    /// The block with the byte at offset `bytes`, and the offset in it; asked of peers if need be.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn seek(&self, name: &str, bytes: u64) -> Result<(u64, u64)> {
+        let answer = self.call(json!({"do": "seek", "name": name, "bytes": bytes})).await?;
+        let number = |n: usize| answer["found"][n].as_u64().context("the answer has no block");
+        Ok((number(0)?, number(1)?))
+    }
+
     /// What the peer knows of a core, with the count of stored blocks.
     ///
     /// # Errors

@@ -4,7 +4,13 @@
 
 use std::{fmt, fs, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use party::{
+    feed::proof::Proof,
+    limits::Limits,
+    replication::messages::{Data, Message},
+};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned, de::Error as _};
 
 /// The cases of `vectors/<file>`, in order.
@@ -20,6 +26,43 @@ pub fn cases<T: DeserializeOwned>(file: &str) -> Result<Vec<T>> {
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let file: File<T> = serde_json::from_str(&text).with_context(|| format!("parsing {}", path.display()))?;
     Ok(file.cases)
+}
+
+/// Checks the cases of a file of which some are meant: `check` says whether it knew the case. An error gets the
+/// name of its case.
+///
+/// # Errors
+/// The first that `check` gives, or if there is no case that it knows.
+pub async fn each_case<T: DeserializeOwned, F: Future<Output = Result<bool>>>(
+    file: &str,
+    check: impl Fn(T) -> F,
+) -> Result<()> {
+    #[derive(Deserialize)]
+    struct Case<T> {
+        name: String,
+        #[serde(flatten)]
+        case: T,
+    }
+    let mut checked = 0;
+    for Case { name, case } in cases::<Case<T>>(file)? {
+        checked += usize::from(check(case).await.context(name)?);
+    }
+    ensure!(checked > 0, "no case of this kind");
+    Ok(())
+}
+
+/// A proof as a vector has it: the data message that answers request 0.
+pub fn encode_proof(proof: Proof) -> Hex {
+    Hex(Message::Data(Data { request: 0, proof }).encode().to_vec())
+}
+
+/// The proof that [`encode_proof`] would encode so; `None` if it is none that could come from a peer.
+pub fn decode_proof(bytes: &[u8]) -> Option<Proof> {
+    let payload = Bytes::copy_from_slice(bytes);
+    match Message::decode(3, &payload, true, &Limits::default()) {
+        Ok(Some(Message::Data(data))) => Some(data.proof),
+        _ => None,
+    }
 }
 
 /// Bytes that a vector gives as lower-case hexadecimal digits. They are shown as such, too.

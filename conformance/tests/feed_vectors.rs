@@ -6,7 +6,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
-use conformance::vectors::{Hex, cases};
+use conformance::vectors::{self, Hex, decode_proof, encode_proof};
 use party::{
     encoding::Reader,
     error::Error,
@@ -21,16 +21,8 @@ use party::{
     },
     key::{FeedKey, KeyPair, PublicKey},
     limits::Limits,
-    replication::messages::{Data, Message},
 };
 use serde::Deserialize;
-
-#[derive(Deserialize)]
-struct Case {
-    name: String,
-    #[serde(flatten)]
-    kind: Kind,
-}
 
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -115,22 +107,8 @@ struct SignatureExpect {
     accepted: bool,
 }
 
-fn each_case(mut check: impl FnMut(&Kind) -> Result<bool>) -> Result<()> {
-    let mut checked = 0;
-    for case in cases::<Case>("feed.json")? {
-        checked += usize::from(check(&case.kind).with_context(|| case.name.clone())?);
-    }
-    ensure!(checked > 0, "no case of this kind");
-    Ok(())
-}
-
-async fn each_case_of<F: Future<Output = Result<bool>>>(check: impl Fn(Kind) -> F) -> Result<()> {
-    let mut checked = 0;
-    for case in cases::<Case>("feed.json")? {
-        checked += usize::from(check(case.kind).await.context(case.name)?);
-    }
-    ensure!(checked > 0, "no case of this kind");
-    Ok(())
+async fn each_case<F: Future<Output = Result<bool>>>(check: impl Fn(Kind) -> F) -> Result<()> {
+    vectors::each_case("feed.json", check).await
 }
 
 fn key_pair() -> KeyPair {
@@ -170,27 +148,15 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest> {
     Ok(manifest)
 }
 
-fn encode_proof(proof: Proof) -> Hex {
-    Hex(Message::Data(Data { request: 0, proof }).encode().to_vec())
-}
-
-fn decode_proof(bytes: &[u8]) -> Option<Proof> {
-    let payload = Bytes::copy_from_slice(bytes);
-    match Message::decode(3, &payload, true, &Limits::default()) {
-        Ok(Some(Message::Data(data))) => Some(data.proof),
-        _ => None,
-    }
-}
-
 async fn ingest(feed: &Feed, proof: Proof) -> Result<(), Error> {
     feed.ingest(vec![proof]).await.remove(0).map(drop)
 }
 
-#[test]
-fn manifests_and_keys_are_those_of_hypercore() -> Result<()> {
-    each_case(|kind| {
+#[tokio::test]
+async fn manifests_and_keys_are_those_of_hypercore() -> Result<()> {
+    each_case(|kind| async move {
         let Kind::Manifest { manifest: bytes, expect } = kind else { return Ok(false) };
-        let manifest = decode_manifest(bytes)?;
+        let manifest = decode_manifest(&bytes)?;
         let mut encoded = Vec::new();
         manifest.encode(&mut encoded);
         ensure!(encoded == bytes.0, "encoded as {:?}", Hex(encoded));
@@ -210,11 +176,12 @@ fn manifests_and_keys_are_those_of_hypercore() -> Result<()> {
         ensure!(manifest.signers == signers, "signers");
         Ok(true)
     })
+    .await
 }
 
 #[tokio::test]
 async fn trees_and_signatures_are_those_of_hypercore() -> Result<()> {
-    each_case_of(|kind| async move {
+    each_case(|kind| async move {
         let Kind::Tree { feed, length, fork, expect } = kind else { return Ok(false) };
         let feed = written(feed, length).await?;
         ensure!(feed.key().as_bytes()[..] == *expect.key, "key {}", feed.key());
@@ -244,35 +211,32 @@ async fn trees_and_signatures_are_those_of_hypercore() -> Result<()> {
     .await
 }
 
-#[test]
-fn signatures_are_accepted_and_refused_as_by_hypercore() -> Result<()> {
-    each_case(|kind| {
+#[tokio::test]
+async fn signatures_are_accepted_and_refused_as_by_hypercore() -> Result<()> {
+    each_case(|kind| async move {
         let Kind::Signature { manifest, length, fork, signature, expect } = kind else { return Ok(false) };
-        let manifest = decode_manifest(manifest)?;
+        let manifest = decode_manifest(&manifest)?;
         let verifier = Verifier::new(manifest.key(), manifest)?;
-        let blocks: Vec<Bytes> = (0..*length).map(block).collect();
-        let tree = tree_of(&blocks)?;
-        let accepted = verifier.verify(&tree, *fork, signature).is_ok();
+        let tree = tree_of(length).await?;
+        let accepted = verifier.verify(&tree, fork, &signature).is_ok();
         ensure!(accepted == expect.accepted, "accepted: {accepted}");
         Ok(true)
     })
+    .await
 }
 
-/// The tree of these blocks, by way of a feed.
-fn tree_of(blocks: &[Bytes]) -> Result<Tree> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
-    runtime.block_on(async {
-        let feed = written(FeedKind::Default, blocks.len() as u64).await?;
-        let upgrade = Some(UpgradeRequest { start: 0, length: blocks.len() as u64 });
-        let proof = feed.prove(ProofRequest { upgrade, ..ProofRequest::default() }, 0).await?;
-        let nodes = proof.and_then(|proof| proof.upgrade).context("no upgrade")?.nodes;
-        Tree::from_roots(blocks.len() as u64, nodes).context("no roots")
-    })
+/// The tree of the first blocks, by way of a feed.
+async fn tree_of(length: u64) -> Result<Tree> {
+    let feed = written(FeedKind::Default, length).await?;
+    let upgrade = Some(UpgradeRequest { start: 0, length });
+    let proof = feed.prove(ProofRequest { upgrade, ..ProofRequest::default() }, 0).await?;
+    let nodes = proof.and_then(|proof| proof.upgrade).context("no upgrade")?.nodes;
+    Tree::from_roots(length, nodes).context("no roots")
 }
 
 #[tokio::test]
 async fn proofs_are_those_of_hypercore() -> Result<()> {
-    each_case_of(|kind| async move {
+    each_case(|kind| async move {
         let Kind::Proof { feed, length, request, expect } = kind else { return Ok(false) };
         let feed = written(feed, length).await?;
         let indexed = |part: Indexed| BlockRequest { index: part.index, nodes: part.nodes };
@@ -302,7 +266,7 @@ async fn proofs_are_those_of_hypercore() -> Result<()> {
 
 #[tokio::test]
 async fn proofs_of_hypercore_are_accepted_and_refused_as_by_hypercore() -> Result<()> {
-    each_case_of(|kind| async move {
+    each_case(|kind| async move {
         let Kind::Proof { feed: kind, expect, .. } = kind else { return Ok(false) };
         let Some(bytes) = expect.proof else { return Ok(false) };
         let feed = reader(identity(kind).key).await?;
@@ -335,7 +299,7 @@ async fn changed_proofs_of_hypercore_are_refused_or_change_nothing() -> Result<(
         originals.insert(length, written(FeedKind::Default, length).await?);
     }
     let originals = &originals;
-    each_case_of(|kind| async move {
+    each_case(|kind| async move {
         let Kind::Proof { feed: kind, expect, .. } = kind else { return Ok(false) };
         let (Some(bytes), Some(_)) = (expect.proof, expect.reader_length) else { return Ok(false) };
         for at in (0..bytes.len()).step_by(5) {

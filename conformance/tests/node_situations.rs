@@ -51,6 +51,23 @@ async fn a_range_and_one_block_are_fetched_without_the_rest() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_reader_finds_bytes_of_ours_without_the_blocks() -> Result<()> {
+    in_time(async {
+        let (rust, node) = (Place::Memory.peer().await?, NodePeer::spawn(&NodeOptions::store())?);
+        let ours = rust.create("ours", Kind::Default).await?;
+        rust.append("ours", 1, 1_000, 70).await?;
+        node.open("ours", &ours.key).await?;
+        connect(&rust, &node, Dials::Node).await?;
+        for bytes in [0, 69, 70, 33_333, 69_999] {
+            assert_eq!(node.seek("ours", bytes).await?, (bytes / 70, bytes % 70), "byte {bytes}");
+        }
+        assert_eq!(node.info("ours").await?.held, Some(0));
+        no_complaints(&node)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_goes_on_where_it_was_cut() -> Result<()> {
     in_time(async {
         let folder = tempfile::tempdir()?;

@@ -28,6 +28,8 @@ mod open;
 pub mod proof;
 pub mod prove;
 pub mod quorum;
+pub mod reorg;
+pub mod seek;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod state;
 pub mod storage;
@@ -50,7 +52,7 @@ pub use self::{
     as_feed::AsFeed,
     changes::{FeedChange, FeedChanges},
     demand::{Changes, Download},
-    handle::{Audit, Batch, Feed, FeedSnapshot, Info, Ingested, Problem},
+    handle::{Audit, Batch, Feed, FeedReorg, FeedSnapshot, Info, Ingested, Problem, RangeReader},
     identity::Identity,
     stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
     view::{Binary, Codec, Utf8, View},

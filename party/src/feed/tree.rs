@@ -88,6 +88,11 @@ impl Position {
         Self { depth: self.depth, offset: self.offset ^ 1 }
     }
 
+    /// How many levels above the leaves it stands.
+    pub(crate) fn depth(self) -> u32 {
+        self.depth
+    }
+
     /// Whether `other` is this node or below it.
     pub(crate) fn contains(self, other: Self) -> bool {
         self.start() <= other.start() && other.end() <= self.end()
@@ -389,6 +394,9 @@ mod tests {
                 if let Some(parent) = position.parent() {
                     prop_assert_eq!(parent.index(), flat_tree::parent(index));
                     prop_assert!(parent.contains(position) && !position.contains(parent));
+                    let (left, right) = parent.children().unwrap();
+                    prop_assert!(left == position || right == position);
+                    prop_assert!(left.end() == right.start() && right.end() == parent.end());
                 }
             }
         }

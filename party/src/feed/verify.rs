@@ -9,7 +9,8 @@
 //!
 //! In one thing we are stricter. A parent's hash covers the sum of its children's sizes only. Where a peer
 //! supplies both children it can shift bytes from one to the other and everything still verifies. Such a
-//! pair is checked but not stored, for what we serve from it would fail at the next peer.
+//! pair is checked but not stored, for what we serve from it would fail at the next peer, and a seek would
+//! be led astray by it.
 
 use std::collections::HashMap;
 
@@ -38,13 +39,15 @@ pub struct HashedProof {
     manifest: Option<Manifest>,
 }
 
-/// Where the block or hash part of a proof leads to.
+/// Where the block or hash part of a proof leads to, together with the seek part.
 #[derive(Debug, Default)]
 struct Climbed {
     /// The highest node, if there is such a part.
     top: Option<Node>,
     /// What may be stored once `top` has turned out to be right.
     nodes: Vec<Node>,
+    /// Those whose hashes are then right too, and whose sizes are still the peer's word.
+    unsure: Vec<Node>,
     /// `top` came from the peer as it is.
     claimed: bool,
 }
@@ -54,6 +57,19 @@ impl HashedProof {
     pub fn needs(&self) -> Option<u64> {
         self.climbed.top.map(|node| node.index)
     }
+
+    /// Leaves out its upgrade: what else it has must stand without that.
+    pub(crate) fn without_upgrade(self) -> Self {
+        Self { upgrade: None, ..self }
+    }
+}
+
+/// A node on the way up.
+#[derive(Clone, Copy)]
+struct Step {
+    node: Node,
+    /// It came from the peer as it is; it was not computed.
+    claimed: bool,
 }
 
 /// On the way up from a leaf or node.
@@ -61,23 +77,48 @@ struct Climb<'a> {
     position: Position,
     top: Node,
     siblings: std::slice::Iter<'a, Node>,
+    /// Where the seek part has led, which stands for one of the siblings.
+    seek: Option<Step>,
     nodes: Vec<Node>,
-    /// `top` is from the peer, so that both children of its parent would be.
+    unsure: Vec<Node>,
+    /// `top` is from the peer. If its sibling is too, only the sum of their sizes is proved.
     claimed: bool,
 }
 
 /// Computes the hashes of many proofs, side by side.
 ///
 /// # Errors
-/// For each proof on its own, [`PeerMisbehaved::InvalidProof`] if its nodes are not those that its block
-/// needs.
+/// For each proof on its own, [`PeerMisbehaved::InvalidProof`] if its nodes are not those that its block, hash
+/// or seek needs.
 pub fn hash_proofs(proofs: Vec<Proof>) -> Vec<Result<HashedProof, PeerMisbehaved>> {
     let mut leaves =
         leaf_hashes(proofs.iter().filter_map(|proof| proof.block.as_ref()).map(|block| block.value.as_ref()))
             .into_iter();
-    let mut climbs: Vec<Result<Option<Climb<'_>>, PeerMisbehaved>> =
-        proofs.iter().map(|proof| Climb::begin(proof, &mut leaves)).collect();
+    let mut seeks: Vec<_> = proofs.iter().map(Climb::begin_seek).collect();
+    climb(&mut seeks);
+    let mut climbs: Vec<_> =
+        proofs.iter().zip(seeks).map(|(proof, seek)| Climb::begin(proof, &mut leaves, seek)).collect();
+    climb(&mut climbs);
 
+    let climbed: Vec<_> = climbs.into_iter().map(|climb| Ok(climb?.map(Climb::finish))).collect();
+    proofs
+        .into_iter()
+        .zip(climbed)
+        .map(|(proof, climbed): (_, Result<_, PeerMisbehaved>)| {
+            let climbed = climbed?.unwrap_or_default();
+            Ok(HashedProof {
+                fork: proof.fork,
+                block: proof.block.map(|block| (block.index, block.value)),
+                climbed,
+                upgrade: proof.upgrade,
+                manifest: proof.manifest,
+            })
+        })
+        .collect()
+}
+
+/// Climbs as far as the nodes of each proof lead.
+fn climb(climbs: &mut [Result<Option<Climb<'_>>, PeerMisbehaved>]) {
     // Proofs of neighbouring blocks meet on their way up. Side by side they come to the same pair one after
     // the other, and its parent is hashed once.
     let mut climbing: Vec<&mut Result<Option<Climb<'_>>, _>> =
@@ -88,7 +129,10 @@ pub fn hash_proofs(proofs: Vec<Proof>) -> Vec<Result<HashedProof, PeerMisbehaved
         let mut steps = Vec::with_capacity(climbing.len());
         for climb in &mut climbing {
             let step = match climb {
-                Ok(Some(climb)) => climb.siblings.next().map(|sibling| climb.pair(*sibling)),
+                Ok(Some(climb)) => climb.sibling().transpose().map(|sibling| {
+                    let sibling = sibling?;
+                    Ok((sibling, climb.pair(sibling)))
+                }),
                 _ => None,
             };
             match step {
@@ -119,63 +163,92 @@ pub fn hash_proofs(proofs: Vec<Proof>) -> Vec<Result<HashedProof, PeerMisbehaved
             })
             .collect();
     }
-
-    let climbed: Vec<_> = climbs.into_iter().map(|climb| Ok(climb?.map(Climb::finish))).collect();
-    proofs
-        .into_iter()
-        .zip(climbed)
-        .map(|(proof, climbed): (_, Result<_, PeerMisbehaved>)| {
-            let climbed = climbed?.unwrap_or_default();
-            Ok(HashedProof {
-                fork: proof.fork,
-                block: proof.block.map(|block| (block.index, block.value)),
-                climbed,
-                upgrade: proof.upgrade,
-                manifest: proof.manifest,
-            })
-        })
-        .collect()
 }
 
 impl<'a> Climb<'a> {
+    /// From the node that a seek has found.
+    fn begin_seek(proof: &'a Proof) -> Result<Option<Self>, PeerMisbehaved> {
+        let Some(seek) = &proof.seek else { return Ok(None) };
+        let mut siblings = seek.nodes.iter();
+        let Some(top) = siblings.next().copied() else { return Ok(None) };
+        let position = Position::from_index(top.index).ok_or(invalid("a node beyond the largest feed"))?;
+        Ok(Some(Self::new(position, top, siblings, true)))
+    }
+
+    /// From the block or node, past what the seek part has led to.
     fn begin(
         proof: &'a Proof,
         leaves: &mut impl Iterator<Item = Hash>,
+        seek: Result<Option<Self>, PeerMisbehaved>,
     ) -> Result<Option<Self>, PeerMisbehaved> {
         // Taken first, so that the hashes of later blocks stay in step.
         let leaf = proof.block.as_ref().and_then(|_| leaves.next());
-        if proof.seek.as_ref().is_some_and(|seek| !seek.nodes.is_empty()) {
-            return Err(invalid("a seek that was not asked for"));
-        }
-        if let (Some(block), Some(hash)) = (&proof.block, leaf) {
+        let seek = seek?;
+        let mut sought = seek.as_ref().map(|seek| Step { node: seek.top, claimed: seek.claimed });
+        let mut climb = if let (Some(block), Some(hash)) = (&proof.block, leaf) {
             let position = Position::leaf(block.index).ok_or(invalid("a block beyond the largest feed"))?;
             let top = Node { index: position.index(), size: block.value.len() as u64, hash };
-            let mut nodes = Vec::with_capacity(1 + 2 * block.nodes.len());
-            nodes.push(top);
-            return Ok(Some(Self { position, top, siblings: block.nodes.iter(), nodes, claimed: false }));
+            let mut climb = Self::new(position, top, block.nodes.iter(), false);
+            climb.nodes.reserve_exact(1 + 2 * block.nodes.len());
+            climb.nodes.push(top);
+            climb
+        } else if let Some(hash) = &proof.hash {
+            let position =
+                Position::from_index(hash.index).ok_or(invalid("a node beyond the largest feed"))?;
+            let mut siblings = hash.nodes.iter();
+            let (top, claimed) = match sought.take_if(|seek| seek.node.index == hash.index) {
+                Some(seek) => (seek.node, seek.claimed),
+                None => (*siblings.next().ok_or(invalid("a hash without its node"))?, true),
+            };
+            if top.index != hash.index {
+                return Err(invalid("a node out of its order"));
+            }
+            Self::new(position, top, siblings, claimed)
+        } else {
+            return Ok(seek);
+        };
+        climb.seek = sought;
+        if let Some(seek) = seek {
+            climb.nodes.extend(seek.nodes);
+            climb.unsure = seek.unsure;
         }
-        let Some(hash) = &proof.hash else { return Ok(None) };
-        let position = Position::from_index(hash.index).ok_or(invalid("a node beyond the largest feed"))?;
-        let mut siblings = hash.nodes.iter();
-        let top = *siblings.next().ok_or(invalid("a hash without its node"))?;
-        if top.index != hash.index {
-            return Err(invalid("a node out of its order"));
-        }
-        Ok(Some(Self { position, top, siblings, nodes: Vec::new(), claimed: true }))
+        Ok(Some(climb))
     }
 
-    /// The next pair to hash, left before right, if `sibling` is what it must be.
-    fn pair(&self, sibling: Node) -> Result<(Node, (Node, Node)), PeerMisbehaved> {
-        if sibling.index != self.position.sibling().index() {
-            return Err(invalid("a node out of its order"));
-        }
-        let is_left = self.top.index < sibling.index;
-        Ok((sibling, if is_left { (self.top, sibling) } else { (sibling, self.top) }))
+    fn new(position: Position, top: Node, siblings: std::slice::Iter<'a, Node>, claimed: bool) -> Self {
+        Self { position, top, siblings, seek: None, nodes: Vec::new(), unsure: Vec::new(), claimed }
     }
 
-    fn up(&mut self, sibling: Node, parent: Node) {
-        if !self.claimed {
-            self.nodes.push(sibling);
+    /// The sibling that comes next; `None` at the end of the way.
+    fn sibling(&mut self) -> Result<Option<Step>, PeerMisbehaved> {
+        let index = self.position.sibling().index();
+        let sibling = match self.seek.take_if(|seek| seek.node.index == index) {
+            Some(seek) => seek,
+            None => match self.siblings.next() {
+                Some(sibling) => Step { node: *sibling, claimed: true },
+                None if self.seek.is_none() => return Ok(None),
+                None => return Err(invalid("a seek that is not beside the way")),
+            },
+        };
+        if sibling.node.index != index {
+            return Err(invalid("a node out of its order"));
+        }
+        Ok(Some(sibling))
+    }
+
+    /// The two to hash, left before right.
+    fn pair(&self, Step { node: sibling, .. }: Step) -> (Node, Node) {
+        if self.top.index < sibling.index { (self.top, sibling) } else { (sibling, self.top) }
+    }
+
+    /// What was computed is in `nodes` already; what was claimed goes there if the other of the pair was
+    /// computed, for the rest of the sum is then its size.
+    fn up(&mut self, sibling: Step, parent: Node) {
+        match (self.claimed, sibling.claimed) {
+            (true, true) => self.unsure.extend([self.top, sibling.node]),
+            (true, false) => self.nodes.push(self.top),
+            (false, true) => self.nodes.push(sibling.node),
+            (false, false) => {}
         }
         self.claimed = false;
         self.nodes.push(parent);
@@ -185,7 +258,7 @@ impl<'a> Climb<'a> {
     }
 
     fn finish(self) -> Climbed {
-        Climbed { top: Some(self.top), nodes: self.nodes, claimed: self.claimed }
+        Climbed { top: Some(self.top), nodes: self.nodes, unsure: self.unsure, claimed: self.claimed }
     }
 }
 
@@ -194,6 +267,7 @@ impl<'a> Climb<'a> {
 pub struct VerifiedProof {
     block: Option<(u64, Bytes)>,
     nodes: Vec<Node>,
+    unsure: Vec<Node>,
     length: Option<u64>,
     manifest: bool,
     stale: bool,
@@ -208,6 +282,12 @@ impl VerifiedProof {
     /// The nodes of the tree that were proved and not known before.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// Nodes whose hashes were proved and whose sizes were not: of each pair of siblings only the sum. They
+    /// must not be stored.
+    pub(crate) fn unsure(&self) -> &[Node] {
+        &self.unsure
     }
 
     /// The length that the feed grew to.
@@ -261,13 +341,19 @@ impl Verification {
     /// [`PeerMisbehaved::InvalidProof`], [`PeerMisbehaved::InvalidSignature`] or
     /// [`PeerMisbehaved::WrongManifest`]. A proof that came too late is no error but [stale](VerifiedProof::is_stale).
     pub fn verify(&mut self, proof: HashedProof) -> Result<VerifiedProof, PeerMisbehaved> {
-        let mut verified =
-            VerifiedProof { block: None, nodes: Vec::new(), length: None, manifest: false, stale: true };
+        let mut verified = VerifiedProof {
+            block: None,
+            nodes: Vec::new(),
+            unsure: Vec::new(),
+            length: None,
+            manifest: false,
+            stale: true,
+        };
         if proof.fork != self.fork {
             return Ok(verified);
         }
         let learned = self.learn(&proof)?;
-        let Climbed { mut top, mut nodes, claimed } = proof.climbed;
+        let Climbed { mut top, mut nodes, mut unsure, claimed } = proof.climbed;
         let upgrade = match &proof.upgrade {
             Some(upgrade) => self.grow(upgrade, &mut top, claimed, learned.as_ref())?,
             None => None,
@@ -284,6 +370,7 @@ impl Verification {
         if let Some(upgrade) = upgrade {
             verified.length = Some(upgrade.tree.length());
             nodes.extend(upgrade.nodes);
+            unsure.extend(upgrade.unsure);
             self.tree = upgrade.tree;
             self.signature = upgrade.signature;
             self.upgraded = true;
@@ -296,6 +383,7 @@ impl Verification {
         // What is known is stored, or will be with an earlier proof.
         nodes.retain(|node| self.known.insert(node.index, *node).is_none());
         verified.nodes = nodes;
+        verified.unsure = unsure;
         verified.block = proof.block;
         Ok(verified)
     }
@@ -384,6 +472,21 @@ impl Verification {
         self.upgraded.then_some((&self.tree, &self.signature))
     }
 
+    /// The verifier, known before or learned.
+    pub(crate) fn verifier(&self) -> Option<&Verifier> {
+        self.verifier.as_ref()
+    }
+
+    /// A node that is known to be in the tree, with its size.
+    pub(crate) fn known(&self, index: u64) -> Option<&Node> {
+        self.known.get(&index)
+    }
+
+    /// Takes a node as known that was found to be in the tree in another way.
+    pub(crate) fn know(&mut self, node: Node) {
+        self.known.insert(node.index, node);
+    }
+
     /// The verifier, if it was learned from one of the proofs.
     pub fn learned(&self) -> Option<&Verifier> {
         self.verifier.as_ref().filter(|_| self.learned)
@@ -398,7 +501,7 @@ struct Growth {
     /// Nodes whose size is only the peer's word so far.
     claimed: Vec<u64>,
     /// Those whose size stays that.
-    unsure: Vec<u64>,
+    unsure: Vec<Node>,
 }
 
 impl Growth {
@@ -412,7 +515,7 @@ impl Growth {
         self.tree
             .append_root(node, |left, right, parent| {
                 if claimed.contains(&left.index) && claimed.contains(&right.index) {
-                    unsure.extend([left.index, right.index]);
+                    unsure.extend([*left, *right]);
                 }
                 nodes.push(*parent);
             })
@@ -420,7 +523,7 @@ impl Growth {
     }
 
     fn finish(mut self) -> Self {
-        self.nodes.retain(|node| !self.unsure.contains(&node.index));
+        self.nodes.retain(|node| self.unsure.iter().all(|unsure| unsure.index != node.index));
         self
     }
 }

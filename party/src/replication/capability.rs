@@ -12,6 +12,9 @@ use crate::{
     session::Session,
 };
 
+/// The flag of a handshake whose sender understands seek requests, with their padding.
+const SEEKS: u64 = 1;
+
 /// The capability of one end of `session` for the feed `key`: ours, or the one that the remote must show.
 ///
 /// BLAKE2b-256 over the namespace of the end's role and the key, keyed with the handshake hash.
@@ -38,8 +41,7 @@ impl RemoteHandshake {
 /// What goes into our open of the channel.
 pub(super) fn handshake(session: &Session, key: &FeedKey) -> Vec<u8> {
     let mut out = Vec::with_capacity(33);
-    // No seeks: a peer that seeks then asks for hashes, as it does with hypercore 10.19.
-    out.put_uint(0);
+    out.put_uint(SEEKS);
     out.put_bytes(&capability(session, true, key));
     out
 }
@@ -59,7 +61,7 @@ pub(super) fn verify_handshake(
     let expected = capability(session, false, key);
     //= protocol-spec/07-replication.md#capability
     if bool::from(shown.ct_eq(&expected)) {
-        Ok(RemoteHandshake { seeks: flags & 1 != 0 })
+        Ok(RemoteHandshake { seeks: flags & SEEKS != 0 })
     } else {
         Err(PeerMisbehaved::WrongCapability.into())
     }

@@ -11,7 +11,9 @@ mod cut;
 mod encrypted;
 mod ingest;
 mod quorum;
+mod range;
 mod read;
+mod reorg;
 mod serve;
 mod snapshot;
 mod write;
@@ -31,6 +33,8 @@ pub use self::{
     audit::{Audit, Problem},
     batch::Batch,
     ingest::Ingested,
+    range::RangeReader,
+    reorg::FeedReorg,
     snapshot::FeedSnapshot,
 };
 use self::{commit::Pending, encrypted::HeldKey, snapshot::Pin};

@@ -7,8 +7,8 @@ use crate::{
     error::Error,
     feed::{
         open::decode_nodes,
-        proof::{Node, Proof, ProofRequest},
-        prove::Plan,
+        proof::{Proof, ProofRequest},
+        prove::{Planner, Planning},
         storage::Key,
         verifier::Verifier,
     },
@@ -34,25 +34,27 @@ impl Feed {
     }
 
     async fn prove_from_storage(&self, request: &ProofRequest, fork: u64) -> Result<Option<Proof>, Error> {
-        let (plan, mut nodes, signature, manifest) = {
+        let (mut planner, signature, manifest) = {
             let state = self.state();
-            if fork != state.fork
-                || request.seek.is_some()
-                || request.block.is_some_and(|block| !state.bitfield.get(block.index))
-            {
+            if fork != state.fork || request.block.is_some_and(|block| !state.bitfield.get(block.index)) {
                 return Ok(None);
             }
             let verifier = state.verifier.as_ref();
             let prologue = verifier.map_or(0, Verifier::prologue_length);
-            let Some(plan) = Plan::new(request, state.tree.length(), prologue)? else { return Ok(None) };
-            let roots: HashMap<u64, Node> =
-                state.tree.roots().iter().map(|root| (root.index, *root)).collect();
+            let Some(planner) = Planner::new(request, &state.tree, prologue)? else { return Ok(None) };
             let manifest = verifier
                 .filter(|verifier| request.manifest && !verifier.is_legacy())
                 .map(|verifier| verifier.manifest().clone());
-            (plan, roots, state.signature.clone(), manifest)
+            (planner, state.signature.clone(), manifest)
         };
-        let missing: Vec<u64> = plan.nodes().filter(|index| !nodes.contains_key(index)).collect();
+        let plan = loop {
+            match planner.poll()? {
+                Planning::Read(indexes) => planner.handle_nodes(&self.read_nodes(&indexes).await?),
+                Planning::Ready(plan) => break plan,
+                Planning::Unavailable => return Ok(None),
+            }
+        };
+        let missing: Vec<u64> = plan.nodes().collect();
         let block = plan.block();
         let keys: Vec<Key> = block
             .map(|index| self.block_key(index))
@@ -60,12 +62,13 @@ impl Feed {
             .chain(missing.iter().map(|index| self.node_key(*index)))
             .collect();
         let mut value = None;
+        let mut nodes = HashMap::new();
         if !keys.is_empty() {
             let mut values = self.inner.storage.read(keys).await?.into_iter();
             if block.is_some() {
                 value = values.next().flatten();
             }
-            nodes.extend(decode_nodes(&missing, values)?);
+            nodes = decode_nodes(&missing, values)?;
         }
         let proof = plan.proof(fork, &nodes, value, &signature);
         Ok(proof
