@@ -103,6 +103,18 @@ pub trait Storage: Send + Sync + 'static {
     /// Releases what the storage holds, above all its lock. What is called afterwards fails with
     /// [`StorageError::Closed`].
     fn close(&self) -> Completion<()>;
+
+    /// Ends the work under way and releases the lock for a while. What is called afterwards waits until
+    /// [`resume`](Self::resume). A storage without a lock has nothing to do.
+    fn suspend(&self) -> Completion<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    /// Takes the lock again, and goes on with what waits. If something else has changed the storage
+    /// meanwhile, this and everything that is called afterwards fails.
+    fn resume(&self) -> Completion<()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// What was stored at one moment, for as long as this is held.

@@ -24,6 +24,8 @@ use std::{
 use tokio::sync::watch;
 
 pub use self::options::FeedOptions;
+#[cfg(feature = "disk")]
+pub use self::options::StoreOptions;
 use self::{record::FeedRecord, secrets::Secrets};
 use crate::{
     error::{ApiMisuse, Error, StorageError},
@@ -110,9 +112,18 @@ impl Store {
     /// [`StorageError`], as [`disk::DiskStorage::open`] says.
     #[cfg(feature = "disk")]
     pub async fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_with(dir, StoreOptions::default()).await
+    }
+
+    /// The store in the folder `dir`, opened in another way than the usual.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    #[cfg(feature = "disk")]
+    pub async fn open_with(dir: impl AsRef<Path>, options: StoreOptions) -> Result<Self, Error> {
         // The process may change its working directory later.
         let dir = std::path::absolute(dir).map_err(StorageError::from)?;
-        let storage = disk::DiskStorage::open(&dir).await?;
+        let storage = disk::DiskStorage::open_with(&dir, options.disk).await?;
         let secrets = Secrets::Files(dir.join("secrets"));
         Ok(Self::new(Arc::new(storage), secrets))
     }

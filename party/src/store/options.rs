@@ -1,8 +1,43 @@
-//! How a new feed is made.
+//! How a store is opened, and how a new feed is made.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
+
+#[cfg(feature = "disk")]
+use super::disk::{DiskOptions, Durability};
+
+/// How [`Store::open_with`](super::Store::open_with) opens a store.
+///
+/// ```
+/// use party::store::{StoreOptions, disk::Durability};
+///
+/// let options = StoreOptions::default().durability(Durability::Power);
+/// ```
+#[cfg(feature = "disk")]
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct StoreOptions {
+    pub(super) disk: DiskOptions,
+}
+
+#[cfg(feature = "disk")]
+impl StoreOptions {
+    /// Sets what an append survives once it has completed: the end of the process, which is the default, or a
+    /// power loss, too.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.disk = self.disk.durability(durability);
+        self
+    }
+
+    /// Sets how the storage is opened in all.
+    #[must_use]
+    pub fn disk(mut self, options: DiskOptions) -> Self {
+        self.disk = options;
+        self
+    }
+}
 
 /// How [`Store::create_feed`](super::Store::create_feed) makes a feed. The default is what hypercore 11
 /// makes: a manifest with one signer.

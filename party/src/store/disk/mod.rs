@@ -45,8 +45,14 @@
 
 mod blocks;
 mod database;
+mod engine;
 mod folder;
+mod journal;
+mod live;
+mod mark;
+mod options;
 mod queue;
+mod room;
 mod row;
 
 use std::{
@@ -55,13 +61,20 @@ use std::{
     path::Path,
     sync::Arc,
     thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 pub(super) use self::folder::sync_folder;
-use self::{database::Database, folder::Folder, queue::Queue};
+pub use self::options::{DiskOptions, Durability};
+use self::{
+    database::Work,
+    engine::{Engine, Held},
+    live::Live,
+    queue::{Popped, Queue},
+};
 use crate::{
     error::StorageError,
     feed::storage::{Completion, Key, Snapshot, Storage, Write},
@@ -69,6 +82,8 @@ use crate::{
 
 /// Threads that read. Two, so that a read that waits for the disk doesn't hold up those from memory.
 const READERS: usize = 2;
+/// After a pause of this length, space is given back.
+const PAUSE: Duration = Duration::from_millis(50);
 /// Commits that wait are carried out together, as one batch, up to about this many bytes.
 const MAX_GROUP_BYTES: usize = 4 << 20;
 
@@ -80,12 +95,12 @@ const MAX_GROUP_BYTES: usize = 4 << 20;
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// use party::{feed::storage::{Key, Storage}, store::disk::DiskStorage};
+/// use party::{feed::storage::{Key, Storage, Write}, store::disk::DiskStorage};
 ///
 /// let dir = tempfile::tempdir()?;
 /// let storage = DiskStorage::open(dir.path()).await?;
 /// let key = Key::Record(b"motto".to_vec());
-/// storage.commit(vec![(key.clone(), Some("append only".into()))]).await?;
+/// storage.commit(vec![Write::Put(key.clone(), "append only".into())]).await?;
 /// storage.close().await?;
 ///
 /// let storage = DiskStorage::open(dir.path()).await?;
@@ -104,25 +119,29 @@ type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
 
 enum Read {
     Values(Vec<Key>, Reply<Vec<Option<Bytes>>>),
-    At(Arc<fjall::Snapshot>, Vec<Key>, Reply<Vec<Option<Bytes>>>),
+    At(Arc<Held>, Vec<Key>, Reply<Vec<Option<Bytes>>>),
     Records(Vec<u8>, Reply<Vec<(Vec<u8>, Bytes)>>),
 }
 
 /// What the writing thread does, in the order of the calls.
 enum Commit {
     Writes(Vec<Write>, Reply<()>),
-    Snapshot(Reply<fjall::Snapshot>),
+    Snapshot(Reply<Held>),
+    Suspend(Reply<()>),
+    Resume(Reply<()>),
+    /// A snapshot is no longer held, so there may be space to give back.
+    Released,
 }
 
 /// What was stored at one moment.
-struct Held {
+struct HeldSnapshot {
     reads: Arc<Queue<Read>>,
-    snapshot: Arc<fjall::Snapshot>,
+    held: Arc<Held>,
 }
 
-impl Snapshot for Held {
+impl Snapshot for HeldSnapshot {
     fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
-        submit(&self.reads, |reply| Read::At(self.snapshot.clone(), keys, reply))
+        submit(&self.reads, |reply| Read::At(self.held.clone(), keys, reply))
     }
 }
 
@@ -135,9 +154,28 @@ impl DiskStorage {
     /// format; [`StorageError::Damaged`] if something of it is missing or isn't what was written;
     /// [`StorageError::Io`].
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StorageError> {
+        Self::open_with(path, DiskOptions::default()).await
+    }
+
+    /// Opens the storage in the folder `path` in another way than the usual.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_with(path: impl AsRef<Path>, options: DiskOptions) -> Result<Self, StorageError> {
         let path = std::path::absolute(path)?;
         // If nobody waits any more, what was opened is closed by being dropped.
-        run("party-store-open", move || start(open(&path)?)).await
+        run("party-store-open", move || {
+            let commits = Arc::new(Queue::new());
+            let queue = commits.clone();
+            let make_live = move || {
+                let queue = queue.clone();
+                Live::new(move || {
+                    queue.push(Commit::Released);
+                })
+            };
+            start(Engine::open(&path, options, Box::new(make_live))?, commits)
+        })
+        .await
     }
 }
 
@@ -162,9 +200,17 @@ impl Storage for DiskStorage {
         let taken = submit(&self.commits, Commit::Snapshot);
         let reads = self.reads.clone();
         Box::pin(async move {
-            let snapshot = Arc::new(taken.await?);
-            Ok(Arc::new(Held { reads, snapshot }) as Arc<dyn Snapshot>)
+            let held = Arc::new(taken.await?);
+            Ok(Arc::new(HeldSnapshot { reads, held }) as Arc<dyn Snapshot>)
         })
+    }
+
+    fn suspend(&self) -> Completion<()> {
+        submit(&self.commits, Commit::Suspend)
+    }
+
+    fn resume(&self) -> Completion<()> {
+        submit(&self.commits, Commit::Resume)
     }
 
     fn close(&self) -> Completion<()> {
@@ -192,95 +238,139 @@ impl fmt::Debug for DiskStorage {
     }
 }
 
-fn open(path: &Path) -> Result<(Folder, Database), StorageError> {
-    let mut folder = Folder::open(path)?;
-    let database = Database::open(&folder.database(), &folder.blocks(), folder.extent())?;
-    folder.set_extent(database.extent()?)?;
-    folder.complete()?;
-    Ok((folder, database))
-}
-
 /// Starts the threads: one that commits, and ends all when the storage is closed, and those that read.
-fn start((folder, database): (Folder, Database)) -> Result<DiskStorage, StorageError> {
+fn start(engine: Engine, commits: Arc<Queue<Commit>>) -> Result<DiskStorage, StorageError> {
     let reads = Arc::new(Queue::new());
-    let commits = Arc::new(Queue::new());
     let (has_ended, ended) = watch::channel(false);
     // Made first: if a thread can't be started, dropping it ends those that were.
     let storage = DiskStorage { reads: reads.clone(), commits: commits.clone(), ended };
-    let database = Arc::new(database);
+    let engine = Arc::new(engine);
     let mut readers = Vec::with_capacity(READERS);
     for _ in 0..READERS {
-        let (reads, database) = (reads.clone(), database.clone());
-        readers.push(spawn("party-store-read", move || serve_reads(&reads, &database))?);
+        let (reads, engine) = (reads.clone(), engine.clone());
+        readers.push(spawn("party-store-read", move || serve_reads(&reads, &engine))?);
     }
     spawn("party-store-write", move || {
-        serve_commits(&commits, &database);
+        serve_commits(&commits, &reads, &engine);
         for reader in readers {
             let _ = reader.join();
         }
-        close(&folder, database);
-        drop(folder);
+        let closed = guard("closing the database", || {
+            engine.close();
+            Ok(())
+        });
+        if let Err(error) = closed {
+            tracing::warn!(%error, "the store could not be closed properly");
+        }
+        drop(engine);
         has_ended.send_replace(true);
     })?;
     Ok(storage)
 }
 
-/// Notes what the next opening has to find, once it is on the disk. Whatever fails here has lost nothing:
-/// less is noted then.
-fn close(folder: &Folder, database: Arc<Database>) {
-    let extent = guard("closing the database", || database.extent());
-    // Ends its threads and writes its journal to the disk.
-    let dropped = guard("closing the database", || {
-        drop(database);
-        Ok(())
-    });
-    let noted = dropped.and(extent).and_then(|extent| folder.set_extent(extent));
-    if let Err(error) = noted {
-        tracing::warn!(%error, "the store could not be closed properly");
-    }
-}
-
-fn serve_reads(reads: &Queue<Read>, database: &Database) {
+fn serve_reads(reads: &Queue<Read>, engine: &Engine) {
     while let Some(read) = reads.pop() {
         // Whoever asked may have gone; that is no error.
         match read {
             Read::Values(keys, reply) => {
-                let _ = reply.send(guard("a read", || database.read(&keys)));
+                let _ = reply.send(guard("a read", || engine.read(|database| database.read(&keys))));
             }
-            Read::At(snapshot, keys, reply) => {
-                let _ = reply.send(guard("a read", || database.read_at(&snapshot, &keys)));
+            Read::At(held, keys, reply) => {
+                let values = guard("a read", || engine.read_held(&held, &keys));
+                // Before the answer, so that who drops the snapshot then is the last to hold it.
+                drop(held);
+                let _ = reply.send(values);
             }
             Read::Records(prefix, reply) => {
-                let _ = reply.send(guard("a read", || database.records(&prefix)));
+                let _ = reply.send(guard("a read", || engine.read(|database| database.records(&prefix))));
             }
         }
     }
 }
 
-/// Commits in the order of the calls. What waits when a commit begins goes along with it as one batch: under
-/// load many of them cost little more than one.
-fn serve_commits(commits: &Queue<Commit>, database: &Database) {
-    while let Some(commit) = commits.pop() {
-        let (mut writes, reply) = match commit {
-            Commit::Writes(writes, reply) => (writes, reply),
-            Commit::Snapshot(reply) => {
-                let _ = reply.send(guard("a snapshot", || Ok(database.snapshot())));
-                continue;
-            }
+/// Commits in the order of the calls, and tidies in between.
+fn serve_commits(commits: &Queue<Commit>, reads: &Queue<Read>, engine: &Engine) {
+    loop {
+        let commit = match engine.work() {
+            Work::Nothing => commits.pop(),
+            work => match commits.pop_within(if work == Work::Now { Duration::ZERO } else { PAUSE }) {
+                Popped::Item(commit) => Some(commit),
+                Popped::Closed => None,
+                Popped::Nothing => {
+                    tidy(engine);
+                    continue;
+                }
+            },
         };
-        let mut replies = vec![reply];
-        let mut bytes = size(&writes);
-        while let Some(Commit::Writes(more, reply)) = commits.pop_if(
-            |next| matches!(next, Commit::Writes(writes, _) if bytes + size(writes) <= MAX_GROUP_BYTES),
-        ) {
-            bytes += size(&more);
-            writes.extend(more);
-            replies.push(reply);
+        match commit {
+            None => return,
+            Some(Commit::Writes(writes, reply)) => {
+                commit_group(commits, engine, writes, reply);
+                // However much there is to write, what was deleted must not pile up.
+                if engine.work() == Work::Now {
+                    tidy(engine);
+                }
+            }
+            Some(Commit::Snapshot(reply)) => drop(reply.send(guard("a snapshot", || engine.hold()))),
+            Some(Commit::Suspend(reply)) => suspend(commits, reads, engine, reply),
+            // It goes on as it is.
+            Some(Commit::Resume(reply)) => drop(reply.send(guard("resuming", || engine.resume()))),
+            Some(Commit::Released) => {}
         }
-        let result = guard("a commit", || database.commit(writes));
-        for reply in replies {
-            let _ = reply.send(result.clone());
+    }
+}
+
+/// What waits when a commit begins goes along with it as one batch: under load many of them cost little more
+/// than one.
+fn commit_group(commits: &Queue<Commit>, engine: &Engine, mut writes: Vec<Write>, reply: Reply<()>) {
+    let mut replies = vec![reply];
+    let mut bytes = size(&writes);
+    while let Some(Commit::Writes(more, reply)) = commits
+        .pop_if(|next| matches!(next, Commit::Writes(writes, _) if bytes + size(writes) <= MAX_GROUP_BYTES))
+    {
+        bytes += size(&more);
+        writes.extend(more);
+        replies.push(reply);
+    }
+    let result = guard("a commit", || engine.commit(writes, bytes as u64));
+    for reply in replies {
+        let _ = reply.send(result.clone());
+    }
+}
+
+/// Closes the database, and waits until it is to be opened again. What is asked for meanwhile stays in the
+/// queues.
+fn suspend(commits: &Queue<Commit>, reads: &Queue<Read>, engine: &Engine, reply: Reply<()>) {
+    reads.pause(true);
+    let result = guard("suspending", || engine.suspend());
+    let is_suspended = result.is_ok();
+    let _ = reply.send(result);
+    while is_suspended {
+        match commits.pop_first(|next| matches!(next, Commit::Suspend(_) | Commit::Resume(_))) {
+            Some(Commit::Resume(reply)) => {
+                let result = guard("resuming", || engine.resume());
+                let is_over = result.is_ok() || matches!(result, Err(StorageError::ChangedElsewhere { .. }));
+                let _ = reply.send(result);
+                if is_over {
+                    break;
+                }
+            }
+            Some(Commit::Suspend(reply)) => drop(reply.send(Ok(()))),
+            Some(_) => {}
+            // What waits is told so by whoever serves it.
+            None => break,
         }
+    }
+    reads.pause(false);
+}
+
+fn tidy(engine: &Engine) {
+    let tidied = guard("tidying", || {
+        engine.tidy_some();
+        Ok(())
+    });
+    if let Err(error) = tidied {
+        tracing::warn!(%error, "space could not be given back");
     }
 }
 
