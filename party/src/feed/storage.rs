@@ -100,21 +100,20 @@ pub trait Storage: Send + Sync + 'static {
     /// It is asked for when something is about to be deleted that somebody still reads, never by an append.
     fn snapshot(&self) -> Completion<Arc<dyn Snapshot>>;
 
-    /// Releases what the storage holds, above all its lock. What is called afterwards fails with
-    /// [`StorageError::Closed`].
-    fn close(&self) -> Completion<()>;
-
-    /// Ends the work under way and releases the lock for a while. What is called afterwards waits until
-    /// [`resume`](Self::resume). A storage without a lock has nothing to do.
+    /// Ends the work under way and releases what the storage holds, above all its lock, until
+    /// [`resume`](Self::resume). A storage without anything to release need not do anything.
     fn suspend(&self) -> Completion<()> {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Takes the lock again, and goes on with what waits. If something else has changed the storage
-    /// meanwhile, this and everything that is called afterwards fails.
+    /// Goes on after [`suspend`](Self::suspend).
     fn resume(&self) -> Completion<()> {
         Box::pin(std::future::ready(Ok(())))
     }
+
+    /// Releases what the storage holds, above all its lock. What is called afterwards fails with
+    /// [`StorageError::Closed`].
+    fn close(&self) -> Completion<()>;
 }
 
 /// What was stored at one moment, for as long as this is held.

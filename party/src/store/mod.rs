@@ -24,8 +24,6 @@ use std::{
 use tokio::sync::watch;
 
 pub use self::options::FeedOptions;
-#[cfg(feature = "disk")]
-pub use self::options::StoreOptions;
 use self::{record::FeedRecord, secrets::Secrets};
 use crate::{
     error::{ApiMisuse, Error, StorageError},
@@ -33,7 +31,8 @@ use crate::{
         Feed, Identity, WeakFeed,
         manifest::Manifest,
         memory::MemoryStorage,
-        storage::{Slot, Storage, Write},
+        state::Head,
+        storage::{Key, Slot, Storage, Write},
     },
     key::{DiscoveryKey, FeedKey, KeyPair},
 };
@@ -112,18 +111,9 @@ impl Store {
     /// [`StorageError`], as [`disk::DiskStorage::open`] says.
     #[cfg(feature = "disk")]
     pub async fn open(dir: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::open_with(dir, StoreOptions::default()).await
-    }
-
-    /// The store in the folder `dir`, opened in another way than the usual.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    #[cfg(feature = "disk")]
-    pub async fn open_with(dir: impl AsRef<Path>, options: StoreOptions) -> Result<Self, Error> {
         // The process may change its working directory later.
         let dir = std::path::absolute(dir).map_err(StorageError::from)?;
-        let storage = disk::DiskStorage::open_with(&dir, options.disk).await?;
+        let storage = disk::DiskStorage::open(&dir).await?;
         let secrets = Secrets::Files(dir.join("secrets"));
         Ok(Self::new(Arc::new(storage), secrets))
     }
@@ -156,7 +146,7 @@ impl Store {
             return Err(ApiMisuse::LimitExceeded("the length of a feed's name").into());
         }
         let opening = self.inner.start_opening().await?;
-        let FeedOptions { compat, seed } = options;
+        let FeedOptions { compat, seed, encryption } = options;
         let pair = seed.map_or_else(KeyPair::generate, |seed| KeyPair::from_seed(&seed));
         let manifest = (!compat).then(|| Manifest::single(pair.public()));
         let key = match &manifest {
@@ -173,8 +163,12 @@ impl Store {
         let name = Some(name.to_owned());
         let record = FeedRecord { slot: Slot(0), key, is_writable: true, name, manifest };
         let secret = self.inner.secrets.keep(discovery_key, &pair.seed()).await?;
-        let (record, _opening) = self.inner.add(record, secret, opening).await?;
-        self.inner.open(record, Some(pair)).await
+        let (record, _opening) = self.inner.add(record, secret, encryption.is_some(), opening).await?;
+        let feed = self.inner.open(record, Some(pair)).await?;
+        Ok(match encryption {
+            Some(encryption) => feed.with_encryption(encryption),
+            None => feed,
+        })
     }
 
     /// The feed that was made here under `name`.
@@ -205,7 +199,7 @@ impl Store {
             return Ok(feed);
         }
         let record = FeedRecord { slot: Slot(0), key: *key, is_writable: false, name: None, manifest: None };
-        let (record, _opening) = self.inner.add(record, None, opening).await?;
+        let (record, _opening) = self.inner.add(record, None, false, opening).await?;
         self.inner.open(record, None).await
     }
 
@@ -321,11 +315,13 @@ impl Inner {
         self.open(record, signer).await.map(Some)
     }
 
-    /// Gives `record` a slot and stores it, along with `secret`.
+    /// Gives `record` a slot and stores it, along with `secret`. A feed that is encrypted is known as such before it
+    /// can be appended to.
     async fn add(
         self: &Arc<Self>,
         mut record: FeedRecord,
         secret: Option<Write>,
+        is_encrypted: bool,
         opening: Opening,
     ) -> Result<(FeedRecord, Opening), Error> {
         let next = self.storage.read(vec![record::next_slot()]).await?.pop().flatten();
@@ -341,6 +337,9 @@ impl Inner {
         if let Some(name) = &record.name {
             let named = bytes::Bytes::copy_from_slice(discovery_key.as_bytes());
             writes.push(Write::Put(record::name(name), named));
+        }
+        if is_encrypted {
+            writes.push(Write::Put(Key::Head(record.slot), Head::new_encrypted().encode()));
         }
         writes.extend(secret);
         let inner = self.clone();

@@ -1,43 +1,10 @@
-//! How a store is opened, and how a new feed is made.
+//! How a new feed is made.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
-#[cfg(feature = "disk")]
-use super::disk::{DiskOptions, Durability};
-
-/// How [`Store::open_with`](super::Store::open_with) opens a store.
-///
-/// ```
-/// use party::store::{StoreOptions, disk::Durability};
-///
-/// let options = StoreOptions::default().durability(Durability::Power);
-/// ```
-#[cfg(feature = "disk")]
-#[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
-pub struct StoreOptions {
-    pub(super) disk: DiskOptions,
-}
-
-#[cfg(feature = "disk")]
-impl StoreOptions {
-    /// Sets what an append survives once it has completed: the end of the process, which is the default, or a
-    /// power loss, too.
-    #[must_use]
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.disk = self.disk.durability(durability);
-        self
-    }
-
-    /// Sets how the storage is opened in all.
-    #[must_use]
-    pub fn disk(mut self, options: DiskOptions) -> Self {
-        self.disk = options;
-        self
-    }
-}
+use crate::feed::Encryption;
 
 /// How [`Store::create_feed`](super::Store::create_feed) makes a feed. The default is what hypercore 11
 /// makes: a manifest with one signer.
@@ -54,6 +21,7 @@ pub struct FeedOptions {
     // A named feed of a corestore grows from the primary key and its name instead. That will be a second
     // source beside these.
     pub(super) seed: Option<Zeroizing<[u8; 32]>>,
+    pub(super) encryption: Option<Encryption>,
 }
 
 impl FeedOptions {
@@ -69,6 +37,15 @@ impl FeedOptions {
     #[must_use]
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
         self.seed = Some(Zeroizing::new(seed));
+        self
+    }
+
+    /// The key to encrypt the feed's blocks with. It isn't kept in the store: whoever opens the feed later brings
+    /// it along, by [`Feed::with_encryption`](crate::feed::Feed::with_encryption). That the feed is encrypted is kept, and
+    /// nothing is appended to it in the clear.
+    #[must_use]
+    pub fn encryption(mut self, encryption: impl Into<Encryption>) -> Self {
+        self.encryption = Some(encryption.into());
         self
     }
 }
