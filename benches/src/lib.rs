@@ -2,4 +2,6 @@
 //! `versus_node`, which is made of what stands here.
 
 pub mod report;
+pub mod storage;
+pub mod storage_suite;
 pub mod transfer;

@@ -97,7 +97,8 @@ fn bytes(size: usize) -> String {
     if size < 1024 { format!("{size} B") } else { format!("{} KiB", size / 1024) }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The middle of `values`, or the mean of the two in the middle.
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {

@@ -16,13 +16,13 @@ class StoreCores {
     this.store = new Corestore(directory);
   }
 
-  async create(kind) {
+  async create(kind, encryptionKey) {
     const keyPair = hypercoreCrypto.keyPair();
-    return opened(this.store.get({ ...identity(kind, keyPair, require('hypercore')), keyPair }));
+    return opened(this.store.get({ ...identity(kind, keyPair, require('hypercore')), keyPair, encryptionKey }));
   }
 
-  async open(key) {
-    return opened(this.store.get({ key }));
+  async open(key, kind, encryptionKey) {
+    return opened(this.store.get({ key, ...known('11', key, kind), encryptionKey }));
   }
 
   replicate(stream) {
@@ -44,18 +44,19 @@ class SingleCores {
     this.streams = new Set();
   }
 
-  async create(kind) {
+  async create(kind, encryptionKey) {
     const keyPair = hypercoreCrypto.keyPair();
     if (this.release === '1019') {
       if (kind !== 'compat') throw new Error('hypercore 10.19.0 has compat cores only');
-      return this.attach(new this.Hypercore(this.storage(), { keyPair }));
+      return this.attach(new this.Hypercore(this.storage(), { keyPair, encryptionKey }));
     }
     const { key, manifest } = identity(kind, keyPair, this.Hypercore);
-    return this.attach(new this.Hypercore(this.storage(), key, { keyPair, manifest, compat: kind === 'compat' }));
+    const options = { keyPair, manifest, compat: kind === 'compat', encryptionKey };
+    return this.attach(new this.Hypercore(this.storage(), key, options));
   }
 
-  async open(key) {
-    return this.attach(new this.Hypercore(this.storage(), key));
+  async open(key, kind, encryptionKey) {
+    return this.attach(new this.Hypercore(this.storage(), key, { ...known(this.release, key, kind), encryptionKey }));
   }
 
   replicate(stream) {
@@ -99,6 +100,14 @@ function identity(kind, keyPair, Hypercore) {
     if (kind === 'manifest0') return { key: Hypercore.key(manifest), manifest };
   }
   throw new Error(`no cores of the kind ${kind} here`);
+}
+
+/**
+ * What a reader of a core says of it besides its key. Hypercore 11 decrypts a compat core only if it is told that it is one:
+ * it would derive the key anew when the first proof shows it, and fails to.
+ */
+function known(release, key, kind) {
+  return release === '11' && kind === 'compat' ? { manifest: { version: 0, signers: [{ publicKey: key }] } } : {};
 }
 
 async function opened(core) {

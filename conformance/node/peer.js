@@ -21,12 +21,12 @@ const streams = new Set();
 let server = null;
 
 serveCommands({
-  async create({ name, kind = 'default' }) {
-    return describe(remember(name, await cores.create(kind)));
+  async create({ name, kind = 'default', encryption }) {
+    return describe(remember(name, await cores.create(kind, bytes(encryption))));
   },
 
-  async open({ name, key }) {
-    return describe(remember(name, await cores.open(Buffer.from(key, 'hex'))));
+  async open({ name, key, kind, encryption }) {
+    return describe(remember(name, await cores.open(bytes(key), kind, bytes(encryption))));
   },
 
   async append({ name, seed, count, size, text }) {
@@ -109,6 +109,10 @@ function remember(name, core) {
   core.on('verification-error', (error) => emit('verificationError', { name, message: error.message }));
   core.on('conflict', () => emit('conflict', { name }));
   return core;
+}
+
+function bytes(hex) {
+  return hex ? Buffer.from(hex, 'hex') : undefined;
 }
 
 function find(name) {

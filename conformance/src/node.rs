@@ -254,6 +254,33 @@ impl NodePeer {
         self.core(json!({"do": "open", "name": name, "key": key})).await
     }
 
+    /// Makes a core that the peer can append to, whose blocks are encrypted under `encryption`.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn create_encrypted(&self, name: &str, kind: Kind, encryption: [u8; 32]) -> Result<FeedInfo> {
+        let encryption = hex(&encryption);
+        self.core(json!({"do": "create", "name": name, "kind": kind, "encryption": encryption})).await
+    }
+
+    /// Opens or adds a core by its key, 32 bytes in hex, whose blocks are encrypted under `encryption`.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn open_encrypted(
+        &self,
+        name: &str,
+        key: &str,
+        kind: Kind,
+        encryption: [u8; 32],
+    ) -> Result<FeedInfo> {
+        let encryption = hex(&encryption);
+        self.core(json!({"do": "open", "name": name, "key": key, "kind": kind, "encryption": encryption}))
+            .await
+    }
+
     /// Appends `count` blocks of `size` bytes, each as [`block`] makes it of `seed` and its index.
     ///
     /// # Errors
@@ -483,6 +510,9 @@ pub fn digest(blocks: impl IntoIterator<Item = Bytes>) -> ContentDigest {
         hash.update(&block);
         byte_length += block.len() as u64;
     }
-    let sha256 = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    ContentDigest { sha256, byte_length }
+    ContentDigest { sha256: hex(&hash.finalize()), byte_length }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -86,12 +86,25 @@ impl Peer {
     ///
     /// When the store fails, or for [`Kind::ManifestZero`], which we don't make.
     pub async fn create(&self, name: &str, kind: Kind) -> Result<FeedInfo> {
+        self.create_with(name, kind, FeedOptions::default()).await
+    }
+
+    /// Makes a feed whose blocks are encrypted under `encryption`.
+    ///
+    /// # Errors
+    ///
+    /// As [`create`](Self::create).
+    pub async fn create_encrypted(&self, name: &str, kind: Kind, encryption: [u8; 32]) -> Result<FeedInfo> {
+        self.create_with(name, kind, FeedOptions::default().encryption(encryption)).await
+    }
+
+    async fn create_with(&self, name: &str, kind: Kind, options: FeedOptions) -> Result<FeedInfo> {
         let compat = match kind {
             Kind::Default => false,
             Kind::Compat => true,
             Kind::ManifestZero => bail!("feeds with a version 0 manifest are only read"),
         };
-        let feed = self.inner.store.create_feed(name, FeedOptions::default().compat(compat)).await?;
+        let feed = self.inner.store.create_feed(name, options.compat(compat)).await?;
         Ok(self.remember(name, feed))
     }
 
@@ -103,6 +116,16 @@ impl Peer {
     pub async fn open(&self, name: &str, key: &str) -> Result<FeedInfo> {
         let feed = self.inner.store.feed(&key.parse::<FeedKey>()?).await?;
         Ok(self.remember(name, feed))
+    }
+
+    /// Opens or adds a feed by its key, whose blocks are encrypted under `encryption`.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn open_encrypted(&self, name: &str, key: &str, encryption: [u8; 32]) -> Result<FeedInfo> {
+        let feed = self.inner.store.feed(&key.parse::<FeedKey>()?).await?;
+        Ok(self.remember(name, feed.with_encryption(encryption)))
     }
 
     /// Appends `count` blocks of `size` bytes, each as [`block`] makes it of `seed` and its index.

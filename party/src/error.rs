@@ -27,6 +27,14 @@ pub enum Error {
     /// The transport failed.
     #[error("connection: {0}")]
     Io(Arc<io::Error>),
+    /// A block that is not what the app's codec reads. Whoever wrote the feed may write anything.
+    #[error("block {index} can't be decoded: {why}")]
+    NotDecodable {
+        /// Its index.
+        index: u64,
+        /// What the codec says.
+        why: String,
+    },
     /// The remote refused, and didn't say more.
     #[error("the peer refused")]
     Refused,
@@ -184,9 +192,18 @@ pub enum ApiMisuse {
         /// The feed's.
         current: u64,
     },
+    /// The feed was truncated, or has taken another course, in the middle of what was asked for.
+    #[error("the feed has changed to another fork meanwhile")]
+    ForkChanged,
     /// A truncation into the part of a feed that its manifest fixes.
     #[error("the first {0} blocks are fixed by the feed's manifest")]
     FixedByManifest(u64),
+    /// A value that the codec has no block for.
+    #[error("a value can't be encoded: {why}")]
+    NotEncodable {
+        /// What the codec says.
+        why: String,
+    },
     /// A batch over feeds that are not in one storage.
     #[error("the feeds of a batch are in different storages")]
     DifferentStorages,
@@ -213,6 +230,21 @@ pub enum ApiMisuse {
     /// The connection is in open mode, or in no party that admits this peer.
     #[error("the peer is not admitted to a party")]
     NotAdmitted,
+    /// A block that is not encrypted with the key at hand: its prefix tells a fork that the feed never had.
+    #[error("block {index} is not encrypted with this key")]
+    WrongEncryptionKey {
+        /// Which block.
+        index: u64,
+    },
+    /// A block too short to be encrypted, in a feed that is read with a key.
+    #[error("block {index} is not encrypted")]
+    NotEncrypted {
+        /// Which block.
+        index: u64,
+    },
+    /// A feed whose blocks are encrypted was read or appended to without the key.
+    #[error("the feed {0} is encrypted, and its key is not here")]
+    EncryptionKeyMissing(DiscoveryKey),
 }
 
 /// Why stored data could not be read or written.

@@ -56,6 +56,8 @@ pub(crate) enum FeedCommand {
         /// A legacy feed, whose key is a public key, for hypercore 10 and older
         #[arg(long)]
         compat: bool,
+        #[command(flatten)]
+        encryption: EncryptionKey,
     },
     /// Appends blocks and prints the index of each, once it is durable
     Append(Append),
@@ -78,6 +80,43 @@ pub(crate) enum FeedCommand {
         /// The block to stop before [default: the feed's length]
         #[arg(long, value_name = "B")]
         to: Option<u64>,
+        #[command(flatten)]
+        encryption: EncryptionKey,
+    },
+    /// Cuts a feed of this store off; what is appended then is on another fork, and readers follow
+    Truncate {
+        #[command(flatten)]
+        store: StoreFolder,
+        /// The feed's name in this store
+        #[arg(long)]
+        name: String,
+        /// How many blocks stay
+        #[arg(long, value_name = "BLOCKS")]
+        length: u64,
+    },
+    /// Deletes stored blocks to have their space back; they can be fetched from others again
+    Clear {
+        #[command(flatten)]
+        store: StoreFolder,
+        #[command(flatten)]
+        feed: WhichFeed,
+        /// The first block
+        #[arg(long, value_name = "A", default_value_t = 0)]
+        from: u64,
+        /// The block to stop before [default: the feed's length]
+        #[arg(long, value_name = "B")]
+        to: Option<u64>,
+    },
+    /// Reads and verifies all that is stored of a feed, or of every feed; fails if anything is wrong
+    Audit {
+        #[command(flatten)]
+        store: StoreFolder,
+        /// A feed of this store, by its name
+        #[arg(long, conflicts_with = "key")]
+        name: Option<String>,
+        /// A feed by its key [default: every feed]
+        #[arg(long)]
+        key: Option<FeedKey>,
     },
     /// Lists the feeds of a store
     Ls {
@@ -93,6 +132,8 @@ pub(crate) struct Append {
     /// The feed's name in this store
     #[arg(long)]
     pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) encryption: EncryptionKey,
     /// Cuts the input into blocks of this many bytes
     #[arg(long, value_name = "BYTES", conflicts_with = "lines", value_parser = block_size)]
     pub(crate) chunk: Option<usize>,
@@ -140,6 +181,13 @@ pub(crate) struct StoreFolder {
     /// The store's folder
     #[arg(long = "store", value_name = "DIR")]
     pub(crate) folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EncryptionKey {
+    /// The file with the key that the feed's blocks are encrypted with; `create` makes it if there is none
+    #[arg(id = "keyfile", long = "encrypt", value_name = "KEYFILE")]
+    pub(crate) file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

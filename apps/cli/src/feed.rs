@@ -4,51 +4,50 @@ use std::io::{self, Write as _};
 
 use anyhow::{Context as _, bail};
 use party::{
-    feed::Feed,
+    feed::{Feed, encryption::Encryption},
     key::{DiscoveryKey, FeedKey},
     store::{FeedOptions, Store},
 };
 use serde::{Serialize, Serializer};
 
 use crate::{
-    args::{Append, FeedCommand, StoreFolder, WhichFeed},
+    args::{Append, EncryptionKey, FeedCommand, StoreFolder, WhichFeed},
     input::{Blocks, Cut},
     output::{Output, Progress, Show},
+    secret, upkeep,
 };
 
 pub(crate) async fn run(command: FeedCommand, output: Output) -> anyhow::Result<()> {
-    match command {
-        FeedCommand::Create { store, name, compat } => {
-            let store = store.open_or_create().await?;
-            let result = create(&store, &name, compat, output).await;
-            store.close().await;
-            result
+    let store = match &command {
+        FeedCommand::Create { store, .. } => store.open_or_create().await?,
+        FeedCommand::Append(Append { store, .. })
+        | FeedCommand::Info { store, .. }
+        | FeedCommand::Cat { store, .. }
+        | FeedCommand::Truncate { store, .. }
+        | FeedCommand::Clear { store, .. }
+        | FeedCommand::Audit { store, .. }
+        | FeedCommand::Ls { store } => store.open().await?,
+    };
+    let result = match command {
+        FeedCommand::Create { name, compat, encryption, .. } => {
+            create(&store, &name, compat, &encryption, output).await
         }
-        FeedCommand::Append(arguments) => {
-            let store = arguments.store.open().await?;
-            let result = append(&store, &arguments, output).await;
-            store.close().await;
-            result
+        FeedCommand::Append(arguments) => append(&store, &arguments, output).await,
+        FeedCommand::Info { feed, .. } => info(&store, &feed, output).await,
+        FeedCommand::Cat { feed, from, to, encryption, .. } => {
+            let feed = encryption.unlock(feed.open(&store).await?)?;
+            cat(&feed, from, to, output).await
         }
-        FeedCommand::Info { store, feed } => {
-            let store = store.open().await?;
-            let result = info(&store, &feed, output).await;
-            store.close().await;
-            result
+        FeedCommand::Truncate { name, length, .. } => upkeep::truncate(&store, &name, length, output).await,
+        FeedCommand::Clear { feed, from, to, .. } => upkeep::clear(&store, &feed, from, to, output).await,
+        FeedCommand::Audit { name, key, .. } => {
+            let which = (name.is_some() || key.is_some()).then_some(WhichFeed { name, key });
+            upkeep::audit(&store, which, output).await
         }
-        FeedCommand::Cat { store, feed, from, to } => {
-            let store = store.open().await?;
-            let result = cat(&store, &feed, from, to, output).await;
-            store.close().await;
-            result
-        }
-        FeedCommand::Ls { store } => {
-            let store = store.open().await?;
-            let result = ls(&store, output).await;
-            store.close().await;
-            result
-        }
-    }
+        FeedCommand::Ls { .. } => ls(&store, output).await,
+    };
+    store.close().await;
+    result
 }
 
 impl StoreFolder {
@@ -66,7 +65,7 @@ impl StoreFolder {
 }
 
 impl WhichFeed {
-    async fn open(&self, store: &Store) -> anyhow::Result<Feed> {
+    pub(crate) async fn open(&self, store: &Store) -> anyhow::Result<Feed> {
         match (&self.name, &self.key) {
             (Some(name), _) => by_name(store, name).await,
             (None, Some(key)) => store
@@ -75,6 +74,26 @@ impl WhichFeed {
                 .with_context(|| format!("the store has no feed with the key {key}")),
             (None, None) => bail!("give --name or --key"),
         }
+    }
+}
+
+impl EncryptionKey {
+    /// The key in the file, which is made if it isn't there.
+    fn read_or_make(&self) -> anyhow::Result<Option<Encryption>> {
+        let Some(file) = &self.file else { return Ok(None) };
+        if let Some(key) = secret::read(file)? {
+            return Ok(Some(Encryption::new(*key)));
+        }
+        let fresh = Encryption::generate();
+        secret::write(file, fresh.key()).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Some(fresh))
+    }
+
+    /// The feed with the key in the file, if one is named.
+    fn unlock(&self, feed: Feed) -> anyhow::Result<Feed> {
+        let Some(file) = &self.file else { return Ok(feed) };
+        let key = secret::read(file)?.with_context(|| format!("there is no key in {}", file.display()))?;
+        Ok(feed.with_encryption(*key))
     }
 }
 
@@ -98,8 +117,18 @@ impl Show for Created<'_> {
     }
 }
 
-async fn create(store: &Store, name: &str, compat: bool, output: Output) -> anyhow::Result<()> {
-    let feed = store.create_feed(name, FeedOptions::default().compat(compat)).await?;
+async fn create(
+    store: &Store,
+    name: &str,
+    compat: bool,
+    encryption: &EncryptionKey,
+    output: Output,
+) -> anyhow::Result<()> {
+    let mut options = FeedOptions::default().compat(compat);
+    if let Some(key) = encryption.read_or_make()? {
+        options = options.encryption(key);
+    }
+    let feed = store.create_feed(name, options).await?;
     output.show(&Created { name, key: feed.key(), discovery_key: feed.discovery_key() })
 }
 
@@ -116,7 +145,7 @@ impl Show for Appended {
 }
 
 async fn append(store: &Store, arguments: &Append, output: Output) -> anyhow::Result<()> {
-    let feed = by_name(store, &arguments.name).await?;
+    let feed = arguments.encryption.unlock(by_name(store, &arguments.name).await?)?;
     let cut = match (arguments.chunk, arguments.lines) {
         (Some(size), _) => Cut::Chunks(size),
         (None, true) => Cut::Lines,
@@ -222,14 +251,7 @@ async fn ls(store: &Store, output: Output) -> anyhow::Result<()> {
     output.show(&List(feeds))
 }
 
-async fn cat(
-    store: &Store,
-    which: &WhichFeed,
-    from: u64,
-    to: Option<u64>,
-    output: Output,
-) -> anyhow::Result<()> {
-    let feed = which.open(store).await?;
+async fn cat(feed: &Feed, from: u64, to: Option<u64>, output: Output) -> anyhow::Result<()> {
     let info = feed.info();
     let to = to.unwrap_or(info.length.max(from));
     if from > to || to > info.length {
@@ -245,6 +267,6 @@ async fn cat(
     out.flush().context("cannot write to standard output")
 }
 
-fn hex<S: Serializer>(key: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn hex<S: Serializer>(key: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(key)
 }

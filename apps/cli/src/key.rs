@@ -8,8 +8,8 @@ use serde::Serialize;
 
 use crate::{
     args::KeyCommand,
-    identity::write_secret,
     output::{Output, Show},
+    secret as secret_file,
 };
 
 #[derive(Serialize)]
@@ -29,7 +29,8 @@ pub(crate) fn run(command: KeyCommand, output: Output) -> anyhow::Result<()> {
     let KeyCommand::New { secret } = command;
     let (key, founder) = PartyKey::generate();
     if let Some(file) = &secret {
-        write_secret(file, &founder).with_context(|| format!("cannot write {}", file.display()))?;
+        secret_file::write(file, &founder.seed())
+            .with_context(|| format!("cannot write {}", file.display()))?;
     }
     output.show(&NewKey { key: key.to_hex(), secret })
 }

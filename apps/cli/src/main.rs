@@ -11,7 +11,9 @@ mod interrupt;
 mod key;
 mod output;
 mod pull;
+mod secret;
 mod serve;
+mod upkeep;
 
 use std::{
     io::{self, Write as _},

@@ -133,3 +133,84 @@ fn a_block_that_is_too_long_is_refused_and_nothing_is_stored() {
     assert_eq!(place.info("--name", "big")["length"], 0);
     assert_eq!(feed_input(&append, &content[1..]).stdout, b"0\n");
 }
+
+/// A feed of 20 blocks of 1,000 bytes each.
+fn twenty(place: &Place) -> String {
+    let key = place.feed_text("create", &["--name", "log"]);
+    place.feed("append", &["--name", "log", "--chunk", "1000", path(&place.file("log", &noise(3, 20_000)))]);
+    key
+}
+
+#[test]
+fn a_truncated_feed_goes_on_on_another_fork() {
+    let place = Place::new();
+    twenty(&place);
+    assert_eq!(place.feed_text("truncate", &["--name", "log", "--length", "5"]), "length 5, fork 1");
+    let indexes = place.feed_text("append", &["--name", "log", path(&place.file("more", b"more"))]);
+    assert_eq!(indexes, "5");
+    assert_eq!(place.feed("cat", &["--name", "log", "--from", "5"]), b"more");
+    assert_eq!(place.info("--name", "log")["fork"], 1);
+    place.feed("audit", &[]);
+
+    let store = place.store();
+    let said = fail(&["feed", "truncate", "--store", path(&store), "--name", "log", "--length", "7"]);
+    assert!(said.contains("beyond the end"), "{said}");
+}
+
+#[test]
+fn cleared_blocks_are_gone_and_the_feed_is_still_sound() {
+    let place = Place::new();
+    let key = twenty(&place);
+    let cleared = place.feed_text("clear", &["--key", &key, "--from", "3", "--to", "18"]);
+    assert_eq!(cleared, "15 blocks cleared");
+    assert_eq!(place.info("--key", &key)["contiguous_length"], 3);
+    assert_eq!(place.feed("cat", &["--key", &key, "--from", "18"]).len(), 2_000);
+    let store = place.store();
+    let said = fail(&["feed", "cat", "--store", path(&store), "--name", "log"]);
+    assert!(said.contains("block 3 is not in the store"), "{said}");
+    assert_eq!(place.feed_text("audit", &["--name", "log"]), format!("{key}  5 blocks  ok"));
+}
+
+#[test]
+fn an_audit_names_the_block_that_is_damaged() {
+    let place = Place::new();
+    let key = twenty(&place);
+    let file = place.store().join("blocks/0000000001");
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[7_500] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let store = place.store();
+    let output = common::party(&["feed", "audit", "--store", path(&store)]).output().unwrap();
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(!output.status.success());
+    assert!(text.starts_with(&format!("{key}  19 blocks  1 problems\n  block 7 ")), "{text}");
+    assert!(one_line(output).contains("a feed is damaged"));
+}
+
+#[test]
+fn an_encrypted_feed_is_read_and_written_with_its_key_only() {
+    let place = Place::new();
+    let store = place.store();
+    let key_file = place.path("key");
+    let with_key = ["--name", "diary", "--encrypt", path(&key_file)];
+    place.feed("create", &with_key);
+    let text = place.file("text", b"Dear diary");
+    place.feed("append", &[&with_key[..], &[path(&text)]].concat());
+    assert_eq!(place.feed("cat", &with_key), b"Dear diary");
+    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&key_file).unwrap().permissions());
+    assert_eq!(mode & 0o777, 0o600);
+
+    let said = fail(&["feed", "cat", "--store", path(&store), "--name", "diary"]);
+    assert!(said.contains("its key is not here"), "{said}");
+    let said = fail(&["feed", "append", "--store", path(&store), "--name", "diary", path(&text)]);
+    assert!(said.contains("its key is not here"), "{said}");
+    let other = place.file("other", format!("{}\n", "07".repeat(32)).as_bytes());
+    let said = fail(&["feed", "cat", "--store", path(&store), "--name", "diary", "--encrypt", path(&other)]);
+    assert!(said.contains("key"), "{said}");
+    let missing = place.path("missing");
+    let said =
+        fail(&["feed", "cat", "--store", path(&store), "--name", "diary", "--encrypt", path(&missing)]);
+    assert!(said.contains("there is no key in"), "{said}");
+    // The same file serves for another feed.
+    place.feed("create", &["--name", "letters", "--encrypt", path(&key_file)]);
+}

@@ -10,10 +10,13 @@ use std::{
 use anyhow::{Result, ensure};
 use benches::{
     report::{Series, table},
+    storage::{self, Work},
+    storage_suite,
     transfer::{Prepared, Sample, Shape, Side, prepare, transfer},
 };
 use clap::{Parser, Subcommand};
 use conformance::peer::obey_commands;
+use serde::Serialize;
 use tempfile::TempDir;
 
 /// The same transfers Rust to Rust and Node to Node in turn, over TCP on 127.0.0.1, both on disk.
@@ -37,6 +40,16 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Role {
+    /// Work on a store on disk instead, without any network
+    Storage,
+    /// One piece of it; the program runs itself so
+    #[command(hide = true)]
+    StorageWork {
+        #[arg(long)]
+        store: PathBuf,
+        #[command(flatten)]
+        work: Work,
+    },
     /// One end of a transfer; the program runs itself so
     #[command(hide = true)]
     Peer {
@@ -48,14 +61,23 @@ enum Role {
 #[tokio::main]
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Role::Peer { store }) = arguments.role {
-        return obey_commands(&store).await;
+    match &arguments.role {
+        Some(Role::Peer { store }) => return obey_commands(store).await,
+        Some(Role::StorageWork { store, work }) => {
+            let took = storage::perform(*work, store).await?;
+            return Ok(writeln!(io::stdout(), "{}", serde_json::to_string(&took)?)?);
+        }
+        Some(Role::Storage) | None => {}
     }
     ensure!(arguments.rounds > 0, "at least one round is needed");
     ensure!(
         !cfg!(debug_assertions),
         "measure what users run: cargo run --release -p benches --bin versus_node"
     );
+    if let Some(Role::Storage) = arguments.role {
+        let rows = storage_suite::run(arguments.rounds, arguments.quick, note).await?;
+        return print(&rows, arguments.json, storage_suite::table);
+    }
     let shapes: Vec<Shape> = [(64, 200_000), (1_024, 50_000), (65_536, 2_000)]
         .into_iter()
         .filter(|(size, _)| arguments.size.is_empty() || arguments.size.contains(size))
@@ -67,12 +89,16 @@ async fn main() -> Result<()> {
     for shape in shapes {
         series.extend(measure(shape, arguments.rounds).await?);
     }
+    print(&series, arguments.json, table)
+}
+
+fn print<T: Serialize>(rows: &[T], json: bool, table: impl FnOnce(&[T]) -> String) -> Result<()> {
     let mut output = io::stdout().lock();
-    if arguments.json {
-        serde_json::to_writer_pretty(&mut output, &series)?;
+    if json {
+        serde_json::to_writer_pretty(&mut output, rows)?;
         writeln!(output)?;
     } else {
-        write!(output, "{}", table(&series))?;
+        write!(output, "{}", table(rows))?;
     }
     Ok(())
 }

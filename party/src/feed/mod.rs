@@ -11,6 +11,7 @@ mod as_feed;
 pub mod bitfield;
 #[cfg(feature = "tokio")]
 mod demand;
+pub mod encryption;
 #[cfg(feature = "tokio")]
 mod handle;
 #[cfg(feature = "tokio")]
@@ -25,22 +26,31 @@ pub mod prove;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod state;
 pub mod storage;
+#[cfg(feature = "tokio")]
+mod stream;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod tree;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod verifier;
 pub mod verify;
+#[cfg(feature = "tokio")]
+mod view;
 
 #[cfg(feature = "tokio")]
 pub(crate) use self::handle::WeakFeed;
+#[cfg(feature = "json")]
+pub use self::view::Json;
 #[cfg(feature = "tokio")]
 pub use self::{
     as_feed::AsFeed,
     demand::{Changes, Download},
     handle::{Audit, Batch, Feed, FeedSnapshot, Info, Ingested, Problem},
     identity::Identity,
+    stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
+    view::{Binary, Codec, Utf8, View},
 };
 pub use self::{
+    encryption::Encryption,
     local::{Demand, Local},
     state::State,
 };

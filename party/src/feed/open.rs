@@ -66,7 +66,8 @@ pub(super) async fn open(
     if tree.length() > 0 && !is_signed {
         return Err(damaged("the signature of a feed".into()).into());
     }
-    Ok(State { fork: head.fork, tree, signature: head.signature, verifier, bitfield })
+    let is_encrypted = head.is_encrypted;
+    Ok(State { fork: head.fork, tree, signature: head.signature, verifier, bitfield, is_encrypted })
 }
 
 /// The nodes read under `indexes`, without those that are not stored.

@@ -21,6 +21,7 @@ use crate::{
 
 const HEAD_VERSION: u8 = 1;
 const HAS_MANIFEST: u64 = 1;
+const IS_ENCRYPTED: u64 = 2;
 
 /// A feed as it stands in memory: its signed tree, who may sign it, and which blocks are stored.
 #[derive(Clone, Default)]
@@ -30,6 +31,8 @@ pub struct State {
     pub(crate) signature: Bytes,
     pub(crate) verifier: Option<Verifier>,
     pub(crate) bitfield: Bitfield,
+    /// Whether we append to it encrypted. It is never taken back.
+    pub(crate) is_encrypted: bool,
 }
 
 /// A step from one state to the next, complete but not carried out: first it is stored, then applied.
@@ -40,6 +43,8 @@ pub(crate) struct Update {
     pub(crate) signature: Bytes,
     pub(crate) verifier: Option<Verifier>,
     pub(crate) blocks: Change,
+    /// How many blocks of the tree before it are still there; `None` if all are.
+    pub(crate) cut: Option<u64>,
 }
 
 impl State {
@@ -76,6 +81,7 @@ impl State {
             signature: self.signature.clone(),
             verifier: self.verifier.clone(),
             blocks,
+            cut: None,
         }
     }
 
@@ -96,6 +102,7 @@ impl State {
             pages: self.bitfield.page_ranges(&update.blocks),
             signature: update.signature.clone(),
             manifest: update.verifier.as_ref().map(|verifier| verifier.manifest().clone()),
+            is_encrypted: self.is_encrypted,
         }
     }
 }
@@ -165,13 +172,30 @@ pub(crate) struct Head {
     pub(crate) pages: Vec<Range<u64>>,
     pub(crate) signature: Bytes,
     pub(crate) manifest: Option<Manifest>,
+    /// Whether what we append is encrypted.
+    pub(crate) is_encrypted: bool,
 }
 
 impl Head {
+    /// The head of a feed that has nothing yet, and will have nothing in the clear.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+    pub(crate) fn new_encrypted() -> Self {
+        Self {
+            fork: 0,
+            length: 0,
+            contiguous: 0,
+            pages: vec![],
+            signature: Bytes::new(),
+            manifest: None,
+            is_encrypted: true,
+        }
+    }
+
     pub(crate) fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(256);
         out.put_bytes(&[HEAD_VERSION]);
-        out.put_uint(if self.manifest.is_some() { HAS_MANIFEST } else { 0 });
+        let flag = |set: bool, flag: u64| if set { flag } else { 0 };
+        out.put_uint(flag(self.manifest.is_some(), HAS_MANIFEST) | flag(self.is_encrypted, IS_ENCRYPTED));
         out.put_uint(self.fork);
         out.put_uint(self.length);
         out.put_uint(self.contiguous);
@@ -218,7 +242,8 @@ impl Head {
             0 => None,
             _ => Some(Manifest::decode(&mut reader, &Limits::default())?),
         };
-        Ok(Self { fork, length, contiguous, pages, signature, manifest })
+        let is_encrypted = flags & IS_ENCRYPTED != 0;
+        Ok(Self { fork, length, contiguous, pages, signature, manifest, is_encrypted })
     }
 }
 
@@ -250,6 +275,7 @@ mod tests {
             pages: vec![3..4, 9..12],
             signature: Bytes::from_static(&[7; 68]),
             manifest: Some(Manifest::single(PublicKey::from_bytes([9; 32]))),
+            is_encrypted: true,
         };
         let bytes = head.encode();
         assert_eq!(Head::decode(&bytes), Ok(head));

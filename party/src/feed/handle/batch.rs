@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::{
     Feed,
     commit::{Step, Turn, commit_all},
+    encrypted::Text,
 };
 use crate::{
     error::{ApiMisuse, Error},
@@ -46,7 +47,7 @@ pub struct Batch {
 #[derive(Debug)]
 struct Part {
     feed: Feed,
-    blocks: Vec<Bytes>,
+    texts: Vec<Text>,
     records: BTreeMap<Vec<u8>, Option<Bytes>>,
 }
 
@@ -56,9 +57,10 @@ impl Batch {
         Self::default()
     }
 
-    /// Adds blocks at the end of `feed`.
+    /// Adds blocks at the end of `feed`. They are encrypted if this handle [has the key](Feed::with_encryption).
     pub fn append(&mut self, feed: &Feed, blocks: impl IntoIterator<Item = Bytes>) {
-        self.part(feed).blocks.extend(blocks);
+        let texts = blocks.into_iter().map(|block| Text { block, key: feed.key.clone() });
+        self.part(feed).texts.extend(texts);
     }
 
     /// Puts a record beside `feed`, where [`Feed::record`] finds it. The key has at most 1,024 bytes, the value
@@ -75,7 +77,7 @@ impl Batch {
     fn part(&mut self, feed: &Feed) -> &mut Part {
         let same = |part: &Part| Arc::ptr_eq(&part.feed.inner, &feed.inner);
         let n = self.parts.iter().position(same).unwrap_or_else(|| {
-            self.parts.push(Part { feed: feed.clone(), blocks: vec![], records: BTreeMap::new() });
+            self.parts.push(Part { feed: feed.clone(), texts: vec![], records: BTreeMap::new() });
             self.parts.len() - 1
         });
         &mut self.parts[n]
@@ -87,7 +89,7 @@ impl Batch {
     ///
     /// # Errors
     /// [`ApiMisuse::NotWritable`], [`ApiMisuse::BlockTooLarge`], [`ApiMisuse::LimitExceeded`] for a record that is
-    /// too large, [`ApiMisuse::DifferentStorages`], or why it could not be stored. Every feed is as it was then.
+    /// too large, [`ApiMisuse::DifferentStorages`], what [`Feed::append`] says of encrypted feeds, or why it could not be stored. Every feed is as it was then.
     pub async fn commit(self) -> Result<Vec<Range<u64>>, Error> {
         self.check()?;
         // Turns are taken in the same order by everybody, or two batches could wait for each other.
@@ -108,8 +110,9 @@ impl Batch {
             let mut update = None;
             let length = feed.info().length;
             let mut added = length..length;
-            if !part.blocks.is_empty() {
-                let grown = feed.grow(turn, part.blocks)?;
+            if !part.texts.is_empty() {
+                feed.try_keys(turn, &part.texts).await?;
+                let grown = feed.grow(turn, part.texts)?;
                 added = grown.indexes;
                 writes.extend(grown.writes);
                 update = Some(grown.update);

@@ -67,6 +67,9 @@ impl Feed {
         let result = (&mut pending.commit).await;
         let Some(Pending { update, deletes, .. }) = turn.take() else { return result };
         if let (Some(update), Ok(())) = (update, &result) {
+            if let Some(length) = update.cut {
+                self.note_cut(length);
+            }
             self.inner.state.write().unwrap_or_else(PoisonError::into_inner).apply(update);
         }
         if deletes {
@@ -110,7 +113,7 @@ impl Feed {
     pub(super) async fn undisturbed(&self) -> u64 {
         loop {
             let deleting = self.inner.deleting.load(Ordering::Acquire);
-            if deleting % 2 == 0 {
+            if deleting.is_multiple_of(2) {
                 return deleting;
             }
             drop(self.lock().await);
@@ -162,7 +165,7 @@ impl Drop for Abandoned<'_> {
     fn drop(&mut self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         for feed in self.feeds.drain(..) {
-            let feed = Feed { inner: Arc::clone(&feed.inner) };
+            let feed = Feed { inner: Arc::clone(&feed.inner), key: None };
             runtime.spawn(async move { drop(feed.lock().await) });
         }
     }

@@ -114,6 +114,7 @@ impl Feed {
                 signature: signature.clone(),
                 verifier: learned.or(state.verifier.as_ref()).cloned(),
                 blocks: state.bitfield.with(blocks.keys().copied()),
+                cut: None,
             }
         };
         let nodes: Vec<Node> = nodes.into_values().collect();

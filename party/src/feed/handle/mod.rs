@@ -6,6 +6,8 @@
 mod audit;
 mod batch;
 mod commit;
+mod cut;
+mod encrypted;
 mod ingest;
 mod read;
 mod serve;
@@ -18,13 +20,14 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak, atomic::AtomicU64},
 };
 
+pub(super) use self::cut::Cut;
 pub use self::{
     audit::{Audit, Problem},
     batch::Batch,
     ingest::Ingested,
     snapshot::FeedSnapshot,
 };
-use self::{commit::Pending, snapshot::Pin};
+use self::{commit::Pending, encrypted::HeldKey, snapshot::Pin};
 use crate::{
     error::Error,
     feed::{
@@ -46,7 +49,7 @@ use crate::{
 pub struct Info {
     /// Blocks of the signed tree, stored here or not.
     pub length: u64,
-    /// Bytes of all these blocks.
+    /// Bytes of all these blocks, as this handle gives them: those of what is encrypted, if it has the key.
     pub byte_length: u64,
     /// Blocks stored here without a gap from the first.
     pub contiguous_length: u64,
@@ -68,7 +71,8 @@ impl Info {
     }
 }
 
-/// One feed: a signed, append-only list of blocks. Cheap to clone; all clones are the same feed.
+/// One feed: a signed, append-only list of blocks. Cheap to clone; all clones are the same feed. A handle
+/// [with the encryption key](Self::with_encryption) encrypts and decrypts the blocks.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -89,6 +93,8 @@ impl Info {
 #[derive(Clone)]
 pub struct Feed {
     inner: Arc<Inner>,
+    /// The encryption key, if this handle has it.
+    key: Option<Arc<HeldKey>>,
 }
 
 struct Inner {
@@ -102,6 +108,8 @@ struct Inner {
     deleting: AtomicU64,
     /// The snapshots that are held.
     pins: Mutex<Vec<Weak<Pin>>>,
+    /// Those who have to hear of every truncation.
+    cuts: Mutex<Vec<Weak<Cut>>>,
     /// Held by who writes. A commit that its caller no longer waits for stays in here: whoever writes next
     /// lets it end first, so that what is known in memory never falls behind what is stored.
     writing: tokio::sync::Mutex<Option<Pending>>,
@@ -127,9 +135,11 @@ impl Feed {
                 state: RwLock::new(state),
                 deleting: AtomicU64::new(0),
                 pins: Mutex::default(),
+                cuts: Mutex::default(),
                 writing: tokio::sync::Mutex::new(None),
                 demands: Demands::new(),
             }),
+            key: None,
         })
     }
 
@@ -155,7 +165,7 @@ impl Feed {
     /// The figures of this moment.
     pub fn info(&self) -> Info {
         let state = self.state();
-        Info { writable: self.writer(&state).is_some(), ..Info::of(&state) }
+        Info { writable: self.writer(&state).is_some(), ..self.info_of(&state) }
     }
 
     /// Lends the feed as it stands. What is done with it must be short: nothing is committed meanwhile.
@@ -224,6 +234,6 @@ pub(crate) struct WeakFeed {
 
 impl WeakFeed {
     pub(crate) fn upgrade(&self) -> Option<Feed> {
-        self.inner.upgrade().map(|inner| Feed { inner })
+        self.inner.upgrade().map(|inner| Feed { inner, key: None })
     }
 }

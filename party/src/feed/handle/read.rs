@@ -1,5 +1,7 @@
 //! Blocks, read here or waited for.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::Feed;
@@ -12,17 +14,33 @@ impl Feed {
     /// Reads a block that is stored here; `None` if it is not.
     ///
     /// # Errors
-    /// Why it could not be read.
+    /// Why it could not be read. Of an encrypted feed, also [`ApiMisuse::WrongEncryptionKey`],
+    /// [`ApiMisuse::NotEncrypted`] and, without the key, [`ApiMisuse::EncryptionKeyMissing`]; a copy of someone
+    /// else's feed, of which that isn't known here, gives the blocks as they are stored.
     pub async fn get(&self, index: u64) -> Result<Option<Bytes>, Error> {
+        Ok(self.get_many(vec![index]).await?.pop().flatten())
+    }
+
+    /// Reads blocks in one go, all as they are at one moment: for each of `indexes` the block, or `None` if
+    /// it is not stored here. They are all in memory at once, so how many to ask for is the caller's to limit.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get), if one of them could not be read.
+    pub async fn get_many(&self, indexes: Vec<u64>) -> Result<Vec<Option<Bytes>>, Error> {
         loop {
             let before = self.undisturbed().await;
-            if !self.has(index) {
-                return Ok(None);
+            let stored: Vec<u64> = {
+                let state = self.state();
+                indexes.iter().copied().filter(|index| state.bitfield.get(*index)).collect()
+            };
+            if stored.is_empty() {
+                return Ok(vec![None; indexes.len()]);
             }
-            let mut values = self.inner.storage.read(vec![self.block_key(index)]).await?;
+            let keys = stored.iter().map(|index| self.block_key(*index)).collect();
+            let values = self.inner.storage.read(keys).await?;
             if self.is_unchanged(before) {
-                let block = values.pop().flatten();
-                return Ok(Some(block.ok_or_else(|| damaged(format!("block {index} is missing")))?));
+                let reader = self.reader(&self.state())?;
+                return whole(&indexes, &stored, values, reader);
             }
         }
     }
@@ -31,7 +49,7 @@ impl Feed {
     /// it is appended. A wait without end is the caller's to limit.
     ///
     /// # Errors
-    /// Why it could not be read.
+    /// As [`get`](Self::get).
     pub async fn fetch(&self, index: u64) -> Result<Bytes, Error> {
         if index >= MAX_LENGTH {
             return Err(ApiMisuse::LimitExceeded("feed length").into());
@@ -50,6 +68,13 @@ impl Feed {
         self.state().bitfield.get(index)
     }
 
+    /// The blocks from `from` on that are stored here without a gap, `most` of them at most.
+    pub(in crate::feed) fn stored_run(&self, from: u64, most: usize) -> Range<u64> {
+        let state = self.state();
+        let end = from.saturating_add(most as u64).min(state.tree.length()).max(from);
+        from..state.bitfield.next_missing(from, end).unwrap_or(end)
+    }
+
     /// Reads a record that the app keeps beside the feed; it is written by a [`Batch`](super::Batch). Peers don't see it.
     ///
     /// # Errors
@@ -58,4 +83,23 @@ impl Feed {
         let key = Key::Local(self.inner.slot, key.into());
         Ok(self.inner.storage.read(vec![key]).await?.pop().flatten())
     }
+}
+
+/// Puts the `values` of the blocks that are `stored` in the places of all `indexes` that were asked for, as
+/// `reader` gives them.
+pub(super) fn whole(
+    indexes: &[u64],
+    stored: &[u64],
+    values: Vec<Option<Bytes>>,
+    reader: impl Fn(u64, Bytes) -> Result<Bytes, ApiMisuse>,
+) -> Result<Vec<Option<Bytes>>, Error> {
+    let mut found = stored.iter().zip(values).peekable();
+    indexes
+        .iter()
+        .map(|index| match found.next_if(|(stored, _)| *stored == index) {
+            None => Ok(None),
+            Some((_, Some(block))) => Ok(Some(reader(*index, block)?)),
+            Some((_, None)) => Err(damaged(format!("block {index} is missing")).into()),
+        })
+        .collect()
 }

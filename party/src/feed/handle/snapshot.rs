@@ -2,16 +2,16 @@
 
 use std::{
     fmt,
+    ops::Range,
     sync::{Arc, OnceLock, PoisonError},
 };
 
 use bytes::Bytes;
 
-use super::{Feed, Info};
+use super::{Feed, Info, read::whole};
 use crate::{
     error::Error,
     feed::{
-        open::damaged,
         state::State,
         storage::{Key, Snapshot},
     },
@@ -89,7 +89,7 @@ impl FeedSnapshot {
 
     /// The figures of that moment. It can't be written to.
     pub fn info(&self) -> Info {
-        Info { writable: false, ..Info::of(&self.state) }
+        Info { writable: false, ..self.feed.info_of(&self.state) }
     }
 
     /// Whether block `index` was stored.
@@ -100,13 +100,29 @@ impl FeedSnapshot {
     /// Reads a block as it was; `None` if it wasn't stored then.
     ///
     /// # Errors
-    /// Why it could not be read.
+    /// As [`Feed::get`].
     pub async fn get(&self, index: u64) -> Result<Option<Bytes>, Error> {
-        if !self.has(index) {
-            return Ok(None);
+        Ok(self.get_many(vec![index]).await?.pop().flatten())
+    }
+
+    /// Reads blocks in one go; see [`Feed::get_many`].
+    ///
+    /// # Errors
+    /// As [`Feed::get`], if one of them could not be read.
+    pub async fn get_many(&self, indexes: Vec<u64>) -> Result<Vec<Option<Bytes>>, Error> {
+        let stored: Vec<u64> = indexes.iter().copied().filter(|index| self.has(*index)).collect();
+        let keys = stored.iter().map(|index| self.feed.block_key(*index)).collect();
+        if stored.is_empty() {
+            return Ok(vec![None; indexes.len()]);
         }
-        let block = self.read(vec![self.feed.block_key(index)]).await?.pop().flatten();
-        Ok(Some(block.ok_or_else(|| damaged(format!("block {index} is missing")))?))
+        let reader = self.feed.reader(&self.state)?;
+        whole(&indexes, &stored, self.read(keys).await?, reader)
+    }
+
+    /// The first blocks of `range` that were stored, `most` of them at most.
+    pub(in crate::feed) fn stored(&self, range: Range<u64>, most: usize) -> Vec<u64> {
+        let next = |from: u64| self.state.bitfield.next_stored(from).filter(|index| *index < range.end);
+        std::iter::successors(next(range.start), |index| next(index + 1)).take(most).collect()
     }
 
     pub(super) fn state(&self) -> &State {

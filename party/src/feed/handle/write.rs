@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Batch, Feed, commit::Turn};
+use super::{Batch, Feed, commit::Turn, encrypted::Text};
 use crate::{
     encoding::MAX_SAFE_INTEGER,
     error::{ApiMisuse, Error},
@@ -15,7 +15,6 @@ use crate::{
         tree::{Position, Tree, full_roots},
         verifier::Verifier,
     },
-    limits::Limits,
 };
 
 /// A batch of blocks as it will stand in the feed.
@@ -31,7 +30,8 @@ impl Feed {
     ///
     /// # Errors
     /// [`ApiMisuse::NotWritable`], [`ApiMisuse::BlockTooLarge`], or why it could not be stored; the feed is as it
-    /// was then.
+    /// was then. To an encrypted feed nothing is appended without its key ([`ApiMisuse::EncryptionKeyMissing`]), nor
+    /// with a key that doesn't open its last block ([`ApiMisuse::WrongEncryptionKey`], [`ApiMisuse::NotEncrypted`]).
     pub async fn append(&self, block: impl Into<Bytes>) -> Result<u64, Error> {
         Ok(self.append_batch(vec![block.into()]).await?.start)
     }
@@ -47,12 +47,12 @@ impl Feed {
         Ok(batch.commit().await?.pop().unwrap_or_default())
     }
 
-    /// Works out what `blocks` make of the feed. With the turn to change it.
-    pub(super) fn grow(&self, _turn: &Turn<'_>, blocks: Vec<Bytes>) -> Result<Grown, Error> {
-        let max = Limits::default().max_block;
-        if let Some(block) = blocks.iter().find(|block| block.len() > max) {
-            return Err(ApiMisuse::BlockTooLarge { len: block.len(), max }.into());
+    /// Works out what `texts` make of the feed. With the turn to change it.
+    pub(super) fn grow(&self, turn: &Turn<'_>, texts: Vec<Text>) -> Result<Grown, Error> {
+        if self.writer(&self.state()).is_none() {
+            return Err(ApiMisuse::NotWritable(self.discovery_key()).into());
         }
+        let blocks = self.seal(turn, texts)?;
         let (update, nodes, indexes) = {
             let state = self.state();
             let not_writable = || ApiMisuse::NotWritable(self.discovery_key());
@@ -70,6 +70,7 @@ impl Feed {
                 signature,
                 verifier: Some(verifier.clone()),
                 blocks: state.bitfield.with(indexes.clone()),
+                cut: None,
             };
             (update, nodes, indexes)
         };
@@ -157,6 +158,7 @@ impl Feed {
                 signature,
                 verifier: Some(verifier.clone()),
                 blocks: state.bitfield.without(&(length..u64::MAX)),
+                cut: Some(length),
             }
         };
         let mut writes = self.cut_writes(length);
