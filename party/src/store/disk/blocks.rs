@@ -218,6 +218,11 @@ impl BlockFiles {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn set_file_bytes(&mut self, bytes: u64) {
+        self.file_bytes = bytes;
+    }
+
     fn last_file(&self, least: u32) -> Result<(File, End), StorageError> {
         let End { file, .. } = self.find_end()?;
         self.append_to(file.max(least).max(1))

@@ -115,10 +115,16 @@ impl Engine {
     pub(super) fn commit(&self, writes: Vec<Write>, bytes: u64) -> Result<(), StorageError> {
         self.recover()?;
         let frees = writes.iter().any(|write| matches!(write, Write::Delete(_) | Write::Clear(_)));
-        let result = self.read(|database| {
-            self.room().take(bytes, database.in_memory(), frees)?;
-            database.commit(writes)
-        });
+        let take = || self.read(|database| self.room().take(bytes, database.in_memory(), frees));
+        if let Err(error) = take() {
+            if self.work() == Work::Nothing {
+                return Err(error);
+            }
+            // What was deleted makes room.
+            self.tidy_all();
+            take()?;
+        }
+        let result = self.read(|database| database.commit(writes));
         result.map_err(|error| self.explain(error))
     }
 

@@ -374,3 +374,6 @@ fn describe(error: &fjall::Error) -> String {
         error => format!("the database: {error:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,7 +26,7 @@ const MANY_BYTES: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(super) struct Holes {
     /// The commit that freed the oldest of it.
-    oldest: Option<u64>,
+    pub(super) oldest: Option<u64>,
     /// About how much was freed since it was last given back.
     bytes: u64,
     /// Files that are not appended to any more since then.
