@@ -31,7 +31,8 @@ impl Disk {
     fn mount(megabytes: u32) -> Option<Self> {
         let dir = tempdir().unwrap();
         let size = format!("size={megabytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
         if mounted.is_ok_and(|output| output.status.success()) {
             return Some(Self(dir));
         }
@@ -50,7 +51,8 @@ impl Disk {
     fn fill(&self, bytes: u64) {
         let stats = rustix::fs::statvfs(self.path()).unwrap();
         let free = stats.f_bavail * stats.f_frsize;
-        let mut file = fs::File::options().create(true).append(true).open(self.path().join("ballast")).unwrap();
+        let mut file =
+            fs::File::options().create(true).append(true).open(self.path().join("ballast")).unwrap();
         let zeros = vec![0; 64 << 10];
         let mut left = free.saturating_sub(bytes) as usize;
         while left > 0 {
