@@ -291,6 +291,7 @@ fn open(
         live: Arc::new(live),
     };
     let database = guard("opening the database", || Database::open(opening))?;
+    journal::forget_torn(&folder.database())?;
     // Less was noted before. On a full disk it stays at that.
     if let Err(error) = database.extent().and_then(|extent| folder.set_extent(extent)) {
         tracing::warn!(%error, "how much is stored could not be noted");

@@ -12,7 +12,7 @@
 //! the byte 3. A new journal is 64 MiB of zeros.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{self, BufReader, Read},
     path::{Path, PathBuf},
 };
@@ -28,6 +28,8 @@ const END: u8 = 3;
 const CLEAR: u8 = 4;
 const TRAILER: &[u8] = b"FJL\x03";
 
+/// The extension of a journal that was set aside.
+const TORN: &str = "torn";
 /// What is read at once.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -49,8 +51,12 @@ pub(super) fn check(folder: &Path, least: u64, most: Option<u64>) -> Result<(), 
             (Rest::NoBatch, _, Some(next)) => next.saturating_sub(last.unwrap_or(0).saturating_add(1)),
             (Rest::NoBatch, Some(last), None) => least.saturating_sub(last),
             (Rest::NoBatch, None, None) if least == 0 => 0,
-            // What went before may all be in tables. What fjall finds will be counted.
-            (Rest::NoBatch, None, None) => continue,
+            // What went before may all be in tables, or be what is damaged here. What is found when the
+            // database is open tells; until then, nothing may be lost.
+            (Rest::NoBatch, None, None) => {
+                fs::copy(journal, journal.with_extension(TORN))?;
+                0
+            }
         };
         if lost > 0 {
             let (path, whole) = (journal.display(), scan.whole);
@@ -60,6 +66,16 @@ pub(super) fn check(folder: &Path, least: u64, most: Option<u64>) -> Result<(), 
         let file = File::options().write(true).open(journal)?;
         file.set_len(scan.whole)?;
         file.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Forgets what [`check`] has set aside, as nothing is missing.
+pub(super) fn forget_torn(folder: &Path) -> Result<(), StorageError> {
+    for entry in super::database::list(folder)? {
+        if entry.path().extension().is_some_and(|it| it == TORN) {
+            fs::remove_file(entry.path())?;
+        }
     }
     Ok(())
 }

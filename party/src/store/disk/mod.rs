@@ -54,6 +54,7 @@ mod options;
 mod queue;
 mod room;
 mod row;
+mod tables;
 
 use std::{
     fmt,

@@ -32,6 +32,7 @@ use super::{
     live::{Holding, Live},
     mark::Mark,
     options::Durability,
+    tables,
 };
 use crate::{error::StorageError, feed::storage::Key};
 
@@ -123,7 +124,7 @@ impl Database {
     pub(super) fn open(opening: Opening<'_>) -> Result<Self, StorageError> {
         let Opening { database: path, blocks, least, acknowledged, durability, mark, writer, live } = opening;
         if least.is_some() {
-            check_files(path)?;
+            tables::check(path)?;
         }
         let blocks = BlockFiles::open(blocks, least.map(|least| least.blocks))?;
         let database = fjall::Database::builder(path)
@@ -307,27 +308,6 @@ fn into_bytes(value: fjall::UserValue) -> Bytes {
 /// Nothing panics while it holds such a lock.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// fjall takes away, or makes anew, what it finds only half of. In a store that was complete once, that is
-/// damage.
-fn check_files(path: &Path) -> Result<(), StorageError> {
-    let missing = |what: &Path| damaged(&format!("{} is missing", what.display()));
-    let version = path.join("version");
-    if !version.is_file() {
-        return Err(missing(&version));
-    }
-    let is_journal = |entry: &fs::DirEntry| entry.path().extension().is_some_and(|it| it == "jnl");
-    if !list(path)?.iter().any(is_journal) {
-        return Err(missing(&path.join("*.jnl")));
-    }
-    for entry in list(&path.join("keyspaces"))? {
-        let current = entry.path().join("current");
-        if !current.is_file() {
-            return Err(missing(&current));
-        }
-    }
-    Ok(())
 }
 
 fn damaged(what: &str) -> StorageError {
