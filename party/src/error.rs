@@ -5,7 +5,7 @@
 
 use std::{io, sync::Arc};
 
-use crate::key::DiscoveryKey;
+use crate::key::{DiscoveryKey, PublicKey};
 
 /// What can go wrong on a connection or with a feed. Cheap to clone: everybody who waits for something that
 /// failed gets the same.
@@ -167,12 +167,38 @@ pub enum ApiMisuse {
     /// A manifest that does not hash to the feed's key, or contradicts itself.
     #[error("a manifest of another feed")]
     WrongManifest,
+    /// A manifest that was to be made.
+    #[error("no such manifest: {0}")]
+    InvalidManifest(ManifestFlaw),
+    /// A signature of several signers that was to be made.
+    #[error("{0}")]
+    Signing(#[from] SigningError),
+    /// A feed whose manifest no peer has shown yet, and which can't be verified without it.
+    #[error("the manifest of the feed is not known yet")]
+    UnknownManifest,
+    /// Blocks that are not those of the feed's prologue.
+    #[error("not the prologue of the feed")]
+    NotThePrologue,
+    /// A draft that was made for another state of the feed than it is in now.
+    #[error("the feed has moved on: it has {length} blocks on fork {fork}")]
+    FeedMovedOn {
+        /// The feed's length.
+        length: u64,
+        /// Its fork.
+        fork: u64,
+    },
     /// A name that is taken.
     #[error("the name {0:?} is taken")]
     NameTaken(String),
     /// A feed that the store has already, made under a key pair that was handed in.
     #[error("the store has the feed {0} already")]
     FeedExists(DiscoveryKey),
+    /// A primary key for a store that has another.
+    #[error("the store has another primary key")]
+    OtherPrimaryKey,
+    /// A feed that was purged from its store while a handle of it was held.
+    #[error("the feed {0} was purged from the store")]
+    Purged(DiscoveryKey),
     /// A block or a length beyond the end of the feed.
     #[error("{index} is beyond the end of the feed, which has {length} blocks")]
     BeyondEnd {
@@ -245,6 +271,122 @@ pub enum ApiMisuse {
     /// A feed whose blocks are encrypted was read or appended to without the key.
     #[error("the feed {0} is encrypted, and its key is not here")]
     EncryptionKeyMissing(DiscoveryKey),
+}
+
+/// Why a manifest can't be made: peers would refuse it, or no block under it could ever be verified.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ManifestFlaw {
+    /// A version other than 0, 1 and 2.
+    #[error("there is no version {0}")]
+    UnknownVersion(u8),
+    /// Neither signers nor a prologue.
+    #[error("it has neither a signer nor a prologue")]
+    NobodySigns,
+    /// A quorum that all signers together don't reach.
+    #[error("a quorum of {quorum} of {signers} signers")]
+    QuorumTooHigh {
+        /// How many were to sign.
+        quorum: u64,
+        /// How many there are.
+        signers: u64,
+    },
+    /// A quorum of 0 with signers: no signature would ever do.
+    #[error("a quorum of nobody")]
+    QuorumOfNobody,
+    /// A signer that is named twice would have two votes.
+    #[error("the signer {0} is named twice")]
+    SameSignerTwice(PublicKey),
+    /// More signers or linked feeds than [`Limits::max_signers`](crate::limits::Limits::max_signers).
+    #[error("more than {max} signers or linked feeds")]
+    TooMany {
+        /// The most.
+        max: usize,
+    },
+    /// A field that the chosen version does not have.
+    #[error("{field} need version {version}")]
+    NeedsVersion {
+        /// The field.
+        field: &'static str,
+        /// The first version that has it.
+        version: u8,
+    },
+    /// User data longer than [`MAX_USER_DATA`](crate::feed::manifest::MAX_USER_DATA).
+    #[error("{len} bytes of user data; the most is {max}")]
+    UserDataTooLong {
+        /// Its length.
+        len: usize,
+        /// The longest allowed.
+        max: usize,
+    },
+    /// A prologue of no blocks, or of more than a feed can have.
+    #[error("a prologue of {0} blocks")]
+    PrologueLength(u64),
+}
+
+/// Why a signature for several signers could not be made or assembled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SigningError {
+    /// A key pair that is none of the feed's signers.
+    #[error("{0} is no signer of this feed")]
+    NotASigner(PublicKey),
+    /// A number that no signer has.
+    #[error("there is no signer {signer}")]
+    UnknownSigner {
+        /// The number.
+        signer: u64,
+    },
+    /// It is about another feed.
+    #[error("this is about another feed")]
+    OtherFeed,
+    /// It is about another tree, length or fork.
+    #[error("this is about another tree")]
+    OtherTree,
+    /// A signature that is not this signer's.
+    #[error("the signature of signer {signer} is wrong")]
+    WrongSignature {
+        /// The signer's number.
+        signer: u64,
+    },
+    /// Two parts of one signer.
+    #[error("two parts of signer {signer}")]
+    SameSignerTwice {
+        /// The signer's number.
+        signer: u64,
+    },
+    /// A signature over a longer tree, where the manifest does not allow patches.
+    #[error("signer {signer} signed a longer tree, and patches are not allowed")]
+    PatchNotAllowed {
+        /// The signer's number.
+        signer: u64,
+    },
+    /// A signature over a longer tree without the nodes that lead to it.
+    #[error("the nodes are missing that lead to what signer {signer} signed")]
+    MissingPatch {
+        /// The signer's number.
+        signer: u64,
+    },
+    /// Fewer signatures than the quorum, or a quorum of nobody.
+    #[error("{have} signatures of {need}")]
+    TooFew {
+        /// How many there are.
+        have: u64,
+        /// How many it takes.
+        need: u64,
+    },
+    /// A signature that doesn't hold for what it came with.
+    #[error("the signature does not hold")]
+    NotSigned,
+    /// A draft that changes nothing.
+    #[error("nothing to sign")]
+    NothingToSign,
+}
+
+impl From<SigningError> for Error {
+    fn from(error: SigningError) -> Self {
+        Self::ApiMisuse(error.into())
+    }
 }
 
 /// Why stored data could not be read or written.

@@ -9,6 +9,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     error::Error,
+    feed::{FeedChanges, changes::Reports},
     key::{DiscoveryKey, PartyKey},
     peer::Peer,
     rules::{ErasedRules, Rules},
@@ -47,6 +48,12 @@ impl Party {
         Events { receiver: self.hub.events.subscribe() }
     }
 
+    /// Tells which feeds change from now on of those that are released to peers in this party while they are,
+    /// with their latest figures: by what peers bring, and by what is done here.
+    pub fn changes(&self) -> FeedChanges {
+        self.hub.reports.subscribe()
+    }
+
     pub(crate) fn key(&self) -> &PartyKey {
         &self.key
     }
@@ -79,6 +86,11 @@ impl Open {
     /// What happens from now on.
     pub fn events(&self) -> Events {
         Events { receiver: self.hub.events.subscribe() }
+    }
+
+    /// Tells which feeds change from now on of those that are released to these peers while they are.
+    pub fn changes(&self) -> FeedChanges {
+        self.hub.reports.subscribe()
     }
 
     pub(crate) fn hub(&self) -> &Arc<Hub> {
@@ -195,12 +207,14 @@ pub(crate) struct Hub {
     pub(crate) rules: Arc<dyn ErasedRules>,
     events: broadcast::Sender<Event>,
     peers: Mutex<Vec<Peer>>,
+    /// What the feeds report that are released to peers.
+    pub(crate) reports: Arc<Reports>,
 }
 
 impl Hub {
     fn new(rules: impl Rules) -> Arc<Self> {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
-        Arc::new(Self { rules: Arc::new(rules), events, peers: Mutex::default() })
+        Arc::new(Self { rules: Arc::new(rules), events, peers: Mutex::default(), reports: Arc::default() })
     }
 
     pub(crate) fn add_peer(&self, peer: &Peer) {

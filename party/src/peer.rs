@@ -102,6 +102,11 @@ impl Peer {
         self.inner.commands.is_closed()
     }
 
+    /// Waits until the connection has ended.
+    pub async fn closed(&self) {
+        self.inner.commands.closed().await;
+    }
+
     /// Tells the peer which feeds we have for it and returns those that it has for us. An empty list is fine
     /// in both directions.
     ///

@@ -133,11 +133,12 @@ async fn only_the_writer_appends() {
         assert!(matches!(refused, Err(Error::ApiMisuse(ApiMisuse::NotWritable(_)))));
     }
     let several = Manifest {
+        quorum: 2,
         signers: [1, 2].map(|n| Manifest::single(KeyPair::from_seed(&[n; 32]).public()).signers[0]).to_vec(),
         ..Manifest::single(self::writer().public())
     };
-    let one_of_two = Identity { key: several.key(), manifest: Some(several), signer: Some(self::writer()) };
-    assert!(!feed(one_of_two).await.info().writable);
+    let one_of_both = Identity { key: several.key(), manifest: Some(several), signer: Some(self::writer()) };
+    assert!(!feed(one_of_both).await.info().writable);
 }
 
 #[tokio::test]

@@ -1,11 +1,18 @@
 //! A feed on a connection: its channel, and the proofs on their way in and out.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use tracing::Span;
 
 use crate::{
-    feed::{Changes, Download, Feed, proof::Proof},
+    feed::{
+        Changes, Download, Feed,
+        changes::{Following, Reports},
+        proof::Proof,
+    },
     limits::Limits,
     mux::{ChannelId, Mux},
     peer::{MemberId, Replicate},
@@ -22,7 +29,8 @@ const INGEST_PROOFS: usize = 1024;
 pub(super) struct FeedLink {
     pub(super) feed: Feed,
     pub(super) span: Span,
-    pub(super) released_by: BTreeSet<MemberId>,
+    /// The members that released it; to each of their parties it reports its changes.
+    pub(super) released_by: BTreeMap<MemberId, Following>,
     pub(super) channel: Line,
     how: Replicate,
     /// Held while everything of the feed is wanted.
@@ -67,7 +75,7 @@ impl FeedLink {
         Self {
             feed,
             span,
-            released_by: BTreeSet::new(),
+            released_by: BTreeMap::new(),
             channel: Line::Down,
             how: Replicate { download: false, upload: false },
             download: None,
@@ -88,8 +96,9 @@ impl FeedLink {
     }
 
     /// Adds a release. Returns whether the member had not released it before.
-    pub(super) fn release(&mut self, member: MemberId, how: Replicate) -> bool {
-        let fresh = self.released_by.insert(member);
+    pub(super) fn release(&mut self, member: MemberId, how: Replicate, reports: &Arc<Reports>) -> bool {
+        let fresh = !self.released_by.contains_key(&member);
+        self.released_by.entry(member).or_insert_with(|| Following::new(&self.feed, reports));
         self.how.download |= how.download;
         self.how.upload |= how.upload;
         if self.how.download && self.download.is_none() && !self.feed.info().writable {

@@ -3,19 +3,21 @@
 use std::{
     collections::BTreeMap,
     ops::{Bound, Range, RangeBounds},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use tokio::sync::watch;
 
 use crate::feed::{Feed, local::Demand};
 
-/// All demands on one feed, and who is told when they or the feed change.
+/// All demands on one feed, and who is told when they or the feed change. Of thousands of feeds that are open,
+/// most have nobody who waits for them, so what tells is made when somebody asks.
+#[derive(Default)]
 pub(crate) struct Demands {
     wanted: Mutex<Wanted>,
-    changes: watch::Sender<()>,
+    changes: OnceLock<watch::Sender<()>>,
     /// The feed alone: who waits for blocks need not look each time that another begins or ends to wait.
-    growth: watch::Sender<()>,
+    growth: OnceLock<watch::Sender<()>>,
 }
 
 #[derive(Default)]
@@ -28,21 +30,21 @@ struct Wanted {
 
 impl Demands {
     pub(crate) fn new() -> Self {
-        Self { wanted: Mutex::default(), changes: watch::Sender::new(()), growth: watch::Sender::new(()) }
+        Self::default()
     }
 
     pub(crate) fn subscribe(&self) -> Changes {
-        Changes { receiver: self.changes.subscribe() }
+        Changes { receiver: self.changes.get_or_init(watch::Sender::default).subscribe() }
     }
 
     pub(crate) fn subscribe_to_growth(&self) -> Changes {
-        Changes { receiver: self.growth.subscribe() }
+        Changes { receiver: self.growth.get_or_init(watch::Sender::default).subscribe() }
     }
 
     /// Says that the feed has changed.
     pub(crate) fn notify(&self) {
-        self.growth.send_replace(());
-        self.changes.send_replace(());
+        tell(&self.growth);
+        tell(&self.changes);
     }
 
     fn add(&self, range: Range<u64>) -> u64 {
@@ -52,7 +54,7 @@ impl Demands {
         wanted.ranges.insert(id, range);
         wanted.union = None;
         drop(wanted);
-        self.changes.send_replace(());
+        tell(&self.changes);
         id
     }
 
@@ -61,7 +63,7 @@ impl Demands {
         wanted.ranges.remove(&id);
         wanted.union = None;
         drop(wanted);
-        self.changes.send_replace(());
+        tell(&self.changes);
     }
 
     fn union(&self) -> Demand {
@@ -72,6 +74,12 @@ impl Demands {
 
     fn wanted(&self) -> MutexGuard<'_, Wanted> {
         self.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tell(listeners: &OnceLock<watch::Sender<()>>) {
+    if let Some(listeners) = listeners.get() {
+        listeners.send_replace(());
     }
 }
 
@@ -140,7 +148,8 @@ pub struct Download {
 }
 
 impl Download {
-    /// Completes when every block of the range is stored here; for a range without an end, never.
+    /// Completes when every block of the range is stored here, or the feed is purged from its store; for a
+    /// range without an end, never.
     pub async fn done(&self) {
         if self.range.end == u64::MAX {
             return std::future::pending().await;
@@ -149,7 +158,7 @@ impl Download {
         let missing = |from| self.feed.with_local(|local| local.next_missing(from, self.range.end));
         // Blocks rarely go away, so each look begins where the last one stopped.
         let mut from = self.range.start;
-        loop {
+        while !self.feed.is_purged() {
             match missing(from) {
                 Some(index) => {
                     from = index;

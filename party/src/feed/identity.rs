@@ -6,14 +6,14 @@ use crate::{
     key::{FeedKey, KeyPair},
 };
 
-/// Which feed it is, and whether we are its writer.
+/// Which feed it is, and whether we are its writer or one of its signers.
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The feed's key.
     pub key: FeedKey,
     /// Its manifest. A reader may leave it out: the first peer that has blocks shows it.
     pub manifest: Option<Manifest>,
-    /// What signs the feed, if it is ours to append to.
+    /// What signs the feed, alone or with others, if it is ours to sign.
     pub signer: Option<KeyPair>,
 }
 
@@ -27,6 +27,18 @@ impl Identity {
     /// A feed of our own of the legacy kind, whose key is the signer's public key.
     pub fn legacy_writer(signer: KeyPair) -> Self {
         Self { key: FeedKey::from_bytes(*signer.public().as_bytes()), manifest: None, signer: Some(signer) }
+    }
+
+    /// A feed with this manifest, of which we are one signer, be it the only one or one of several. Who may
+    /// append alone is said by [`Info::writable`](crate::feed::Info::writable); the others
+    /// [draft](crate::feed::Feed::draft).
+    pub fn signer(manifest: Manifest, signer: KeyPair) -> Self {
+        Self { key: manifest.key(), manifest: Some(manifest), signer: Some(signer) }
+    }
+
+    /// A feed with this manifest, which others sign or nobody does.
+    pub fn from_manifest(manifest: Manifest) -> Self {
+        Self { key: manifest.key(), manifest: Some(manifest), signer: None }
     }
 
     /// A feed of someone else's.
@@ -44,6 +56,10 @@ impl Identity {
             (None, Some(signer)) => Manifest::single(signer.public()),
             (None, None) => return Ok(None),
         };
-        Verifier::new(self.key, manifest).map(Some).map_err(|_| ApiMisuse::WrongManifest)
+        let verifier = Verifier::new(self.key, manifest).map_err(|_| ApiMisuse::WrongManifest)?;
+        match &self.signer {
+            Some(signer) if !verifier.is_signer(signer) => Err(ApiMisuse::WrongManifest),
+            _ => Ok(Some(verifier)),
+        }
     }
 }

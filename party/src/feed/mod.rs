@@ -6,6 +6,8 @@
 
 #[cfg(feature = "tokio")]
 mod as_feed;
+#[cfg(feature = "tokio")]
+pub(crate) mod changes;
 // Some of what stores a feed is used by its handle alone.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod bitfield;
@@ -17,12 +19,15 @@ mod handle;
 #[cfg(feature = "tokio")]
 mod identity;
 pub mod local;
+#[cfg(feature = "tokio")]
+pub(crate) mod mailbox;
 pub mod manifest;
 pub mod memory;
 #[cfg(feature = "tokio")]
 mod open;
 pub mod proof;
 pub mod prove;
+pub mod quorum;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod state;
 pub mod storage;
@@ -37,12 +42,13 @@ pub mod verify;
 mod view;
 
 #[cfg(feature = "tokio")]
-pub(crate) use self::handle::WeakFeed;
+pub(crate) use self::handle::{Home, WeakFeed};
 #[cfg(feature = "json")]
 pub use self::view::Json;
 #[cfg(feature = "tokio")]
 pub use self::{
     as_feed::AsFeed,
+    changes::{FeedChange, FeedChanges},
     demand::{Changes, Download},
     handle::{Audit, Batch, Feed, FeedSnapshot, Info, Ingested, Problem},
     identity::Identity,

@@ -1,22 +1,27 @@
 //! Ready-made rules: everything in one store, with everybody who gets in.
 
+use futures_util::FutureExt as _;
+
 use super::{Denied, Result, Rules};
 use crate::{
     feed::Feed,
     key::{DiscoveryKey, FeedKey},
     peer::{Admission, Peer, Replicate},
-    store::Store,
+    store::{FeedEntry, FeedEvent, FeedEvents, Store},
 };
 
 /// Feeds that are taken from peers before more are refused.
 const DEFAULT_MAX_FEEDS: usize = 1024;
+/// Feeds that were added while a peer was connected, brought to it at a time.
+const BRING_AT_ONCE: usize = 256;
 
 /// Shares a whole store.
 ///
 /// In a party, every feed of the store is introduced to every member, and what they introduce is added to
 /// the store and replicated, up to a [limit](Self::max_feeds). In open mode it does what
 /// `Corestore.replicate` does in JavaScript: feeds are served to whoever knows their key, those that are not
-/// ours are asked for, and nothing is introduced.
+/// ours are asked for, and nothing is introduced. Feeds that are added to the store while a peer is connected
+/// are treated in the same way.
 ///
 /// ```
 /// use party::{key::PartyKey, party::Party, rules::WholeStore, store::Store};
@@ -57,6 +62,44 @@ impl WholeStore {
         Ok(self.store.list().await?.into_iter().map(|entry| entry.key).collect())
     }
 
+    /// Brings to the peer what is added to the store, for as long as it is connected.
+    async fn follow(self, peer: Peer, mut events: FeedEvents) {
+        let bringing = async {
+            while let Some(event) = events.next().await {
+                let waiting = std::iter::from_fn(|| events.next().now_or_never().flatten());
+                let added: Vec<FeedEntry> = std::iter::once(event)
+                    .chain(waiting.take(BRING_AT_ONCE - 1))
+                    .filter_map(|event| match event {
+                        FeedEvent::Added(entry) => Some(entry),
+                        FeedEvent::Removed(_) => None,
+                    })
+                    .collect();
+                if let Err(error) = self.bring(&peer, added).await {
+                    tracing::debug!(%error, "a peer does not take what was added");
+                }
+            }
+        };
+        tokio::select! {
+            () = bringing => {}
+            () = peer.closed() => {}
+        }
+    }
+
+    async fn bring(&self, peer: &Peer, added: Vec<FeedEntry>) -> Result<()> {
+        // What the peer itself has just brought is told to it again, which does no harm.
+        if let Admission::Party(_) = peer.admission() {
+            peer.introduce_feeds(added.iter().map(|entry| entry.key)).await?;
+        }
+        for entry in added {
+            // It may be purged already.
+            let Some(feed) = self.store.feed_by_discovery_key(&entry.discovery_key).await? else { continue };
+            if peer.admission() != Admission::Open || !entry.writable {
+                peer.replicate_as(&feed, self.how).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// Adds what a peer brings and replicates it.
     async fn take(&self, peer: &Peer, keys: Vec<FeedKey>) -> Result<()> {
         let known = self.keys().await?;
@@ -77,6 +120,7 @@ impl WholeStore {
 
 impl Rules for WholeStore {
     async fn handshake(&self, peer: &Peer) -> Result<()> {
+        let events = self.store.subscribe_feeds();
         let ours = self.keys().await?;
         if let Admission::Party(_) = peer.admission() {
             let theirs = peer.introduce_feeds(ours.clone()).await?;
@@ -89,6 +133,7 @@ impl Rules for WholeStore {
                 peer.replicate_as(&feed, self.how).await?;
             }
         }
+        tokio::spawn(self.clone().follow(peer.clone(), events));
         Ok(())
     }
 

@@ -1,13 +1,14 @@
-//! How a new feed is made.
+//! How a new feed is made, and how a store is opened.
 
 use std::fmt;
 
 use zeroize::Zeroizing;
 
+use super::names::PrimaryKey;
 use crate::feed::Encryption;
 
-/// How [`Store::create_feed`](super::Store::create_feed) makes a feed. The default is what hypercore 11
-/// makes: a manifest with one signer.
+/// How [`Store::create_feed`](super::Store::create_feed) makes a feed. The default is what corestore 7 makes: a
+/// manifest with one signer, whose key pair grows from the store's primary key, the namespace and the name.
 ///
 /// ```
 /// use party::store::FeedOptions;
@@ -18,22 +19,22 @@ use crate::feed::Encryption;
 #[non_exhaustive]
 pub struct FeedOptions {
     pub(super) compat: bool,
-    // A named feed of a corestore grows from the primary key and its name instead. That will be a second
-    // source beside these.
     pub(super) seed: Option<Zeroizing<[u8; 32]>>,
     pub(super) encryption: Option<Encryption>,
 }
 
 impl FeedOptions {
-    /// Whether to make a legacy feed, whose key is the public key itself. Hypercore 10 needs it.
+    /// Whether to make a legacy feed, whose key is the public key itself. Hypercore 10 needs it. Corestore 7
+    /// takes no notice of its own `compat`; it opens such a feed when it is given key, key pair and a manifest
+    /// of version 0.
     #[must_use]
     pub fn compat(mut self, compat: bool) -> Self {
         self.compat = compat;
         self
     }
 
-    /// The seed that the key pair grows from, instead of a random one. Whoever knows it can append to the
-    /// feed, and a feed that is written in two places forks.
+    /// The seed that the key pair grows from, instead of from primary key and name. Whoever knows it can
+    /// append to the feed, and a feed that is written in two places forks.
     #[must_use]
     pub fn seed(mut self, seed: [u8; 32]) -> Self {
         self.seed = Some(Zeroizing::new(seed));
@@ -53,5 +54,41 @@ impl FeedOptions {
 impl fmt::Debug for FeedOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FeedOptions").field("compat", &self.compat).finish_non_exhaustive()
+    }
+}
+
+/// How [`Store::open_with`](super::Store::open_with) and its like open a store.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use party::store::{Store, StoreOptions};
+///
+/// let options = StoreOptions::default().primary_key([7; 32]);
+/// let (here, there) = (Store::memory_with(options.clone()), Store::memory_with(options));
+/// assert_eq!(here.named_feed("log").await?.key(), there.named_feed("log").await?.key());
+/// # Ok::<(), party::error::Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Default)]
+#[non_exhaustive]
+pub struct StoreOptions {
+    pub(super) primary_key: Option<PrimaryKey>,
+}
+
+impl StoreOptions {
+    /// The primary key, from which named feeds grow, instead of a random one. It can be given to a new store;
+    /// to one that is there, only the one that it has. Two stores with the same make the same feeds under the
+    /// same names, and a feed that is written in two places forks: it is for restoring a store from its
+    /// secret, not for sharing one.
+    #[must_use]
+    pub fn primary_key(mut self, primary_key: [u8; 32]) -> Self {
+        self.primary_key = Some(PrimaryKey::new(Zeroizing::new(primary_key)));
+        self
+    }
+}
+
+impl fmt::Debug for StoreOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreOptions").finish_non_exhaustive()
     }
 }

@@ -1,8 +1,9 @@
-//! The seeds of writable feeds, apart from what they sign.
+//! The primary key and the seeds of feeds that were made from one, apart from what they sign.
 //!
-//! On disk each is a file of its own, named by the discovery key and readable by its owner only: a copy of
-//! the store without `secrets/` gives nothing away that would let somebody else append. A file is complete
-//! and on the disk before the feed's record names it; one that no record names does no harm.
+//! On disk each is a file of its own, `primary-key` or named by the feed's discovery key, and readable by its
+//! owner only: a copy of the store without `secrets/` gives nothing away that would let somebody else append.
+//! A file is complete and on the disk before a record counts on it; one that no record counts on does no
+//! harm.
 
 #[cfg(feature = "disk")]
 use std::{
@@ -16,13 +17,13 @@ use zeroize::Zeroizing;
 use super::record;
 use crate::{
     error::StorageError,
-    feed::storage::{Storage, Write},
-    key::{DiscoveryKey, KeyPair},
+    feed::storage::{Key, Storage, Write},
+    key::DiscoveryKey,
 };
 
 pub(super) type Seed = Zeroizing<[u8; 32]>;
 
-/// Where a store keeps its seeds.
+/// Where a store keeps its secrets.
 #[derive(Clone, Debug)]
 pub(super) enum Secrets {
     /// Among the records: in memory, or wherever the user's own storage keeps them.
@@ -32,59 +33,94 @@ pub(super) enum Secrets {
     Files(PathBuf),
 }
 
-impl Secrets {
-    /// Keeps `seed`: at once in a file, or by a write that goes along with the feed's record.
-    pub(super) async fn keep(
-        &self,
-        discovery_key: DiscoveryKey,
-        seed: &Seed,
-    ) -> Result<Option<Write>, StorageError> {
+/// Which of a store's secrets.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Secret {
+    /// What named feeds grow from.
+    PrimaryKey,
+    /// The seed of the feed with this discovery key.
+    Feed(DiscoveryKey),
+}
+
+impl Secret {
+    fn record(self) -> Key {
         match self {
-            Self::Records => {
-                let seed = bytes::Bytes::copy_from_slice(&seed[..]);
-                Ok(Some(Write::Put(record::secret(&discovery_key), seed)))
-            }
+            Self::PrimaryKey => record::primary_key(),
+            Self::Feed(discovery_key) => record::secret(&discovery_key),
+        }
+    }
+
+    #[cfg(feature = "disk")]
+    fn file(self, folder: &Path) -> PathBuf {
+        match self {
+            Self::PrimaryKey => folder.join("primary-key"),
+            Self::Feed(discovery_key) => folder.join(discovery_key.to_string()),
+        }
+    }
+}
+
+impl Secrets {
+    /// Keeps `seed`: at once in a file, or by a write that goes along with what counts on it.
+    pub(super) async fn keep(&self, secret: Secret, seed: &Seed) -> Result<Option<Write>, StorageError> {
+        match self {
+            Self::Records => Ok(Some(Write::Put(secret.record(), bytes::Bytes::copy_from_slice(&seed[..])))),
             #[cfg(feature = "disk")]
             Self::Files(folder) => {
                 let (folder, seed) = (folder.clone(), seed.clone());
-                super::disk::run("party-store-secret", move || write_file(&folder, discovery_key, &seed))
-                    .await?;
+                let write = move || write_file(&folder, &secret.file(&folder), &seed);
+                super::disk::run("party-store-secret", write).await?;
                 Ok(None)
             }
         }
     }
 
-    /// The key pair of the feed with this discovery key.
-    pub(super) async fn key_pair(
+    /// The secret, if it is where it was kept and is one.
+    pub(super) async fn find(
         &self,
         storage: &dyn Storage,
-        discovery_key: DiscoveryKey,
-    ) -> Result<KeyPair, StorageError> {
-        let seed = match self {
+        secret: Secret,
+    ) -> Result<Option<Seed>, StorageError> {
+        match self {
             Self::Records => {
-                let found = storage.read(vec![record::secret(&discovery_key)]).await?.pop().flatten();
-                found.and_then(|seed| Some(Zeroizing::new(<[u8; 32]>::try_from(&seed[..]).ok()?)))
+                let found = storage.read(vec![secret.record()]).await?.pop().flatten();
+                Ok(found.and_then(|seed| Some(Zeroizing::new(<[u8; 32]>::try_from(&seed[..]).ok()?))))
             }
             #[cfg(feature = "disk")]
             Self::Files(folder) => {
-                let folder = folder.clone();
-                super::disk::run("party-store-secret", move || read_file(&folder, discovery_key)).await?
+                let file = secret.file(folder);
+                super::disk::run("party-store-secret", move || read_file(&file)).await
             }
-        };
-        match seed {
-            Some(seed) => Ok(KeyPair::from_seed(&seed)),
-            None => Err(StorageError::Damaged {
-                what: format!(
-                    "the secret of the feed with discovery key {discovery_key} is missing or malformed"
-                ),
-            }),
+        }
+    }
+
+    /// What deletes the secret among the records; nothing for one in a file.
+    pub(super) fn delete(&self, secret: Secret) -> Option<Write> {
+        match self {
+            Self::Records => Some(Write::Delete(secret.record())),
+            #[cfg(feature = "disk")]
+            Self::Files(_) => None,
+        }
+    }
+
+    /// Deletes the file of a secret that no record counts on any more.
+    pub(super) async fn forget(&self, secret: Secret) -> Result<(), StorageError> {
+        match self {
+            Self::Records => Ok(()),
+            #[cfg(feature = "disk")]
+            Self::Files(folder) => {
+                let file = secret.file(folder);
+                super::disk::run("party-store-secret", move || match fs::remove_file(file) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+                    _ => Ok(()),
+                })
+                .await
+            }
         }
     }
 }
 
 #[cfg(feature = "disk")]
-fn write_file(folder: &Path, discovery_key: DiscoveryKey, seed: &Seed) -> Result<(), StorageError> {
-    let path = folder.join(discovery_key.to_string());
+fn write_file(folder: &Path, path: &Path, seed: &Seed) -> Result<(), StorageError> {
     let draft = path.with_extension("new");
     make_private_folder(folder)?;
     match fs::remove_file(&draft) {
@@ -94,13 +130,13 @@ fn write_file(folder: &Path, discovery_key: DiscoveryKey, seed: &Seed) -> Result
     let mut file = private_file(&draft)?;
     file.write_all(&seed[..])?;
     file.sync_all()?;
-    fs::rename(&draft, &path)?;
+    fs::rename(&draft, path)?;
     Ok(super::disk::sync_folder(folder)?)
 }
 
 #[cfg(feature = "disk")]
-fn read_file(folder: &Path, discovery_key: DiscoveryKey) -> Result<Option<Seed>, StorageError> {
-    match fs::read(folder.join(discovery_key.to_string())).map(Zeroizing::new) {
+fn read_file(path: &Path) -> Result<Option<Seed>, StorageError> {
+    match fs::read(path).map(Zeroizing::new) {
         Ok(bytes) => Ok(<[u8; 32]>::try_from(&bytes[..]).ok().map(Zeroizing::new)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),

@@ -8,7 +8,6 @@ use super::{Engine, Owner, instrumented};
 use crate::{
     admission::{self, Body, Hello, PartyChannel, RefusalCode, TransactionId, membership},
     connection::{
-        feeds::Line,
         jobs::{Outcome, RuleOutcome, decide},
         members::{Admitted, Standing},
     },
@@ -148,17 +147,14 @@ impl Engine {
         let released: Vec<_> = self
             .feeds
             .iter()
-            .filter(|(_, link)| link.released_by.contains(&member))
+            .filter(|(_, link)| link.released_by.contains_key(&member))
             .map(|(key, _)| *key)
             .collect();
         for key in released {
             let Some(link) = self.feeds.get_mut(&key) else { continue };
             link.released_by.remove(&member);
             if link.released_by.is_empty() {
-                self.close_feed(key, Line::Down);
-                self.feeds.remove(&key);
-                self.unsettled.remove(&key);
-                self.dirty.remove(&key);
+                self.end_feed(key);
             }
         }
     }

@@ -97,7 +97,7 @@ impl Engine {
             }
         };
         self.dirty.insert(key);
-        Ok(link.release(member, how))
+        Ok(link.release(member, how, &self.members[member.0].hub.reports))
     }
 
     pub(super) fn open_feed(&mut self, key: DiscoveryKey) -> Result<(), Error> {
@@ -134,9 +134,17 @@ impl Engine {
         self.dirty.insert(key);
     }
 
+    /// Replicates a feed no longer.
+    pub(super) fn end_feed(&mut self, key: DiscoveryKey) {
+        self.close_feed(key, Line::Down);
+        self.feeds.remove(&key);
+        self.unsettled.remove(&key);
+        self.dirty.remove(&key);
+    }
+
     pub(super) fn tell_of_feed(&self, key: DiscoveryKey, event: impl Fn(Peer, DiscoveryKey) -> Event) {
         let Some(link) = self.feeds.get(&key) else { return };
-        for member in &link.released_by {
+        for member in link.released_by.keys() {
             let member = &self.members[member.0];
             if let Some(admitted) = member.admitted() {
                 member.hub.tell(event(admitted.peer.clone(), key));
@@ -197,6 +205,9 @@ impl Engine {
         if !link.is(ingested.job) {
             return;
         }
+        if link.feed.is_purged() {
+            return self.end_feed(key);
+        }
         link.ingested();
         let mut failed = None;
         if let Line::Open(_, channel) = &mut link.channel {
@@ -220,6 +231,9 @@ impl Engine {
 
     pub(in crate::connection) fn handle_change(&mut self, key: DiscoveryKey, changes: Changes) {
         let Some(link) = self.feeds.get_mut(&key) else { return };
+        if link.feed.is_purged() {
+            return self.end_feed(key);
+        }
         if let Line::Open(_, channel) = &mut link.channel {
             let demand = link.feed.demand();
             link.feed.with_local(|local| {

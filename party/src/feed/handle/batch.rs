@@ -101,7 +101,7 @@ impl Batch {
         let feeds: Vec<Feed> = parts.iter().map(|(_, part)| part.feed.clone()).collect();
         let mut turns: Vec<Turn<'_>> = Vec::with_capacity(feeds.len());
         for feed in &feeds {
-            turns.push(feed.lock().await);
+            turns.push(feed.turn().await?);
         }
         let mut indexes = vec![0..0; parts.len()];
         let mut writes = vec![];

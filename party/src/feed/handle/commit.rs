@@ -14,7 +14,7 @@ use crate::{
     error::{Error, StorageError},
     feed::{
         proof::Node,
-        state::{Update, encode_node},
+        state::{State, Update, encode_node},
         storage::{Completion, Key, Write},
     },
 };
@@ -26,6 +26,8 @@ pub(super) struct Pending {
     /// `None` where only records were written.
     update: Option<Update>,
     deletes: bool,
+    /// Whether nothing is left of the feed.
+    purges: bool,
 }
 
 /// The turn to change a feed.
@@ -65,18 +67,34 @@ impl Feed {
     async fn settle(&self, turn: &mut Turn<'_>) -> Result<(), StorageError> {
         let Some(pending) = &mut **turn else { return Ok(()) };
         let result = (&mut pending.commit).await;
-        let Some(Pending { update, deletes, .. }) = turn.take() else { return result };
-        if let (Some(update), Ok(())) = (update, &result) {
-            if let Some(length) = update.cut {
+        let Some(Pending { update, deletes, purges, .. }) = turn.take() else { return result };
+        let mut change = None;
+        if result.is_ok() {
+            if let Some(length) = update.as_ref().and_then(|update| update.cut) {
                 self.note_cut(length);
             }
-            self.inner.state.write().unwrap_or_else(PoisonError::into_inner).apply(update);
+            let mut state = self.inner.state.write().unwrap_or_else(PoisonError::into_inner);
+            let before = self.figures(&state);
+            if let Some(update) = update {
+                state.apply(update);
+                change = Some(self.figures(&state)).filter(|after| *after != before);
+            }
+            if purges {
+                *state = State { verifier: state.verifier.take(), ..State::default() };
+                self.inner.is_purged.store(true, Ordering::Release);
+            }
         }
         if deletes {
             self.inner.deleting.fetch_add(1, Ordering::AcqRel);
         }
         if result.is_ok() {
             self.inner.demands.notify();
+        }
+        if let Some(change) = change {
+            self.report(&change);
+        }
+        if purges && result.is_ok() {
+            self.followers().each(|reports| reports.retract(&self.inner.discovery_key));
         }
         result
     }
@@ -137,6 +155,9 @@ pub(super) struct Step<'s, 'f> {
 /// Stores `writes` as one, then takes the step of every feed in `steps`, which is not empty.
 pub(super) async fn commit_all(steps: Vec<Step<'_, '_>>, writes: Vec<Write>) -> Result<(), Error> {
     let Some(first) = steps.first() else { return Ok(()) };
+    for step in &steps {
+        step.feed.check_purged()?;
+    }
     for step in steps.iter().filter(|step| step.deletes) {
         step.feed.inner.deleting.fetch_add(1, Ordering::AcqRel);
     }
@@ -144,13 +165,24 @@ pub(super) async fn commit_all(steps: Vec<Step<'_, '_>>, writes: Vec<Write>) -> 
     let mut abandoned = Abandoned { feeds: steps.iter().map(|step| step.feed).collect() };
     let mut turns = Vec::with_capacity(steps.len());
     for Step { feed, turn, update, deletes } in steps {
-        **turn = Some(Pending { commit: commit.clone(), update, deletes });
+        **turn = Some(Pending { commit: commit.clone(), update, deletes, purges: false });
         turns.push((feed, turn));
     }
     let mut result = Ok(());
     for (feed, turn) in turns {
         result = feed.settle(turn).await;
     }
+    abandoned.feeds.clear();
+    Ok(result?)
+}
+
+/// Stores `writes`, which leave nothing of the feed, and then ends it.
+pub(super) async fn purge<'f>(feed: &'f Feed, turn: &mut Turn<'f>, writes: Vec<Write>) -> Result<(), Error> {
+    feed.inner.deleting.fetch_add(1, Ordering::AcqRel);
+    let commit = feed.inner.storage.commit(writes).shared();
+    let mut abandoned = Abandoned { feeds: vec![feed] };
+    **turn = Some(Pending { commit, update: None, deletes: true, purges: true });
+    let result = feed.settle(turn).await;
     abandoned.feeds.clear();
     Ok(result?)
 }

@@ -35,7 +35,10 @@ impl Feed {
     /// no error. If the commit fails, nothing is stored, and every proof that held gets that error.
     pub async fn ingest(&self, proofs: Vec<Proof>) -> Vec<Result<Ingested, Error>> {
         let hashed = hash_proofs(proofs);
-        let mut turn = self.lock().await;
+        let mut turn = match self.turn().await {
+            Ok(turn) => turn,
+            Err(error) => return hashed.iter().map(|_| Err(error.clone())).collect(),
+        };
         let mut verification = {
             let needed: Vec<u64> = {
                 let state = self.state();

@@ -5,10 +5,12 @@
 
 mod audit;
 mod batch;
+mod belonging;
 mod commit;
 mod cut;
 mod encrypted;
 mod ingest;
+mod quorum;
 mod read;
 mod serve;
 mod snapshot;
@@ -17,9 +19,13 @@ mod write;
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, Weak, atomic::AtomicU64},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, Weak,
+        atomic::{AtomicBool, AtomicU64},
+    },
 };
 
+pub(crate) use self::belonging::Home;
 pub(super) use self::cut::Cut;
 pub use self::{
     audit::{Audit, Problem},
@@ -31,6 +37,7 @@ use self::{commit::Pending, encrypted::HeldKey, snapshot::Pin};
 use crate::{
     error::Error,
     feed::{
+        changes::Followers,
         demand::{Changes, Demands},
         identity::Identity,
         local::Local,
@@ -55,7 +62,8 @@ pub struct Info {
     pub contiguous_length: u64,
     /// The fork; it grows with every truncation.
     pub fork: u64,
-    /// Whether this handle can append.
+    /// Whether this handle can append alone. One of several signers who must sign together can't; see
+    /// [`Feed::draft`].
     pub writable: bool,
 }
 
@@ -101,7 +109,7 @@ struct Inner {
     key: FeedKey,
     discovery_key: DiscoveryKey,
     slot: Slot,
-    signer: Option<KeyPair>,
+    signer: OnceLock<Box<KeyPair>>,
     storage: Arc<dyn Storage>,
     state: RwLock<State>,
     /// Odd while something is being deleted: what is read then may be of before or of after.
@@ -114,6 +122,10 @@ struct Inner {
     /// lets it end first, so that what is known in memory never falls behind what is stored.
     writing: tokio::sync::Mutex<Option<Pending>>,
     demands: Demands,
+    /// The store that it is of, if any.
+    home: Option<Arc<dyn Home>>,
+    followers: Followers,
+    is_purged: AtomicBool,
 }
 
 impl Feed {
@@ -123,6 +135,15 @@ impl Feed {
     /// [`ApiMisuse::WrongManifest`](crate::error::ApiMisuse::WrongManifest) if the manifest or the signer is not this feed's;
     /// [`StorageError::Damaged`](crate::error::StorageError::Damaged) if what is stored is not a tree that the feed's writer has signed.
     pub async fn create(storage: Arc<dyn Storage>, slot: Slot, identity: Identity) -> Result<Self, Error> {
+        Self::open(None, storage, slot, identity).await
+    }
+
+    async fn open(
+        home: Option<Arc<dyn Home>>,
+        storage: Arc<dyn Storage>,
+        slot: Slot,
+        identity: Identity,
+    ) -> Result<Self, Error> {
         let verifier = identity.verifier()?;
         let state = open(&*storage, slot, identity.key, verifier).await?;
         Ok(Self {
@@ -130,7 +151,7 @@ impl Feed {
                 key: identity.key,
                 discovery_key: identity.key.discovery_key(),
                 slot,
-                signer: identity.signer,
+                signer: identity.signer.map(|signer| OnceLock::from(Box::new(signer))).unwrap_or_default(),
                 storage,
                 state: RwLock::new(state),
                 deleting: AtomicU64::new(0),
@@ -138,6 +159,9 @@ impl Feed {
                 cuts: Mutex::default(),
                 writing: tokio::sync::Mutex::new(None),
                 demands: Demands::new(),
+                home,
+                followers: Followers::default(),
+                is_purged: AtomicBool::new(false),
             }),
             key: None,
         })
@@ -165,7 +189,7 @@ impl Feed {
     /// The figures of this moment.
     pub fn info(&self) -> Info {
         let state = self.state();
-        Info { writable: self.writer(&state).is_some(), ..self.info_of(&state) }
+        Info { writable: self.writer(&state).is_some() && !self.is_purged(), ..self.info_of(&state) }
     }
 
     /// Lends the feed as it stands. What is done with it must be short: nothing is committed meanwhile.
@@ -173,10 +197,10 @@ impl Feed {
         f(&*self.state())
     }
 
-    /// Waits until the feed has at least `length` blocks, stored here or not.
+    /// Waits until the feed has at least `length` blocks, stored here or not, or is purged from its store.
     pub async fn wait_for_length(&self, length: u64) {
         let mut changes = self.demands().subscribe_to_growth();
-        while self.info().length < length {
+        while self.info().length < length && !self.is_purged() {
             changes.changed().await;
         }
     }
@@ -195,7 +219,7 @@ impl Feed {
     }
 
     fn writer<'a>(&'a self, state: &'a State) -> Option<(&'a Verifier, &'a KeyPair)> {
-        let signer = self.inner.signer.as_ref()?;
+        let signer = self.signer()?;
         let verifier = state.verifier.as_ref()?;
         verifier.is_writer(signer).then_some((verifier, signer))
     }
@@ -235,5 +259,9 @@ pub(crate) struct WeakFeed {
 impl WeakFeed {
     pub(crate) fn upgrade(&self) -> Option<Feed> {
         self.inner.upgrade().map(|inner| Feed { inner, key: None })
+    }
+
+    pub(crate) fn is_held(&self) -> bool {
+        self.inner.strong_count() > 0
     }
 }

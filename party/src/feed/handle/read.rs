@@ -29,6 +29,7 @@ impl Feed {
     pub async fn get_many(&self, indexes: Vec<u64>) -> Result<Vec<Option<Bytes>>, Error> {
         loop {
             let before = self.undisturbed().await;
+            self.check_purged()?;
             let stored: Vec<u64> = {
                 let state = self.state();
                 indexes.iter().copied().filter(|index| state.bitfield.get(*index)).collect()
@@ -80,6 +81,7 @@ impl Feed {
     /// # Errors
     /// Why it could not be read.
     pub async fn record(&self, key: impl Into<Vec<u8>>) -> Result<Option<Bytes>, Error> {
+        self.check_purged()?;
         let key = Key::Local(self.inner.slot, key.into());
         Ok(self.inner.storage.read(vec![key]).await?.pop().flatten())
     }

@@ -24,6 +24,7 @@ impl Feed {
     pub async fn prove(&self, request: ProofRequest, fork: u64) -> Result<Option<Proof>, Error> {
         loop {
             let before = self.undisturbed().await;
+            self.check_purged()?;
             let proof = self.prove_from_storage(&request, fork).await;
             // What was read while something was deleted may be of two trees.
             if self.is_unchanged(before) {

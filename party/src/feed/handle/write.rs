@@ -29,9 +29,10 @@ impl Feed {
     /// the process if the storage does.
     ///
     /// # Errors
-    /// [`ApiMisuse::NotWritable`], [`ApiMisuse::BlockTooLarge`], or why it could not be stored; the feed is as it
-    /// was then. To an encrypted feed nothing is appended without its key ([`ApiMisuse::EncryptionKeyMissing`]), nor
-    /// with a key that doesn't open its last block ([`ApiMisuse::WrongEncryptionKey`], [`ApiMisuse::NotEncrypted`]).
+    /// [`ApiMisuse::NotWritable`], [`ApiMisuse::BlockTooLarge`], [`ApiMisuse::NotThePrologue`] where the first
+    /// blocks are not those that the manifest says, or why it could not be stored; the feed is as it was then. To
+    /// an encrypted feed nothing is appended without its key ([`ApiMisuse::EncryptionKeyMissing`]), nor with a key
+    /// that doesn't open its last block ([`ApiMisuse::WrongEncryptionKey`], [`ApiMisuse::NotEncrypted`]).
     pub async fn append(&self, block: impl Into<Bytes>) -> Result<u64, Error> {
         Ok(self.append_batch(vec![block.into()]).await?.start)
     }
@@ -57,8 +58,11 @@ impl Feed {
             let state = self.state();
             let not_writable = || ApiMisuse::NotWritable(self.discovery_key());
             let (verifier, signer) = self.writer(&state).ok_or_else(not_writable)?;
-            let start = state.tree.length();
+            if !verifier.keeps_prologue(&state.tree, &blocks) {
+                return Err(ApiMisuse::NotThePrologue.into());
+            }
             let mut tree = state.tree.clone();
+            let start = tree.length();
             let nodes = tree
                 .append_blocks(blocks.iter().map(|block| block.as_ref()))
                 .ok_or(ApiMisuse::LimitExceeded("feed length"))?;
@@ -116,7 +120,7 @@ impl Feed {
     }
 
     async fn truncate_to(&self, length: u64, fork: Option<u64>) -> Result<(), Error> {
-        let mut turn = self.lock().await;
+        let mut turn = self.turn().await?;
         let missing: Vec<u64> = {
             let state = self.state();
             if self.writer(&state).is_none() {
@@ -192,7 +196,7 @@ impl Feed {
     /// # Errors
     /// Why it could not be stored. The feed is as it was then.
     pub async fn clear(&self, blocks: Range<u64>) -> Result<u64, Error> {
-        let mut turn = self.lock().await;
+        let mut turn = self.turn().await?;
         let (update, count) = {
             let state = self.state();
             let blocks = blocks.start..blocks.end.min(state.tree.length());

@@ -1,27 +1,27 @@
 //! Whose signature makes a tree the feed's.
 //!
 //! What is signed, and how signatures are laid out, depends on the manifest's version; all of it follows
-//! hypercore 11's `lib/verifier.js`, `multisig.js` and `caps.js`; see `protocol-spec/06-feeds.md`.
+//! hypercore 11's `lib/verifier.js`, `multisig.js` and `caps.js`; see `protocol-spec/06-feeds.md`. How several
+//! signers come to one signature is in [`quorum`](crate::feed::quorum).
+
+pub(crate) mod multisig;
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
 
+use self::multisig::{MultiSignature, Part};
 use crate::{
-    encoding::{Reader, Writer},
-    error::{DecodeError, PeerMisbehaved},
+    encoding::Writer,
+    error::PeerMisbehaved,
     feed::{
         manifest::{Manifest, Signer, hypercore_namespace},
         proof::Node,
+        quorum::Signable,
         tree::{MAX_LENGTH, Tree, filling},
     },
-    hash::Hash,
     key::{FeedKey, KeyPair, PublicKey, Signature},
-    limits::Limits,
 };
-
-/// The most nodes in the patch of a multi-signature: one path of the tree for each signer is far below it.
-const MAX_PATCH_NODES: usize = 4096;
 
 /// Checks and makes the signatures of one feed.
 ///
@@ -51,10 +51,14 @@ impl Verifier {
     /// [`PeerMisbehaved::WrongManifest`] if the manifest neither hashes to the key nor has the key itself as
     /// its only signer, or contradicts itself.
     pub fn new(key: FeedKey, manifest: Manifest) -> Result<Self, PeerMisbehaved> {
+        //= protocol-spec/06-feeds.md#manifests
+        if manifest.contradicts_itself() {
+            return Err(PeerMisbehaved::WrongManifest);
+        }
         if is_legacy(&key, &manifest) {
             return Ok(Self::legacy(key));
         }
-        if manifest.key() != key || contradicts_itself(&manifest) {
+        if manifest.key() != key {
             return Err(PeerMisbehaved::WrongManifest);
         }
         Ok(Self { key, manifest, legacy: false })
@@ -63,6 +67,11 @@ impl Verifier {
     /// The verifier of a legacy feed, whose key is the public key of its only signer.
     pub fn legacy(key: FeedKey) -> Self {
         Self { key, manifest: Manifest::legacy(PublicKey::from_bytes(*key.as_bytes())), legacy: true }
+    }
+
+    /// The feed's key.
+    pub fn key(&self) -> FeedKey {
+        self.key
     }
 
     /// The manifest.
@@ -85,6 +94,7 @@ impl Verifier {
 
     /// Checks an upgrade of `length` blocks from `start`, whose nodes gave `tree`, against the prologue:
     /// a tree that reaches into it must reach its end.
+    //= protocol-spec/06-feeds.md#prologues
     pub(crate) fn check_prologue(&self, start: u64, length: u64, tree: &Tree) -> Result<(), PeerMisbehaved> {
         let Some(prologue) = self.manifest.prologue.filter(|_| !self.legacy) else { return Ok(()) };
         if start < prologue.length && (start != 0 || length < prologue.length) {
@@ -104,20 +114,38 @@ impl Verifier {
         if self.is_signed(tree, fork, signature) { Ok(()) } else { Err(PeerMisbehaved::InvalidSignature) }
     }
 
+    /// Checks as [`verify`](Self::verify), and that the signers have meant this fork: what makes a feed that was on a
+    /// lower fork give up blocks.
+    ///
+    /// The prologue verifies on every fork without a signature, as in hypercore. Taken at its word there, anybody
+    /// could take a feed back to its prologue.
+    ///
+    /// # Errors
+    /// [`PeerMisbehaved::InvalidSignature`].
+    //= protocol-spec/06-feeds.md#prologues
+    pub fn verify_fork(&self, tree: &Tree, fork: u64, signature: &[u8]) -> Result<(), PeerMisbehaved> {
+        self.verify(tree, fork, signature)?;
+        if self.is_signed_by_signers(tree, fork, signature) {
+            Ok(())
+        } else {
+            Err(PeerMisbehaved::InvalidSignature)
+        }
+    }
+
     //= protocol-spec/06-feeds.md#the-signature-field
     fn is_signed(&self, tree: &Tree, fork: u64, signature: &[u8]) -> bool {
-        let single = !self.manifest.allow_patch && self.manifest.signers.len() == 1;
-        if self.legacy || (self.manifest.version == 0 && single) {
+        match self.manifest.prologue.filter(|_| !self.legacy && self.manifest.version > 0) {
+            Some(prologue) if tree.length() <= prologue.length => prologue.is(tree),
+            _ => self.is_signed_by_signers(tree, fork, signature),
+        }
+    }
+
+    fn is_signed_by_signers(&self, tree: &Tree, fork: u64, signature: &[u8]) -> bool {
+        if self.is_plain() {
             return match (self.manifest.signers.first(), signature.try_into()) {
                 (Some(signer), Ok(signature)) => self.is_signed_by(signer, tree, fork, signature),
                 _ => false,
             };
-        }
-        if let Some(prologue) = &self.manifest.prologue
-            && self.manifest.version > 0
-            && tree.length() <= prologue.length
-        {
-            return tree.length() == prologue.length && tree.hash() == prologue.hash;
         }
         MultiSignature::decode(signature, self.manifest.version)
             .is_ok_and(|signature| self.has_quorum(tree, fork, &signature))
@@ -146,7 +174,8 @@ impl Verifier {
         })
     }
 
-    fn patched(&self, tree: &Tree, patch: u64, nodes: &HashMap<u64, Node>) -> Option<Tree> {
+    /// The longer tree that `patch` blocks more and their subtrees lead to; `None` if one is missing.
+    pub(crate) fn patched(&self, tree: &Tree, patch: u64, nodes: &HashMap<u64, Node>) -> Option<Tree> {
         let to = tree.length().checked_add(patch).filter(|to| *to <= MAX_LENGTH)?;
         let mut longer = tree.clone();
         for position in filling(tree.length(), to) {
@@ -157,121 +186,102 @@ impl Verifier {
     }
 
     fn is_signed_by(&self, signer: &Signer, tree: &Tree, fork: u64, signature: &Signature) -> bool {
-        signer.public_key.verify(&self.signable(signer, tree, fork), signature)
+        signer.public_key.verify(&self.message(signer, &Signable::of(self.key, tree, fork)), signature)
     }
 
     /// What `signer` signs: for a legacy feed the tree alone, else together with the manifest (or in
     /// version 0 the signer's namespace), so that one feed's signature is worth nothing on another.
-    fn signable(&self, signer: &Signer, tree: &Tree, fork: u64) -> Vec<u8> {
-        let context = match (self.legacy, self.manifest.version) {
-            (true, _) => None,
-            (false, 0) => Some(&signer.namespace),
-            (false, _) => Some(self.key.as_bytes()),
-        };
-        signable(context, tree, fork)
+    //= protocol-spec/06-feeds.md#what-is-signed
+    pub(crate) fn message(&self, signer: &Signer, signable: &Signable) -> Vec<u8> {
+        let mut out = Vec::with_capacity(112);
+        out.put_bytes(&hypercore_namespace(0));
+        match (self.legacy, self.manifest.version) {
+            (true, _) => {}
+            (false, 0) => out.put_bytes(&signer.namespace),
+            (false, _) => out.put_bytes(self.key.as_bytes()),
+        }
+        out.put_bytes(&signable.tree_hash);
+        out.put_uint64(signable.length);
+        out.put_uint64(signable.fork);
+        out
+    }
+
+    /// Whether a signature is the 64 bytes of the one signer, rather than a multi-signature.
+    pub(crate) fn is_plain(&self) -> bool {
+        let Manifest { version, allow_patch, signers, .. } = &self.manifest;
+        self.legacy || *version == 0 && !allow_patch && signers.len() == 1
+    }
+
+    /// How many signatures it takes; 0 if no number of them is enough.
+    pub(crate) fn needed(&self) -> u64 {
+        if self.is_plain() { 1 } else { self.manifest.quorum }
+    }
+
+    pub(crate) fn allows_patch(&self) -> bool {
+        !self.legacy && self.manifest.allow_patch
+    }
+
+    /// Signer number `n`.
+    pub(crate) fn signer(&self, n: u64) -> Option<&Signer> {
+        self.manifest.signers.get(usize::try_from(n).ok()?)
+    }
+
+    /// The signer with this key, and its number.
+    pub(crate) fn signer_of(&self, public_key: &PublicKey) -> Option<(u64, &Signer)> {
+        (0..).zip(&self.manifest.signers).find(|(_, signer)| signer.public_key == *public_key)
+    }
+
+    /// Whether `key_pair` is one of the signers. It may take more than one of them to append.
+    pub fn is_signer(&self, key_pair: &KeyPair) -> bool {
+        self.signer_of(&key_pair.public()).is_some()
     }
 
     /// Whether a feed with this manifest can be appended to by `key_pair` alone.
     pub fn is_writer(&self, key_pair: &KeyPair) -> bool {
-        let Manifest { version, allow_patch, quorum, signers, prologue, .. } = &self.manifest;
-        let alone = if *version == 0 { !allow_patch } else { *quorum == 1 };
-        matches!(signers.as_slice(), [signer] if signer.public_key == key_pair.public())
-            && (self.legacy || alone && prologue.is_none())
+        self.needed() == 1 && self.is_signer(key_pair)
     }
 
-    /// Signs `tree` as the feed's only signer; `None` if `key_pair` is not that.
+    /// Signs `tree` where one signer is enough; `None` if `key_pair` alone is not.
+    ///
+    /// A tree that is the prologue gets an empty signature, for it needs none, unless the feed was truncated to it.
     pub fn sign(&self, key_pair: &KeyPair, tree: &Tree, fork: u64) -> Option<Bytes> {
-        let signer = self.manifest.signers.first().filter(|_| self.is_writer(key_pair))?;
-        let signature = key_pair.sign(&self.signable(signer, tree, fork));
-        Some(if self.legacy || self.manifest.version == 0 {
+        if !self.is_writer(key_pair) {
+            return None;
+        }
+        if fork == 0 && self.is_prologue(tree) {
+            return Some(Bytes::new());
+        }
+        let (n, signer) = self.signer_of(&key_pair.public())?;
+        let signature = key_pair.sign(&self.message(signer, &Signable::of(self.key, tree, fork)));
+        Some(if self.is_plain() {
             Bytes::copy_from_slice(&signature)
         } else {
-            MultiSignature::single(signature)
+            let part = Part { signer: n, signature, patch: 0 };
+            MultiSignature::assemble(&[(part, Vec::new())], self.manifest.version)
+        })
+    }
+
+    /// Whether `tree` is the prologue, which needs no signature.
+    pub(crate) fn is_prologue(&self, tree: &Tree) -> bool {
+        let prologue = self.manifest.prologue.filter(|_| !self.legacy && self.manifest.version > 0);
+        prologue.is_some_and(|prologue| prologue.is(tree))
+    }
+
+    /// Whether `blocks` after `base` leave the feed with the beginning that its manifest says. What is shorter than
+    /// the prologue can't be verified by anyone, and what begins in another way contradicts the manifest.
+    //= protocol-spec/06-feeds.md#prologues
+    pub(crate) fn keeps_prologue(&self, base: &Tree, blocks: &[Bytes]) -> bool {
+        let Some(left) = self.prologue_length().checked_sub(base.length()).filter(|left| *left > 0) else {
+            return true;
+        };
+        let first = usize::try_from(left).ok().and_then(|n| blocks.get(..n));
+        let mut tree = base.clone();
+        first.is_some_and(|blocks| {
+            tree.append_blocks(blocks.iter().map(AsRef::as_ref)).is_some() && self.is_prologue(&tree)
         })
     }
 }
 
-/// `TREE`, what binds the signature to its feed, the tree's hash, its length and fork.
-//= protocol-spec/06-feeds.md#what-is-signed
-pub(crate) fn signable(context: Option<&Hash>, tree: &Tree, fork: u64) -> Vec<u8> {
-    let mut out = Vec::with_capacity(112);
-    out.put_bytes(&hypercore_namespace(0));
-    if let Some(context) = context {
-        out.put_bytes(context);
-    }
-    out.put_bytes(&tree.hash());
-    out.put_uint64(tree.length());
-    out.put_uint64(fork);
-    out
-}
-
 fn is_legacy(key: &FeedKey, manifest: &Manifest) -> bool {
     matches!(manifest.signers.as_slice(), [signer] if signer.public_key.as_bytes() == key.as_bytes())
-}
-
-fn contradicts_itself(manifest: &Manifest) -> bool {
-    manifest.quorum > manifest.signers.len() as u64
-        || manifest.version < 2 && (manifest.linked.is_some() || manifest.user_data.is_some())
-}
-
-/// Signatures of several signers over one tree, or over longer trees that begin with it.
-struct MultiSignature {
-    parts: Vec<Part>,
-    /// Nodes from the tree to the longer ones, by index.
-    patch: HashMap<u64, Node>,
-}
-
-struct Part {
-    signer: u64,
-    signature: Signature,
-    /// How many blocks longer the tree was that this signer signed.
-    patch: u64,
-}
-
-impl MultiSignature {
-    fn single(signature: Signature) -> Bytes {
-        let mut out = Vec::with_capacity(68);
-        out.put_uint(1);
-        out.put_uint(0);
-        out.put_bytes(&signature);
-        out.put_uint(0);
-        out.put_uint(0);
-        out.into()
-    }
-
-    fn decode(bytes: &[u8], version: u8) -> Result<Self, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        let n = reader.count(66, Limits::default().max_signers)?;
-        let parts = (0..n)
-            .map(|_| if version == 0 { Part::decode_v0(&mut reader) } else { Part::decode(&mut reader) })
-            .collect::<Result<_, _>>()?;
-        let n = reader.count(34, MAX_PATCH_NODES)?;
-        let patch = (0..n)
-            .map(|_| {
-                let node = Node { index: reader.uint()?, size: reader.uint()?, hash: reader.array()? };
-                Ok((node.index, node))
-            })
-            .collect::<Result<_, DecodeError>>()?;
-        Ok(Self { parts, patch })
-    }
-}
-
-impl Part {
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        Ok(Self { signer: reader.uint()?, signature: reader.array()?, patch: reader.uint()? })
-    }
-
-    /// Version 0 also names the patch's nodes by their number, which nobody reads.
-    fn decode_v0(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let patched = reader.uint()? & 1 != 0;
-        let mut part = Self { signer: reader.uint()?, signature: reader.array()?, patch: 0 };
-        if patched {
-            reader.uint()?;
-            part.patch = reader.uint()?;
-            for _ in 0..reader.count(1, MAX_PATCH_NODES)? {
-                reader.uint()?;
-            }
-        }
-        Ok(part)
-    }
 }

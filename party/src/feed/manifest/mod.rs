@@ -1,12 +1,19 @@
 //! The manifest says who may append to a feed; the feed's key is its hash.
 //!
-//! The layout is that of hypercore 11's `lib/messages.js`; see `protocol-spec/06-feeds.md`.
+//! [`Manifest::builder`] makes one that any peer can verify. A manifest that came from somewhere else is
+//! checked by [`Verifier::new`](crate::feed::verifier::Verifier::new). The layout is that of hypercore 11's
+//! `lib/messages.js`; see `protocol-spec/06-feeds.md`.
+
+mod builder;
 
 use bytes::Bytes;
 
+pub use self::builder::{MAX_USER_DATA, ManifestBuilder};
+
 use crate::{
-    encoding::{Reader, Writer},
+    encoding::{MAX_SAFE_INTEGER, Reader, Writer},
     error::DecodeError,
+    feed::tree::Tree,
     hash::{Hash, hash, namespace},
     key::{FeedKey, PublicKey},
     limits::Limits,
@@ -64,7 +71,56 @@ pub struct Prologue {
     pub length: u64,
 }
 
+impl Prologue {
+    /// The prologue that is this tree.
+    pub fn of(tree: &Tree) -> Self {
+        Self { hash: tree.hash(), length: tree.length() }
+    }
+
+    /// The prologue of a static feed with these blocks; `None` if they are more than a feed can hold.
+    ///
+    /// ```
+    /// use party::feed::manifest::{Manifest, Prologue};
+    ///
+    /// let prologue = Prologue::of_blocks(&["chapter one", "chapter two"]).unwrap();
+    /// let manifest = Manifest::builder().prologue(prologue).build()?;
+    /// assert_eq!(prologue.length, 2);
+    /// assert!(manifest.signers.is_empty());
+    /// # Ok::<(), party::error::ApiMisuse>(())
+    /// ```
+    pub fn of_blocks<B: AsRef<[u8]>>(blocks: &[B]) -> Option<Self> {
+        let mut tree = Tree::default();
+        tree.append_blocks(blocks.iter().map(AsRef::as_ref))?;
+        Some(Self::of(&tree))
+    }
+
+    /// Whether `tree` is the one that this prologue stands for.
+    pub fn is(&self, tree: &Tree) -> bool {
+        tree.length() == self.length && tree.hash() == self.hash
+    }
+}
+
 impl Manifest {
+    /// Begins a manifest: of several signers, with a prologue, with linked feeds or user data.
+    ///
+    /// ```
+    /// use party::feed::manifest::Manifest;
+    /// use party::key::KeyPair;
+    ///
+    /// let editors = [1, 2, 3].map(|n| KeyPair::from_seed(&[n; 32]));
+    /// let manifest = Manifest::builder()
+    ///     .signers(editors.iter().map(KeyPair::public))
+    ///     .quorum(2)
+    ///     .user_data("minutes of the board")
+    ///     .build()?;
+    /// assert_eq!(manifest.version, 2);
+    /// assert_eq!(manifest.key(), manifest.clone().key());
+    /// # Ok::<(), party::error::ApiMisuse>(())
+    /// ```
+    pub fn builder() -> ManifestBuilder {
+        ManifestBuilder::new()
+    }
+
     /// The manifest of a feed with one signer, as hypercore 11 makes it when told nothing else.
     pub fn single(public_key: PublicKey) -> Self {
         Self {
@@ -90,7 +146,19 @@ impl Manifest {
         FeedKey::from_bytes(hash(&[&hypercore_namespace(3), &out]))
     }
 
-    /// Appends the encoding.
+    /// Whether no peer would take it, whatever its hash: more signatures wanted than there are signers, or
+    /// fields that its version doesn't have. An empty list of linked feeds says nothing and is let pass in
+    /// version 1, as hypercore lets it.
+    pub(crate) fn contradicts_itself(&self) -> bool {
+        let linked = self.linked.as_ref().is_some_and(|linked| !linked.is_empty());
+        self.version > 2
+            || self.quorum > self.signers.len() as u64
+            || self.version < 2 && (linked || self.user_data.is_some())
+            || self.prologue.is_some_and(|prologue| prologue.length > MAX_SAFE_INTEGER)
+    }
+
+    /// Appends the encoding. Numbers that no peer could read, which only a manifest made by hand has, are cut
+    /// down to the largest that one can; [`Verifier::new`](crate::feed::verifier::Verifier::new) refuses these.
     pub fn encode(&self, out: &mut impl Writer) {
         out.put_uint(self.version.into());
         if self.version == 0 {
@@ -104,11 +172,11 @@ impl Manifest {
                 | flag(self.user_data.is_some(), USER_DATA),
         );
         out.put_uint(0); // the hash function: BLAKE2b
-        out.put_uint(self.quorum);
+        out.put_uint(self.quorum.min(MAX_SAFE_INTEGER));
         self.encode_signers(out);
         if let Some(prologue) = &self.prologue {
             out.put_bytes(&prologue.hash);
-            out.put_uint(prologue.length);
+            out.put_uint(prologue.length.min(MAX_SAFE_INTEGER));
         }
         if let Some(linked) = &self.linked {
             out.put_uint(linked.len() as u64);
@@ -133,7 +201,7 @@ impl Manifest {
             _ => {
                 out.put_uint(2);
                 out.put_uint(self.allow_patch.into());
-                out.put_uint(self.quorum);
+                out.put_uint(self.quorum.min(MAX_SAFE_INTEGER));
                 self.encode_signers(out);
             }
         }
