@@ -5,12 +5,34 @@
 //! [fjall] is a log-structured database with one journal and atomic batches over several keyspaces. It
 //! keeps records, heads and bitfield pages in one, tree nodes and the places of blocks in another. Blocks of
 //! 128 bytes and more are appended to files that nothing rewrites. A commit first hands its blocks to the
-//! operating system, then one batch that names them; so all of it is there after a `kill -9`, or none. After
-//! a power loss the last commits may be missing, as nothing waits for the disk; that is a setting to come.
+//! operating system, then one batch that names them; so all of it is there after a `kill -9`, or none. How all of
+//! it is laid out stands in `protocol-spec/09-storage.md`.
 //!
 //! One thread commits, in the order of the calls, and joins those that wait into one batch. Two threads
 //! read. A pool of our own rather than the runtime's, so that the storage works under any executor, that
 //! reads don't queue behind other blocking work, and that a commit ends when its runtime has gone.
+//!
+//! # What is promised
+//!
+//! - **A commit that has completed is there** after a `kill -9`, and with [`Durability::Power`] after a loss of
+//!   power, too: the block files are synced before the journal that names them is written, and the journal before
+//!   the commit completes. Commits that wait go along with one sync. See [`Durability`].
+//! - **It is there as a whole, or not at all.**
+//! - **What is read is what was written**, or an error. Everything has a checksum. Files that are missing, cut or
+//!   changed are [`StorageError::Damaged`], which names them; nothing is made anew in their place. That the journal
+//!   has lost acknowledged commits is noticed, as their number is noted outside of it (`mark.rs`), on Linux until
+//!   the machine is started again, under [`Durability::Power`] always. Elsewhere it is noticed after a clean end.
+//! - **Space comes back**: that of blocks which were deleted, overwritten, cleared or purged is given to the file
+//!   system in whole pages, after a pause or when the storage is closed, as holes in the block files. Snapshots keep what
+//!   they may read. Where no holes can be made (other systems than Linux, some file systems), a file is removed
+//!   once nothing in it is left.
+//! - **A deletion of any size is one step** and takes little memory: its keys are gone at once, and taken out bit by bit.
+//! - **A full disk** fails commits with [`StorageError::Io`] of the kind `StorageFull`. What is stored stays readable,
+//!   deletions go on for longer than appends, and when there is room it works again. Some room is kept
+//!   ([`DiskOptions::reserve`]), so that it is our commit that fails, and not the database. If that does fail, it
+//!   is opened again before the next commit, and snapshots from before give [`StorageError::SnapshotLost`].
+//! - **One process has the folder.** [`suspend`](Storage::suspend) lets go of it for a while. If somebody has written to
+//!   it until [`resume`](Storage::resume), everything fails with [`StorageError::ChangedElsewhere`].
 //!
 //! # Why, in figures
 //!
@@ -36,12 +58,15 @@
 //! once but made 17,000 commits/s bare and lost the last one when killed without waiting for the disk, and
 //! SQLite, in which large blocks go through the log as well.
 //!
+//! The number of commits that is noted beside the database costs a write of 33 bytes in place, less than a
+//! microsecond; the look at the journal before fjall opens it about a twelfth of what opening takes. Ten million
+//! blocks are cleared in 5 ms and taken out in 2 s, with 13 MB of memory; the journal of that costs the next opening a second.
+//!
 //! # Limits
 //!
-//! The space of deleted or overwritten blocks is not reclaimed. A journal that is damaged after the store
-//! was killed, and before it was opened again, is cut at the damage by fjall without a word; after a clean end
-//! this is noticed, as the number of commits is noted outside. After a failed write of the journal the
-//! storage refuses every commit until it is opened again.
+//! A folder that is copied while the storage is open is a damaged store; close or suspend it first. Deleted blocks
+//! that are shorter than 128 bytes are taken out by the database, when it next merges the table that they are in.
+//! After a loss of power, [`Durability::Process`] may leave the last blocks of a feed named but unreadable.
 
 mod blocks;
 mod database;
@@ -344,25 +369,32 @@ fn commit_group(commits: &Queue<Commit>, engine: &Engine, mut writes: Vec<Write>
 fn suspend(commits: &Queue<Commit>, reads: &Queue<Read>, engine: &Engine, reply: Reply<()>) {
     reads.pause(true);
     let result = guard("suspending", || engine.suspend());
-    let is_suspended = result.is_ok();
-    let _ = reply.send(result);
-    while is_suspended {
+    if result.is_ok() {
+        let _ = reply.send(result);
+        wait_until_resumed(commits, engine);
+    } else {
+        let _ = reply.send(result);
+    }
+    reads.pause(false);
+}
+
+fn wait_until_resumed(commits: &Queue<Commit>, engine: &Engine) {
+    loop {
         match commits.pop_first(|next| matches!(next, Commit::Suspend(_) | Commit::Resume(_))) {
             Some(Commit::Resume(reply)) => {
                 let result = guard("resuming", || engine.resume());
                 let is_over = result.is_ok() || matches!(result, Err(StorageError::ChangedElsewhere { .. }));
                 let _ = reply.send(result);
                 if is_over {
-                    break;
+                    return;
                 }
             }
             Some(Commit::Suspend(reply)) => drop(reply.send(Ok(()))),
             Some(_) => {}
             // What waits is told so by whoever serves it.
-            None => break,
+            None => return,
         }
     }
-    reads.pause(false);
 }
 
 fn tidy(engine: &Engine) {

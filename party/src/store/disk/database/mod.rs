@@ -97,6 +97,8 @@ pub(super) struct Database {
     live: Arc<Live>,
     /// Whether a write has failed that fjall can't get over.
     has_failed: AtomicBool,
+    /// Whether tidying has failed, and is left alone.
+    is_stuck: AtomicBool,
     #[cfg(test)]
     syncs: Mutex<Vec<&'static str>>,
 }
@@ -172,6 +174,7 @@ impl Database {
             holes: Mutex::new(holes),
             live,
             has_failed: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
             database,
             #[cfg(test)]
             syncs: Mutex::default(),

@@ -4,6 +4,8 @@
 //! What was deleted comes back if the power fails before the deletion is on the disk, so the journal is
 //! synced before bytes are given up. And a snapshot that was taken before may still read them.
 
+use std::sync::atomic::Ordering;
+
 use fjall::{PersistMode, Readable as _};
 
 use super::{
@@ -63,7 +65,7 @@ pub(in super::super) enum Work {
 impl Database {
     /// Whether [`tidy_some`](Self::tidy_some) has something to do.
     pub(in super::super) fn work(&self) -> Work {
-        if self.has_failed() {
+        if self.has_failed() || self.is_stuck.load(Ordering::Acquire) {
             return Work::Nothing;
         }
         if !self.sweeps.list().is_empty() {
@@ -79,10 +81,15 @@ impl Database {
 
     /// Does some of it.
     pub(in super::super) fn tidy_some(&self) -> Result<(), StorageError> {
-        match self.sweeps.list().first().map(|sweep| sweep.id) {
+        let result = match self.sweeps.list().first().map(|sweep| sweep.id) {
             Some(id) => self.sweep_some(id).map(drop),
             None => self.punch_some(),
+        };
+        if result.is_err() {
+            // It would fail again and again. Whoever opens the store next may try.
+            self.is_stuck.store(true, Ordering::Release);
         }
+        result
     }
 
     /// Takes out some of the keys of a sweep. `false` when it is done.
@@ -125,6 +132,8 @@ impl Database {
     fn punch_some(&self) -> Result<(), StorageError> {
         let unread = self.live.unread();
         if self.durability == Durability::Process {
+            // What is given back may have been overwritten.
+            self.blocks.sync_appended()?;
             self.database.persist(PersistMode::SyncData).map_err(|error| self.failed(error))?;
         }
         loop {
