@@ -238,3 +238,82 @@ impl Source {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A batch as fjall writes it, which brings the store to `commits`.
+    fn batch(commits: u64) -> Vec<u8> {
+        let item = [
+            &[ITEM, 0, 0][..],
+            &1_u64.to_le_bytes(),
+            &1_u16.to_le_bytes(),
+            &8_u32.to_le_bytes(),
+            &8_u32.to_le_bytes(),
+            &[COUNT],
+            &commits.to_be_bytes(),
+        ]
+        .concat();
+        let mut hash = Xxh3::new();
+        hash.update(&item);
+        let start = [&[START][..], &1_u32.to_le_bytes(), &commits.to_le_bytes()].concat();
+        [&start, &item, &[END][..], &hash.digest().to_le_bytes(), TRAILER].concat()
+    }
+
+    fn batches(commits: std::ops::RangeInclusive<u64>) -> Vec<u8> {
+        commits.flat_map(batch).collect()
+    }
+
+    fn check_of(journals: &[&[u8]], least: u64, most: Option<u64>) -> (Result<(), StorageError>, Vec<usize>) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |n: usize| dir.path().join(format!("{n}.jnl"));
+        for (n, bytes) in journals.iter().enumerate() {
+            fs::write(path(n), bytes).unwrap();
+        }
+        let result = check(dir.path(), least, most);
+        (result, (0..journals.len()).map(|n| fs::read(path(n)).unwrap().len()).collect())
+    }
+
+    #[test]
+    fn a_torn_end_is_cut_if_nothing_is_missing_and_left_alone_otherwise() {
+        let whole = batches(1..=4);
+        let torn = [&whole[..], &batch(5)[..20]].concat();
+        for (least, expected) in [(0, Ok(whole.len())), (4, Ok(whole.len())), (5, Err(torn.len()))] {
+            let (result, lens) = check_of(&[&torn], least, None);
+            assert_eq!(result.map(|()| lens[0]).map_err(|_| lens[0]), expected, "{least}");
+        }
+        // What is not missing is not looked for.
+        let (result, lens) = check_of(&[&[whole.as_slice(), &[0; 500]].concat()], 4, None);
+        assert_eq!((result.is_ok(), lens[0]), (true, whole.len() + 500));
+    }
+
+    #[test]
+    fn a_journal_that_is_followed_by_another_is_whole_or_goes_on_there() {
+        let torn = [&batches(1..=4)[..], &batch(5)[..20]].concat();
+        for (next, expected) in [(batches(5..=7), true), (batches(6..=7), false)] {
+            let (result, _) = check_of(&[&torn, &next], 7, None);
+            assert_eq!(result.is_ok(), expected, "{result:?}");
+        }
+    }
+
+    #[test]
+    fn commits_that_were_reported_as_failed_are_cut_off() {
+        let (result, lens) = check_of(&[&batches(1..=4), &batches(5..=7)], 5, Some(5));
+        assert!(result.is_ok());
+        assert_eq!(lens, [batches(1..=4).len(), batch(5).len()]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_journal_or_damage(
+            bytes in proptest::collection::vec(prop_oneof![0..5_u8, any::<u8>()], 0..200),
+            least in 0..3_u64,
+        ) {
+            let (result, _) = check_of(&[&bytes], least, None);
+            prop_assert!(matches!(result, Ok(()) | Err(StorageError::Damaged { .. })), "{result:?}");
+        }
+    }
+}

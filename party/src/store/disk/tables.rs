@@ -149,3 +149,42 @@ fn missing(what: &Path) -> StorageError {
 fn damaged(what: &Path, how: &str) -> StorageError {
     StorageError::Damaged { what: format!("{} {how}", what.display()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_a_list_or_none(
+            mut list in proptest::collection::vec(prop_oneof![0..3_u8, any::<u8>()], 0..200),
+            place in 0..200_u64,
+        ) {
+            let trailer = [&b"SFA!\x01\x00"[..], &[0; 16], &place.to_le_bytes(), &[0; 8]].concat();
+            list.extend(trailer);
+            let found = tables(&list).unwrap_or_default();
+            prop_assert!(found.len() <= list.len());
+            let _ = read_tables(&list);
+        }
+
+        #[test]
+        fn any_bytes_are_a_table_or_damage(
+            bytes in proptest::collection::vec(any::<u8>(), 0..200),
+            trailer in any::<bool>(),
+            place in any::<u64>(),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("1");
+            let trailer = if trailer {
+                [&b"SFA!\x01\x00"[..], &[0; 16], &place.to_le_bytes(), &[0; 8]].concat()
+            } else {
+                vec![]
+            };
+            fs::write(&path, [bytes, trailer].concat()).unwrap();
+            let result = check_table(&path);
+            prop_assert!(matches!(result, Err(StorageError::Damaged { .. })), "{result:?}");
+        }
+    }
+}
