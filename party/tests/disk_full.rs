@@ -16,7 +16,7 @@ use party::{
     error::{Error, StorageError},
     feed::storage::{Key, Slot, Span, Storage, Write},
     store::{
-        FeedOptions, Store,
+        FeedOptions, Store, StoreOptions,
         disk::{DiskOptions, DiskStorage},
     },
 };
@@ -200,5 +200,107 @@ async fn the_databases_own_writes_may_find_the_disk_full() {
         storage.close().await.unwrap();
     } else {
         assert!(is_full(&storage.unwrap_err()));
+    }
+}
+
+/// SplitMix64: the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % n.max(1)
+    }
+}
+
+#[tokio::test]
+async fn a_disk_that_is_full_now_and_then_costs_nothing_that_was_done() {
+    let Some(disk) = Disk::mount(64) else { return };
+    let dir = disk.path().join("store");
+    for seed in 0..4 {
+        let mut random = Random(seed);
+        // With a reserve and without.
+        let options = StoreOptions::default().disk(DiskOptions::default().reserve(seed % 2 * (1 << 20)));
+        let mut store = Store::open_with(&dir, options.clone()).await.unwrap();
+        let name = format!("log {seed}");
+        let mut feed = store.create_feed(&name, FeedOptions::default()).await.unwrap();
+        // What is stored, by index.
+        let mut model: Vec<Option<Bytes>> = vec![];
+        let mut failures = 0;
+        let mut is_filled = false;
+        for _ in 0..300 {
+            match random.below(12) {
+                0 if is_filled => {
+                    disk.make_room();
+                    is_filled = false;
+                }
+                1 if !is_filled => {
+                    disk.fill(random.below(3 << 20));
+                    is_filled = true;
+                }
+                2 if !is_filled => {
+                    store.close().await;
+                    store = Store::open_with(&dir, options.clone()).await.unwrap();
+                    feed = store.feed_by_name(&name).await.unwrap().unwrap();
+                }
+                _ => {}
+            }
+            let length = model.len() as u64;
+            let before = feed.info();
+            let (result, after) = match random.below(10) {
+                0 => {
+                    let cut = length - random.below(length.min(30) + 1);
+                    let mut after = model.clone();
+                    after.truncate(cut as usize);
+                    (feed.truncate(cut).await, after)
+                }
+                1 | 2 => {
+                    let start = random.below(length + 1);
+                    let end = (start + random.below(40)).min(length);
+                    let mut after = model.clone();
+                    after[start as usize..end as usize].fill(None);
+                    (feed.clear(start..end).await.map(drop), after)
+                }
+                _ => {
+                    let blocks: Vec<Bytes> = (0..1 + random.below(20))
+                        .map(|_| block(random.below(256), [30, 1000, 40_000][random.below(3) as usize]))
+                        .collect();
+                    let after = model.iter().cloned().chain(blocks.iter().cloned().map(Some)).collect();
+                    (feed.append_batch(blocks).await.map(drop), after)
+                }
+            };
+            match result {
+                Ok(()) => model = after,
+                Err(Error::Storage(error)) => {
+                    assert!(is_full(&error), "seed {seed}: {error:?}");
+                    assert_eq!(feed.info(), before, "seed {seed}");
+                    failures += 1;
+                }
+                Err(other) => panic!("seed {seed}: {other:?}"),
+            }
+            assert_eq!(feed.info().length, model.len() as u64, "seed {seed}");
+            for _ in 0..3 {
+                let index = random.below(model.len() as u64);
+                let expected = model.get(index as usize).cloned().flatten();
+                assert_eq!(feed.get(index).await.unwrap(), expected, "seed {seed}: {index}");
+            }
+        }
+        if is_filled {
+            disk.make_room();
+        }
+        store.close().await;
+        let store = Store::open_with(&dir, options).await.unwrap();
+        let feed = store.feed_by_name(&name).await.unwrap().unwrap();
+        assert!(feed.audit().await.unwrap().is_clean(), "seed {seed}");
+        assert_eq!(feed.info().length, model.len() as u64);
+        for (index, expected) in (0..).zip(&model) {
+            assert_eq!(feed.get(index).await.unwrap(), *expected, "seed {seed}: {index}");
+        }
+        assert!(failures > 3, "seed {seed}: the disk was full {failures} times");
+        store.purge(&feed.discovery_key()).await.unwrap();
+        store.close().await;
     }
 }
