@@ -7,6 +7,8 @@
 //!
 //! A block that is deleted leaves a hole: its space goes back to the file system, its place is not used
 //! again. Where holes can't be made, space comes back when nothing in a file is left, with the file.
+//!
+//! The section is `protocol-spec/09-storage.md#block-files`.
 
 use std::{
     collections::BTreeMap,

@@ -220,12 +220,14 @@ impl Engine {
         if self.room().is_full() {
             return Err(room::full());
         }
+        tracing::warn!("a write to the disk has failed; the database is opened again");
         let mut state = self.state_mut();
         let (mut folder, commits, generation) =
             match std::mem::replace(&mut *state, State::Lost(StorageError::Closed)) {
                 State::Open { database, folder, generation } => {
                     let commits = database.commits();
-                    drop(database);
+                    // What goes wrong here comes up again when it is opened.
+                    let _ = end(database);
                     (folder, commits, generation)
                 }
                 State::Broken { folder, commits, generation, .. } => (folder, commits, generation),
@@ -305,16 +307,20 @@ fn open(
 fn close(database: Box<Database>, folder: &Folder) -> Result<(), StorageError> {
     let commits = database.has_failed().then(|| database.commits());
     let extent = database.extent();
-    // Ends its threads and writes its journal to the disk.
-    guard("closing the database", || {
-        drop(database);
-        Ok(())
-    })?;
+    end(database)?;
     match commits {
         // What was reported as failed must not be there after all.
         Some(commits) => journal::check(&folder.database(), 0, Some(commits)),
         None => folder.set_extent(extent?),
     }
+}
+
+/// Ends the threads of a database and writes its journal to the disk.
+fn end(database: Box<Database>) -> Result<(), StorageError> {
+    guard("closing the database", || {
+        drop(database);
+        Ok(())
+    })
 }
 
 #[allow(clippy::disallowed_methods)] // It tells stores apart that were copied; no one has to repeat it.

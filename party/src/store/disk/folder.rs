@@ -14,6 +14,8 @@
 //! say `format 1`. So a process that dies while it makes a store leaves something that the next one may
 //! wipe and make again, and a store that was complete once is never wiped: whatever is missing from it is
 //! damage.
+//!
+//! The section is `protocol-spec/09-storage.md#the-folder`.
 
 use std::{
     fs::{self, File, TryLockError},

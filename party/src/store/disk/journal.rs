@@ -10,6 +10,8 @@
 //! number (8); then for each item `2`, its type (1), compression (1), keyspace (8), lengths of key (2), value
 //! (4) and stored value (4), key, value, or `4` and a keyspace (8); then `3`, XXH3 of the items (8), `FJL` and
 //! the byte 3. A new journal is 64 MiB of zeros.
+//!
+//! The section is `protocol-spec/09-storage.md#durability`.
 
 use std::{
     fs::{self, File},

@@ -8,6 +8,8 @@
 //! After a power loss the note may be on the disk and the commits not, where nothing was synced. That is no
 //! damage but what was promised, so the note also says in which run of the machine it was written, and is
 //! held against the database only in the same run, or if the commits were synced before it.
+//!
+//! The section is `protocol-spec/09-storage.md#the-folder`.
 
 use std::{
     fs::{self, File},

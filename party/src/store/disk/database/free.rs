@@ -4,6 +4,8 @@
 //! is kept as pieces in the database, neighbours joined into one, and the pages that a piece has gained are
 //! put on a list, to be given back once that can't be undone. Both happen in the batch that names the
 //! blocks no more.
+//!
+//! The section is `protocol-spec/09-storage.md#block-files`.
 
 use super::{
     Database,

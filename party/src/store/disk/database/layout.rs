@@ -1,4 +1,6 @@
 //! What the keys and values of the database look like.
+//!
+//! The section is `protocol-spec/09-storage.md#keys`.
 
 use std::{borrow::Cow, ops::Range};
 

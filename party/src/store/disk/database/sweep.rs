@@ -3,6 +3,8 @@
 //! A commit that deletes millions of keys must take effect as a whole, and one batch of so many would take
 //! as much memory. So the batch only says which keys are gone, from the first to the last. From then on they
 //! are not read any more, and are taken out a few thousand at a time, by whoever has the store open.
+//!
+//! The section is `protocol-spec/09-storage.md#deletions`.
 
 use std::{
     ops::Range,
