@@ -428,6 +428,17 @@ pub enum StorageError {
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
+    /// While the store was suspended, another process has written to it. What is known of it in memory is out
+    /// of date, and must not be written: the store has to be opened again.
+    #[error("another process has changed the store {path} while it was suspended")]
+    ChangedElsewhere {
+        /// The store's folder.
+        path: String,
+    },
+    /// What a snapshot held on to may have been deleted meanwhile: the store was suspended, or had to
+    /// recover from a failed disk, since the snapshot was taken.
+    #[error("the snapshot was lost when the store was opened again")]
+    SnapshotLost,
 }
 
 impl From<io::Error> for StorageError {

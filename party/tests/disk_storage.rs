@@ -1,11 +1,7 @@
 //! The storage on disk, through the storage trait.
 #![cfg(feature = "disk")]
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::Path};
 
 use bytes::Bytes;
 use party::{
@@ -208,117 +204,6 @@ async fn a_store_whose_making_was_cut_off_is_made_again() {
     storage.close().await.unwrap();
     let storage = DiskStorage::open(dir.path()).await.unwrap();
     assert_eq!(get(&storage, Key::Head(SLOT)).await, Some("works".into()));
-}
-
-fn copy_folder(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy_folder(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
-fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut all = vec![];
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            all.extend(files(&path));
-        } else {
-            all.push(path);
-        }
-    }
-    all.sort();
-    all
-}
-
-/// A store with values in tables, in block files and in the journal, and what is in it.
-async fn filled(dir: &Path) -> BTreeMap<Key, Bytes> {
-    let storage = DiskStorage::open(dir).await.unwrap();
-    let mut all = BTreeMap::new();
-    for n in 0..100_u64 {
-        let values = [
-            (Key::Block(SLOT, n), Bytes::from(vec![n as u8; 200])),
-            // Far apart, as neighbours are written together.
-            (Key::Node(SLOT, 100 * n), Bytes::from(vec![n as u8; 200_000])),
-            (Key::Record(n.to_be_bytes().to_vec()), Bytes::from(vec![n as u8; 90_000])),
-        ];
-        all.extend(values.clone());
-        storage.commit(values.into_iter().map(|(key, value)| put(key, value)).collect()).await.unwrap();
-    }
-    storage.close().await.unwrap();
-    // Opened again, the journal loses the room that it has in reserve, and copies are smaller.
-    DiskStorage::open(dir).await.unwrap().close().await.unwrap();
-    all
-}
-
-/// The files that hold data, by their names in the store.
-fn data_files(dir: &Path) -> Vec<PathBuf> {
-    let mut all = files(&dir.join("db"));
-    all.extend(files(&dir.join("blocks")));
-    all.retain(|file| file.file_name().is_some_and(|name| name != "lock"));
-    assert!(all.iter().any(|file| file.parent().unwrap().ends_with("tables")), "{all:?}");
-    all.iter().map(|file| file.strip_prefix(dir).unwrap().to_owned()).collect()
-}
-
-/// Opens a store in which something was damaged: it must be all there, or the damage be named.
-async fn all_there_or_named(dir: &Path, all: &BTreeMap<Key, Bytes>, damage: &str) -> bool {
-    let storage = match DiskStorage::open(dir).await {
-        Ok(storage) => storage,
-        Err(StorageError::Damaged { what }) => {
-            assert!(!what.is_empty());
-            return false;
-        }
-        Err(other) => panic!("{damage}: {other:?}"),
-    };
-    let found = storage.read(all.keys().cloned().collect()).await;
-    storage.close().await.unwrap();
-    match found {
-        Ok(values) => {
-            assert!(values.into_iter().flatten().eq(all.values().cloned()), "{damage}: lost without a word");
-            true
-        }
-        Err(StorageError::Damaged { .. }) => false,
-        Err(other) => panic!("{damage}: {other:?}"),
-    }
-}
-
-#[tokio::test]
-async fn a_missing_file_is_named_and_not_made_anew() {
-    let dir = tempdir().unwrap();
-    let all = filled(dir.path()).await;
-    for name in data_files(dir.path()) {
-        let copy = tempdir().unwrap();
-        copy_folder(dir.path(), copy.path());
-        fs::remove_file(copy.path().join(&name)).unwrap();
-        all_there_or_named(copy.path(), &all, &format!("{} is missing", name.display())).await;
-    }
-}
-
-#[tokio::test]
-async fn a_flipped_bit_is_named() {
-    let dir = tempdir().unwrap();
-    let all = filled(dir.path()).await;
-    let mut named = 0;
-    for name in data_files(dir.path()) {
-        let bytes = fs::read(dir.path().join(&name)).unwrap();
-        for at in [0, bytes.len() / 2, bytes.len().saturating_sub(1)] {
-            let mut bytes = bytes.clone();
-            let Some(byte) = bytes.get_mut(at) else { continue };
-            *byte ^= 0x10;
-            let copy = tempdir().unwrap();
-            copy_folder(dir.path(), copy.path());
-            fs::write(copy.path().join(&name), bytes).unwrap();
-            let damage = format!("byte {at} of {}", name.display());
-            named += usize::from(!all_there_or_named(copy.path(), &all, &damage).await);
-        }
-    }
-    assert!(named > 10, "only {named} were noticed");
 }
 
 #[cfg(target_os = "linux")]

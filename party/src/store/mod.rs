@@ -118,7 +118,7 @@ impl Store {
     pub async fn open_with(dir: impl AsRef<Path>, options: StoreOptions) -> Result<Self, Error> {
         // The process may change its working directory later.
         let dir = std::path::absolute(dir).map_err(StorageError::from)?;
-        let storage = disk::DiskStorage::open(&dir).await?;
+        let storage = disk::DiskStorage::open_with(&dir, options.disk).await?;
         let secrets = Secrets::Files(dir.join("secrets"));
         Self::open_in(Arc::new(storage), secrets, options).await
     }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
+#[cfg(feature = "disk")]
+use super::disk::{DiskOptions, Durability};
 use super::names::PrimaryKey;
 use crate::feed::Encryption;
 
@@ -73,6 +75,8 @@ impl fmt::Debug for FeedOptions {
 #[non_exhaustive]
 pub struct StoreOptions {
     pub(super) primary_key: Option<PrimaryKey>,
+    #[cfg(feature = "disk")]
+    pub(super) disk: DiskOptions,
 }
 
 impl StoreOptions {
@@ -83,6 +87,29 @@ impl StoreOptions {
     #[must_use]
     pub fn primary_key(mut self, primary_key: [u8; 32]) -> Self {
         self.primary_key = Some(PrimaryKey::new(Zeroizing::new(primary_key)));
+        self
+    }
+
+    /// What an append to a store on disk survives once it has completed: the end of the process, if this
+    /// isn't called, or the loss of power, too. See [`Durability`] for the promise of each.
+    ///
+    /// ```
+    /// use party::store::{StoreOptions, disk::Durability};
+    ///
+    /// let options = StoreOptions::default().durability(Durability::Power);
+    /// ```
+    #[cfg(feature = "disk")]
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.disk = self.disk.durability(durability);
+        self
+    }
+
+    /// How the storage of a store on disk is opened in all.
+    #[cfg(feature = "disk")]
+    #[must_use]
+    pub fn disk(mut self, options: DiskOptions) -> Self {
+        self.disk = options;
         self
     }
 }

@@ -5,12 +5,16 @@
 //! is, so whatever is named is there after the process was killed; what was written for a commit that never
 //! came stays behind as waste, at most one batch of it.
 //!
-//! Space is not reclaimed yet when a block is deleted.
+//! A block that is deleted leaves a hole: its space goes back to the file system, its place is not used
+//! again. Where holes can't be made, space comes back when nothing in a file is left, with the file.
+//!
+//! The section is `protocol-spec/09-storage.md#block-files`.
 
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{self, BufWriter, Write as _},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -18,6 +22,7 @@ use std::{
 use bytes::Bytes;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::folder::sync_folder;
 use crate::{
     encoding::{Reader, Writer},
     error::{DecodeError, StorageError},
@@ -33,9 +38,9 @@ const GATHER_BYTES: usize = 64 << 10;
 /// Where a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
-    file: u32,
-    offset: u64,
-    len: u32,
+    pub(super) file: u32,
+    pub(super) offset: u64,
+    pub(super) len: u32,
     checksum: u64,
 }
 
@@ -71,14 +76,19 @@ pub(super) struct BlockFiles {
     folder: PathBuf,
     /// A file takes no further batch once it has this many bytes.
     file_bytes: u64,
-    tail: Mutex<Option<Tail>>,
+    tail: Mutex<Tail>,
     open: Mutex<BTreeMap<u32, Arc<File>>>,
 }
 
-#[derive(Debug)]
+/// What is appended to.
+#[derive(Debug, Default)]
 struct Tail {
-    file: File,
-    end: End,
+    file: Option<(File, End)>,
+    /// The first file that may be appended to: those before it have lost their ends, and what is named there
+    /// must not be found in their place.
+    least: u32,
+    /// Whether something was appended since the last sync.
+    is_dirty: bool,
 }
 
 impl BlockFiles {
@@ -90,49 +100,56 @@ impl BlockFiles {
         let files = Self {
             folder: folder.to_owned(),
             file_bytes: FILE_BYTES,
-            tail: Mutex::new(None),
+            tail: Mutex::default(),
             open: Mutex::default(),
         };
-        let found = files.find_end()?;
-        match least {
-            Some(least) if found < least => Err(StorageError::Damaged {
-                what: format!("{} ends before byte {}", files.path(least.file).display(), least.offset),
-            }),
-            _ => Ok(files),
+        files.check(least.unwrap_or_default())?;
+        Ok(files)
+    }
+
+    /// Whether the files reach to `least`.
+    pub(super) fn check(&self, least: End) -> Result<(), StorageError> {
+        if self.find_end()? < least {
+            let what = format!("{} ends before byte {}", self.path(least.file).display(), least.offset);
+            return Err(StorageError::Damaged { what });
         }
+        Ok(())
+    }
+
+    /// Leaves the files up to that of `end` as they are, if they don't reach to it.
+    pub(super) fn pass_over(&self, end: End) -> Result<(), StorageError> {
+        if self.find_end()? < end {
+            lock(&self.tail).least = end.file.saturating_add(1);
+        }
+        Ok(())
     }
 
     /// Hands `blocks` to the operating system, and says where each of them is.
     pub(super) fn append(&self, blocks: &[Bytes]) -> Result<Vec<Place>, StorageError> {
-        let total: usize = blocks.iter().map(Bytes::len).sum();
         if blocks.is_empty() {
             return Ok(vec![]);
         }
-        let mut slot = lock(&self.tail);
+        let mut tail = lock(&self.tail);
         // Taken out while it is written to: after an error the end is looked up again.
-        let mut tail = match slot.take() {
-            Some(tail) if tail.end.offset < self.file_bytes => tail,
-            Some(tail) => self.next_file(tail)?,
-            None => self.last_file()?,
+        let (file, end) = match tail.file.take() {
+            Some(tail) if tail.1.offset < self.file_bytes => tail,
+            Some((full, end)) => self.next_file(full, end)?,
+            None => self.last_file(tail.least)?,
         };
-        let mut places = Vec::with_capacity(blocks.len());
-        let mut out = BufWriter::with_capacity(total.min(GATHER_BYTES), &tail.file);
-        for block in blocks {
-            let len = u32::try_from(block.len())
-                .map_err(|_| StorageError::Database(format!("a block of {} bytes", block.len())))?;
-            out.write_all(block)?;
-            places.push(Place {
-                file: tail.end.file,
-                offset: tail.end.offset,
-                len,
-                checksum: xxh3_64(block),
-            });
-            tail.end.offset = tail.end.offset.saturating_add(len.into());
+        tail.is_dirty = true;
+        match write(&file, end, blocks) {
+            Ok((places, end)) => {
+                tail.file = Some((file, end));
+                Ok(places)
+            }
+            Err(error) => {
+                // A full disk has use for the room.
+                if let Err(error) = file.set_len(end.offset) {
+                    tracing::warn!(%error, "half a batch stays in a block file");
+                }
+                Err(error)
+            }
         }
-        out.flush()?;
-        drop(out);
-        *slot = Some(tail);
-        Ok(places)
     }
 
     /// The block at `place`.
@@ -154,28 +171,81 @@ impl BlockFiles {
     /// Makes what was appended survive a power loss, and says how far it goes.
     pub(super) fn sync(&self) -> Result<End, StorageError> {
         let end = self.find_end()?;
-        if end.offset > 0 {
-            File::options().append(true).open(self.path(end.file))?.sync_data()?;
+        let mut tail = lock(&self.tail);
+        match &tail.file {
+            Some((file, _)) if tail.is_dirty => file.sync_data()?,
+            Some(_) => {}
+            None if end.offset > 0 => File::options().append(true).open(self.path(end.file))?.sync_data()?,
+            None => {}
         }
+        tail.is_dirty = false;
         Ok(end)
     }
 
-    fn last_file(&self) -> Result<Tail, StorageError> {
-        let End { file, .. } = self.find_end()?;
-        self.append_to(file.max(1))
+    /// Makes what was appended survive a power loss, if anything was.
+    pub(super) fn sync_appended(&self) -> Result<bool, StorageError> {
+        let is_dirty = lock(&self.tail).is_dirty;
+        if is_dirty {
+            self.sync()?;
+        }
+        Ok(is_dirty)
     }
 
-    fn next_file(&self, full: Tail) -> Result<Tail, StorageError> {
-        // Only the last file is synced when the store is closed.
-        full.file.sync_data()?;
-        let number = full.end.file.checked_add(1);
+    /// Gives the space of `range` in a file back to the file system. Bytes of it that share a page with others
+    /// must not be in it. `false` if the file system can't do that.
+    pub(super) fn punch(&self, file: u32, range: &Range<u64>) -> Result<bool, StorageError> {
+        match File::options().write(true).open(self.path(file)) {
+            Ok(file) => Ok(punch_hole(&file, range)?),
+            // Gone as a whole.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// How long a file is; `None` if it is not there.
+    pub(super) fn len(&self, file: u32) -> Result<Option<u64>, StorageError> {
+        match fs::metadata(self.path(file)) {
+            Ok(metadata) => Ok(Some(metadata.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Removes a file that no commit names any more.
+    pub(super) fn remove(&self, file: u32) -> Result<(), StorageError> {
+        lock(&self.open).remove(&file);
+        match fs::remove_file(self.path(file)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_file_bytes(&mut self, bytes: u64) {
+        self.file_bytes = bytes;
+    }
+
+    fn last_file(&self, least: u32) -> Result<(File, End), StorageError> {
+        let End { file, .. } = self.find_end()?;
+        self.append_to(file.max(least).max(1))
+    }
+
+    fn next_file(&self, full: File, end: End) -> Result<(File, End), StorageError> {
+        // Only the last file is synced later on.
+        full.sync_data()?;
+        let number = end.file.checked_add(1);
         self.append_to(number.ok_or_else(|| StorageError::Database("no block file is left".into()))?)
     }
 
-    fn append_to(&self, number: u32) -> Result<Tail, StorageError> {
-        let file = File::options().create(true).append(true).open(self.path(number))?;
+    fn append_to(&self, number: u32) -> Result<(File, End), StorageError> {
+        let path = self.path(number);
+        let is_new = !path.exists();
+        let file = File::options().create(true).append(true).open(path)?;
+        if is_new {
+            sync_folder(&self.folder)?;
+        }
         let offset = file.metadata()?.len();
-        Ok(Tail { file, end: End { file: number, offset } })
+        Ok((file, End { file: number, offset }))
     }
 
     /// The end of the last file.
@@ -208,6 +278,41 @@ impl BlockFiles {
     fn path(&self, number: u32) -> PathBuf {
         self.folder.join(format!("{number:010}"))
     }
+}
+
+/// Writes `blocks` to the end of `file`, which is `end`. Says where they are, and where the end is now.
+fn write(file: &File, mut end: End, blocks: &[Bytes]) -> Result<(Vec<Place>, End), StorageError> {
+    let total: usize = blocks.iter().map(Bytes::len).sum();
+    let mut places = Vec::with_capacity(blocks.len());
+    let mut out = BufWriter::with_capacity(total.min(GATHER_BYTES), file);
+    for block in blocks {
+        let len = u32::try_from(block.len())
+            .map_err(|_| StorageError::Database(format!("a block of {} bytes", block.len())))?;
+        out.write_all(block)?;
+        places.push(Place { file: end.file, offset: end.offset, len, checksum: xxh3_64(block) });
+        end.offset = end.offset.saturating_add(len.into());
+    }
+    out.flush()?;
+    Ok((places, end))
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn punch_hole(file: &File, range: &Range<u64>) -> io::Result<bool> {
+    use rustix::{
+        fs::{FallocateFlags, fallocate},
+        io::Errno,
+    };
+    let len = range.end.saturating_sub(range.start);
+    match fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, range.start, len) {
+        Ok(()) => Ok(true),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn punch_hole(_: &File, _: &Range<u64>) -> io::Result<bool> {
+    Ok(false)
 }
 
 /// What is locked here is whole at every moment.

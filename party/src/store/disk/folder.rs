@@ -4,6 +4,7 @@
 //! DIR/party-store   the marker: the format's version, and whether the store was ever complete
 //! DIR/lock          locked by the process that has the store open
 //! DIR/extent        how much was there when the store was last opened or closed
+//! DIR/commits       how many commits were acknowledged (see `mark`)
 //! DIR/db/           the database
 //! DIR/blocks/       the blocks
 //! DIR/secrets/      the seeds of writable feeds (see `store::secrets`)
@@ -13,6 +14,8 @@
 //! say `format 1`. So a process that dies while it makes a store leaves something that the next one may
 //! wipe and make again, and a store that was complete once is never wiped: whatever is missing from it is
 //! damage.
+//!
+//! The section is `protocol-spec/09-storage.md#the-folder`.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -20,7 +23,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{blocks::End, database::Extent};
+use super::{
+    blocks::End,
+    database::Extent,
+    mark::{self, Mark},
+    options::Durability,
+};
 use crate::error::StorageError;
 
 const MARKER: &str = "party-store";
@@ -28,6 +36,7 @@ const MARKER_DRAFT: &str = "party-store.new";
 const LOCK: &str = "lock";
 const EXTENT: &str = "extent";
 const EXTENT_DRAFT: &str = "extent.new";
+const COMMITS: &str = "commits";
 const DATABASE: &str = "db";
 const BLOCKS: &str = "blocks";
 
@@ -65,8 +74,31 @@ impl Folder {
                     fs::remove_dir_all(leftover)?;
                 }
             }
+            match fs::remove_file(folder.path.join(COMMITS)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
         }
         Ok(folder)
+    }
+
+    /// Locks a folder that was complete once.
+    pub(super) fn open_again(path: &Path) -> Result<Self, StorageError> {
+        if read_marker(path)?.as_deref() != Some(COMPLETE) {
+            let what = format!("{} is no longer a complete store", path.display());
+            return Err(StorageError::Damaged { what });
+        }
+        Self::open(path)
+    }
+
+    /// How many commits the store must have, if that can be said.
+    pub(super) fn acknowledged(&self) -> Option<u64> {
+        mark::read(&self.path.join(COMMITS)).filter(|_| self.is_complete)
+    }
+
+    /// Where that is noted.
+    pub(super) fn mark(&self, durability: Durability) -> io::Result<Mark> {
+        Mark::open(&self.path.join(COMMITS), durability)
     }
 
     /// Where the database stands.

@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 /// First in, first out, until it is closed; what is in it then is still taken out.
@@ -16,11 +17,22 @@ pub(super) struct Queue<T> {
 struct State<T> {
     items: VecDeque<T>,
     is_closed: bool,
+    is_paused: bool,
+}
+
+/// What [`Queue::pop_within`] gives.
+#[derive(Debug)]
+pub(super) enum Popped<T> {
+    Item(T),
+    /// Nothing came in time.
+    Nothing,
+    /// The queue is closed and empty.
+    Closed,
 }
 
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
-        let state = State { items: VecDeque::new(), is_closed: false };
+        let state = State { items: VecDeque::new(), is_closed: false, is_paused: false };
         Self { state: Mutex::new(state), changed: Condvar::new() }
     }
 
@@ -36,18 +48,54 @@ impl<T> Queue<T> {
         true
     }
 
-    /// Waits for an item; `None` when the queue is closed and empty.
+    /// Waits for an item; `None` when the queue is closed and empty. While it is paused and not closed, there
+    /// is none.
     pub(super) fn pop(&self) -> Option<T> {
         let mut state = self.lock();
         loop {
-            if let Some(item) = state.items.pop_front() {
-                return Some(item);
-            }
-            if state.is_closed {
-                return None;
+            if !state.is_paused || state.is_closed {
+                if let Some(item) = state.items.pop_front() {
+                    return Some(item);
+                }
+                if state.is_closed {
+                    return None;
+                }
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Waits for an item, but not longer than `timeout`.
+    pub(super) fn pop_within(&self, timeout: Duration) -> Popped<T> {
+        let state = self.lock();
+        let is_waiting = |state: &mut State<T>| state.items.is_empty() && !state.is_closed;
+        let waited = self.changed.wait_timeout_while(state, timeout, is_waiting);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match state.items.pop_front() {
+            Some(item) => Popped::Item(item),
+            None if state.is_closed => Popped::Closed,
+            None => Popped::Nothing,
+        }
+    }
+
+    /// Waits for the first item that `accept` likes, past the others; `None` when the queue is closed.
+    pub(super) fn pop_first(&self, accept: impl Fn(&T) -> bool) -> Option<T> {
+        let mut state = self.lock();
+        loop {
+            if state.is_closed {
+                return None;
+            }
+            if let Some(n) = state.items.iter().position(&accept) {
+                return state.items.remove(n);
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Lets nothing out for a while, or again.
+    pub(super) fn pause(&self, is_paused: bool) {
+        self.lock().is_paused = is_paused;
+        self.changed.notify_all();
     }
 
     /// Takes the first item if there is one and `accept` likes it.

@@ -3,6 +3,8 @@
 //! A batch of appends touches hundreds of neighbours of some 40 bytes. One entry of the database for each
 //! would take more in keys and headers than in values, and the journal is replayed entry by entry when the
 //! store is opened, at about a microsecond each.
+//!
+//! The section is `protocol-spec/09-storage.md#keys`.
 
 use std::borrow::Cow;
 

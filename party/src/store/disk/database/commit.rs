@@ -1,0 +1,305 @@
+//! A commit: what it comes to, and how it is written.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeSet, HashSet},
+    ops::Range,
+    thread,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fjall::{OwnedWriteBatch, PersistMode, Readable as _, Slice};
+
+use super::{
+    Database, Durability, StorageError, Sweep,
+    free::Freed,
+    layout::{BLOCK, COUNT, Change, Parts, Piece, SWEEP, kept_apart, locate, places, row, update_row},
+    lock, running,
+    sweep::Space,
+};
+use crate::{
+    feed::storage::{Span, Write},
+    store::disk::{blocks::Place, row::Row},
+};
+
+/// More keys than this are not deleted in one batch, but [swept](super::sweep).
+const MAX_AT_ONCE: usize = 1024;
+/// fjall blocks its caller, with no way out, while four full buffers of one keyspace wait to be written to
+/// disk. We wait before, so that a failed disk ends the wait with its error.
+const MAX_FULL_BUFFERS: usize = 2;
+
+/// What a list of writes comes to.
+#[derive(Debug, Default)]
+struct Plan {
+    changes: Vec<Change>,
+    /// Keys whose values are forgotten before that: rows are written from scratch.
+    emptied: BTreeSet<(Space, Vec<u8>)>,
+    /// The same, where there are too many.
+    swept: Vec<(Space, Range<Vec<u8>>)>,
+}
+
+impl Database {
+    /// Carries out all of `writes`, one after the other, or none. When this returns, they are the operating
+    /// system's, or on the disk, as the durability says.
+    pub(in super::super) fn commit(&self, writes: Vec<Write>) -> Result<(), StorageError> {
+        if writes.is_empty() {
+            return Ok(());
+        }
+        self.wait_for_tables()?;
+        self.finish_sweeps_before(&writes)?;
+        let mut plan = self.plan(writes)?;
+        // The sort is stable, so of equal keys the later write comes first now, and stays.
+        plan.changes.reverse();
+        plan.changes.sort_by(|(a, _), (b, _)| a.cmp(b));
+        plan.changes.dedup_by(|(earlier, _), (later, _)| earlier == later);
+        let apart: Vec<Bytes> = plan.changes.iter().filter_map(kept_apart).cloned().collect();
+        let appended = self.blocks.append(&apart)?;
+        let gap = self.gap(&appended)?;
+
+        let mut batch = self.batch(plan.changes.len() + plan.emptied.len() + 2);
+        let mut freed = vec![];
+        let kept = self.put_changes(&mut plan, appended.clone(), &mut batch, &mut freed)?;
+        for (space, key) in &plan.emptied {
+            freed.append(&mut self.places_in_row(*space, key)?);
+            batch.remove(self.keyspace(*space), key.as_slice());
+        }
+        let sweeps = self.start_sweeps(plan.swept, &kept, &mut batch);
+        let freed = self.free(freed, gap)?;
+        if self.durability == Durability::Power && self.blocks.sync_appended()? {
+            self.note_sync("blocks");
+        }
+        let mut count = lock(&self.written).count;
+        if let Some(last) = appended.last() {
+            count.blocks.file = last.file;
+            count.blocks.offset = last.offset.saturating_add(last.len.into());
+        }
+        self.write(batch, freed, count, sweeps)
+    }
+
+    /// Writes `batch`, which brings the store to `count` but for the number, and what becomes of the free space.
+    pub(super) fn write(
+        &self,
+        mut batch: OwnedWriteBatch,
+        freed: Freed,
+        mut count: super::Count,
+        sweeps: Vec<Sweep>,
+    ) -> Result<(), StorageError> {
+        count.commits = count.commits.saturating_add(1);
+        for (key, value) in freed.changes {
+            match value {
+                Some(value) => batch.insert(&self.state, key, value),
+                None => batch.remove(&self.state, key),
+            }
+        }
+        for hole in &freed.holes {
+            batch.insert(&self.state, hole.hole_key(count.commits), hole.value());
+        }
+        for keyspace in [&self.state, &self.tree] {
+            batch.insert(keyspace, [COUNT], count.encode());
+        }
+        let next_sweep = sweeps.iter().map(|sweep| sweep.id.saturating_add(1)).max();
+        self.sweeps.add(sweeps, || batch.commit().map_err(|error| self.failed(error)))?;
+        if self.durability == Durability::Power {
+            self.note_sync("journal");
+        }
+        {
+            let mut written = lock(&self.written);
+            if written.count.blocks.file != count.blocks.file {
+                lock(&self.holes).left.push(written.count.blocks.file);
+            }
+            written.count = count;
+            written.next_sweep = next_sweep.unwrap_or(written.next_sweep);
+        }
+        lock(&self.holes).add(count.commits, &freed.holes);
+        // The commit stands; only damage to it would not be noticed.
+        if let Err(error) = self.mark.write(count.commits) {
+            tracing::warn!(%error, "the number of commits could not be noted");
+        }
+        Ok(())
+    }
+
+    /// A batch that is as durable as it has to be once it is committed.
+    pub(super) fn batch(&self, capacity: usize) -> OwnedWriteBatch {
+        let mode = match self.durability {
+            Durability::Process => PersistMode::Buffer,
+            Durability::Power => PersistMode::SyncData,
+        };
+        OwnedWriteBatch::with_capacity(self.database.clone(), capacity).durability(Some(mode))
+    }
+
+    /// What becomes of each key, still in the order of `writes`.
+    fn plan(&self, writes: Vec<Write>) -> Result<Plan, StorageError> {
+        let mut plan = Plan { changes: Vec::with_capacity(writes.len()), ..Plan::default() };
+        for write in writes {
+            match write {
+                Write::Put(key, value) => plan.changes.push((key, Some(value))),
+                Write::Delete(key) => plan.changes.push((key, None)),
+                Write::Clear(span) => self.plan_clear(&span, &mut plan)?,
+            }
+        }
+        Ok(plan)
+    }
+
+    fn plan_clear(&self, span: &Span, plan: &mut Plan) -> Result<(), StorageError> {
+        // What was put before in the same batch goes, too.
+        plan.changes.retain(|(key, _)| !span.contains(key));
+        let Parts { keys, cells } = Parts::of(span);
+        plan.changes.extend(cells.into_iter().map(|key| (key, None)));
+        for (space, keys) in keys {
+            let stored = self.database.snapshot().range(self.keyspace(space), keys.clone());
+            let stored = stored
+                .take(MAX_AT_ONCE + 1)
+                .map(|entry| Ok((space, entry.key().map_err(running)?.to_vec())))
+                .collect::<Result<Vec<_>, StorageError>>()?;
+            if stored.len() > MAX_AT_ONCE {
+                plan.swept.push((space, keys));
+            } else {
+                plan.emptied.extend(stored);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the changes to `batch`, and gives the keys that they touch.
+    fn put_changes(
+        &self,
+        plan: &mut Plan,
+        appended: Vec<Place>,
+        batch: &mut OwnedWriteBatch,
+        freed: &mut Vec<Place>,
+    ) -> Result<Vec<(Space, Vec<u8>)>, StorageError> {
+        let mut appended = appended.into_iter();
+        let mut kept = vec![];
+        let Plan { changes, emptied, swept } = plan;
+        // Neighbours of one row follow each other.
+        for changes in changes.chunk_by(|(a, _), (b, _)| row(a).is_some_and(|a| row(b) == Some(a))) {
+            let [(key, value), ..] = changes else { continue };
+            let (space, mut encoded) = locate(key);
+            let keyspace = self.keyspace(space);
+            let mut is_fresh = false;
+            if !emptied.is_empty() || !swept.is_empty() {
+                let at = (space, encoded);
+                is_fresh = emptied.remove(&at)
+                    || swept.iter().any(|(it, keys)| *it == space && keys.contains(&at.1));
+                kept.push(at.clone());
+                (_, encoded) = at;
+            }
+            let value = if row(key).is_none() {
+                value.as_ref().map(|value| Cow::Borrowed(&value[..]))
+            } else {
+                let mut stored = keyspace.get(&encoded).map_err(running)?;
+                if let Some(old) = stored.take_if(|_| is_fresh)
+                    && encoded.first() == Some(&BLOCK)
+                {
+                    freed.append(&mut places(&old)?);
+                }
+                let was_there = stored.is_some() || is_fresh;
+                let stored = stored.unwrap_or(Slice::default());
+                let row: Row<'_> = update_row(&stored, changes, &mut appended, freed)?;
+                match row.encode() {
+                    None if !was_there => continue,
+                    row => row.map(Cow::Owned),
+                }
+            };
+            match value {
+                Some(value) => batch.insert(keyspace, encoded, &value[..]),
+                None => batch.remove(keyspace, encoded),
+            }
+        }
+        Ok(kept)
+    }
+
+    /// The places in the row under `key`, if it is one of blocks.
+    pub(super) fn places_in_row(&self, space: Space, key: &[u8]) -> Result<Vec<Place>, StorageError> {
+        if space != Space::Tree || key.first() != Some(&BLOCK) {
+            return Ok(vec![]);
+        }
+        let stored = self.tree.get(key).map_err(running)?;
+        stored.map_or(Ok(vec![]), |stored| places(&stored))
+    }
+
+    /// Notes in `batch` which of `keys` are gone, all but those that were just written.
+    fn start_sweeps(
+        &self,
+        keys: Vec<(Space, Range<Vec<u8>>)>,
+        kept: &[(Space, Vec<u8>)],
+        batch: &mut OwnedWriteBatch,
+    ) -> Vec<Sweep> {
+        let mut sweeps = vec![];
+        let mut id = lock(&self.written).next_sweep;
+        for (space, keys) in keys {
+            let whole = Sweep { id: 0, space, keys };
+            let mut kept: Vec<Vec<u8>> = kept
+                .iter()
+                .filter(|(space, key)| whole.covers(*space, key))
+                .map(|(_, key)| key.clone())
+                .collect();
+            kept.sort_unstable();
+            for part in whole.without(&kept) {
+                let part = Sweep { id, ..part };
+                batch.insert(&self.state, sweep_key(id), part.encode());
+                sweeps.push(part);
+                id = id.saturating_add(1);
+            }
+        }
+        sweeps
+    }
+
+    /// What lies between the last block that was named and the first of `appended`: bytes of a commit that
+    /// never came.
+    fn gap(&self, appended: &[Place]) -> Result<Vec<Piece>, StorageError> {
+        let Some(first) = appended.first() else { return Ok(vec![]) };
+        let end = lock(&self.written).count.blocks;
+        if first.file == end.file {
+            let gap = Piece::new(end.file, end.offset, first.offset);
+            return Ok(if end.offset < first.offset { vec![gap] } else { vec![] });
+        }
+        let mut gaps = vec![Piece::new(end.file, end.offset, self.blocks.len(end.file)?.unwrap_or(0))];
+        gaps.push(Piece::new(first.file, 0, first.offset));
+        gaps.retain(|gap| gap.bytes.start < gap.bytes.end);
+        Ok(gaps)
+    }
+
+    /// A sweep must not take along what is written after it.
+    fn finish_sweeps_before(&self, writes: &[Write]) -> Result<(), StorageError> {
+        loop {
+            let sweeps = self.sweeps.list();
+            if sweeps.is_empty() {
+                return Ok(());
+            }
+            let mut found: HashSet<u64> = HashSet::new();
+            for write in writes {
+                let Write::Put(key, _) = write else { continue };
+                let (space, encoded) = locate(key);
+                found.extend(sweeps.iter().filter(|it| it.covers(space, &encoded)).map(|it| it.id));
+            }
+            if found.is_empty() {
+                return Ok(());
+            }
+            for id in found {
+                while self.sweep_some(id)? {}
+            }
+        }
+    }
+
+    pub(super) fn wait_for_tables(&self) -> Result<(), StorageError> {
+        let is_full = |keyspace: &fjall::Keyspace| keyspace.sealed_memtable_count() > MAX_FULL_BUFFERS;
+        while [&self.state, &self.tree].into_iter().any(is_full) {
+            // Fails when the thread that should make room has failed.
+            self.database.persist(PersistMode::Buffer).map_err(|error| self.failed(error))?;
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn note_sync(&self, _what: &'static str) {
+        #[cfg(test)]
+        lock(&self.syncs).push(_what);
+    }
+}
+
+/// The key of a [`Sweep`].
+pub(super) fn sweep_key(id: u64) -> Vec<u8> {
+    [&[SWEEP][..], &id.to_be_bytes()].concat()
+}

@@ -1,0 +1,362 @@
+//! How keys and values lie in fjall and in the block files. Everything here blocks.
+
+mod commit;
+mod free;
+mod layout;
+mod sweep;
+mod tidy;
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use fjall::{Keyspace, KeyspaceCreateOptions, Readable as _};
+
+pub(super) use self::{
+    layout::{COUNT, Count, check, commits_of},
+    tidy::Work,
+};
+use self::{
+    layout::{RECORD, SWEEP, decode_block, decode_row, locate},
+    sweep::{Space, Sweep, Sweeps},
+    tidy::Holes,
+};
+use super::{
+    blocks::{BlockFiles, End},
+    live::{Holding, Live},
+    mark::Mark,
+    options::Durability,
+    tables,
+};
+use crate::{error::StorageError, feed::storage::Key};
+
+/// Blocks of tables that were read, kept in memory, for all feeds together.
+const CACHE_BYTES: u64 = 16 << 20;
+/// Tables kept open for reading.
+const MAX_OPEN_TABLES: usize = 128;
+/// What fjall may keep of its journal before it writes out what holds on to it; the least that it takes.
+/// It bounds the disk space beside the data, and how long a store takes to open after it was killed.
+const JOURNAL_BYTES: u64 = 64 << 20;
+/// What is kept in memory of heads, pages and records before it is written out. A page of the bitfield is
+/// written again with every append, and only its last version is worth a table.
+const STATE_BUFFER_BYTES: u64 = 8 << 20;
+/// The same for tree nodes and the places of blocks.
+const TREE_BUFFER_BYTES: u64 = 16 << 20;
+/// fjall's threads, which write tables and merge them. One, as the first of several spins while another
+/// one merges.
+const WORKER_THREADS: usize = 1;
+/// Values from this length on are handed out without a copy.
+const SHARE_FROM: usize = 4 << 10;
+
+const STATE: &str = "state";
+const TREE: &str = "tree";
+
+/// What was there when the store was last opened or closed. Less than that is damage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Extent {
+    pub(super) commits: u64,
+    pub(super) blocks: End,
+}
+
+/// What is known beforehand of the database that is opened.
+pub(super) struct Opening<'a> {
+    pub(super) database: &'a Path,
+    pub(super) blocks: &'a Path,
+    /// If it was complete once, it was left with this. It is never made anew then, neither as a whole nor in
+    /// parts: what is missing is named.
+    pub(super) least: Option<Extent>,
+    /// How many commits were acknowledged, if that holds to this day.
+    pub(super) acknowledged: Option<u64>,
+    pub(super) durability: Durability,
+    pub(super) mark: Mark,
+    /// A random number.
+    pub(super) writer: u64,
+    /// Snapshots of it.
+    pub(super) live: Arc<Live>,
+}
+
+/// Two keyspaces over one journal, and the block files: what is written again and again, what is written
+/// once, and what is large, apart from each other. More keyspaces would only make opening slower.
+pub(super) struct Database {
+    database: fjall::Database,
+    state: Keyspace,
+    tree: Keyspace,
+    blocks: BlockFiles,
+    durability: Durability,
+    mark: Mark,
+    /// Where the writing thread stands.
+    written: Mutex<Written>,
+    sweeps: Sweeps,
+    holes: Mutex<Holes>,
+    live: Arc<Live>,
+    /// Whether a write has failed that fjall can't get over.
+    has_failed: AtomicBool,
+    /// Whether tidying has failed, and is left alone.
+    is_stuck: AtomicBool,
+    #[cfg(test)]
+    syncs: Mutex<Vec<&'static str>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Written {
+    count: Count,
+    next_sweep: u64,
+}
+
+/// What is stored at one moment.
+pub(super) struct View {
+    snapshot: fjall::Snapshot,
+    sweeps: Arc<[Sweep]>,
+}
+
+/// A [`View`] that is held on to: blocks that were there stay, though they are deleted.
+pub(super) struct HeldView {
+    view: View,
+    _holding: Holding,
+}
+
+impl Database {
+    /// Opens the database in its folders, or makes it.
+    pub(super) fn open(opening: Opening<'_>) -> Result<Self, StorageError> {
+        let Opening { database: path, blocks, least, acknowledged, durability, mark, writer, live } = opening;
+        if least.is_some() {
+            tables::check(path)?;
+        }
+        let blocks = BlockFiles::open(blocks, least.map(|least| least.blocks))?;
+        let database = fjall::Database::builder(path)
+            .cache_size(CACHE_BYTES)
+            .max_cached_files(Some(MAX_OPEN_TABLES))
+            .max_journaling_size(JOURNAL_BYTES)
+            .worker_threads(WORKER_THREADS)
+            // `commit` says itself when to hand the journal to the operating system.
+            .manual_journal_persist(true)
+            .open()
+            .map_err(opening_error)?;
+        let keyspace = |name, buffer| {
+            if least.is_some() && !database.keyspace_exists(name) {
+                return Err(damaged(&format!("the keyspace {name} is missing")));
+            }
+            // Nearly every key that is read is there, so filters on the largest level aren't worth their memory.
+            let options =
+                || KeyspaceCreateOptions::default().expect_point_read_hits(true).max_memtable_size(buffer);
+            database.keyspace(name, options).map_err(opening_error)
+        };
+        let state = keyspace(STATE, STATE_BUFFER_BYTES)?;
+        let tree = keyspace(TREE, TREE_BUFFER_BYTES)?;
+        let count = count(&state, &tree)?;
+        let least = least.map_or(0, |least| least.commits).max(acknowledged.unwrap_or_default());
+        if count.commits < least {
+            let lost = least - count.commits;
+            return Err(damaged(&format!("the journal has lost the last {lost} of {least} commits")));
+        }
+        match acknowledged {
+            Some(_) => blocks.check(count.blocks)?,
+            // The disk may have got the journal and not yet the blocks when the power went.
+            None => blocks.pass_over(count.blocks)?,
+        }
+        let sweeps = sweeps(&database, &state)?;
+        let next_sweep = sweeps.iter().map(|sweep| sweep.id).max().map_or(0, |id| id.saturating_add(1));
+        let holes = Holes::find(&database, &state)?;
+        Ok(Self {
+            state,
+            tree,
+            blocks,
+            durability,
+            mark,
+            written: Mutex::new(Written { count: Count { writer, ..count }, next_sweep }),
+            sweeps: Sweeps::new(sweeps),
+            holes: Mutex::new(holes),
+            live,
+            has_failed: AtomicBool::new(false),
+            is_stuck: AtomicBool::new(false),
+            database,
+            #[cfg(test)]
+            syncs: Mutex::default(),
+        })
+    }
+
+    /// How far the store has come, as it is stored.
+    pub(super) fn count(&self) -> Result<Count, StorageError> {
+        count(&self.state, &self.tree)
+    }
+
+    /// What a later opening has to find at least.
+    pub(super) fn extent(&self) -> Result<Extent, StorageError> {
+        Ok(Extent { commits: self.count()?.commits, blocks: self.blocks.sync()? })
+    }
+
+    /// How many commits were carried out.
+    pub(super) fn commits(&self) -> u64 {
+        lock(&self.written).count.commits
+    }
+
+    /// Bytes in memory that will be written out.
+    pub(super) fn in_memory(&self) -> u64 {
+        self.database.write_buffer_size()
+    }
+
+    /// Whether a write has failed so that nothing more can be written before the database is opened again.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// What is stored at this moment.
+    fn view(&self) -> View {
+        self.sweeps.with(|sweeps| View { snapshot: self.database.snapshot(), sweeps: sweeps.clone() })
+    }
+
+    /// Holds on to what is stored at this moment. For the writing thread.
+    pub(super) fn hold(&self) -> HeldView {
+        let commits = self.commits();
+        HeldView { _holding: self.live.hold(commits), view: self.view() }
+    }
+
+    /// The values of `keys` as they stood at one moment.
+    pub(super) fn read(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StorageError> {
+        match self.read_at(&self.view(), keys) {
+            // A block may have been deleted, and its space given back, between the look at the database and
+            // that at the file. If it is damaged it still is.
+            Err(StorageError::Damaged { .. }) => self.read_at(&self.view(), keys),
+            result => result,
+        }
+    }
+
+    /// The values of `keys` as they stood when `held` was taken.
+    pub(super) fn read_held(
+        &self,
+        held: &HeldView,
+        keys: &[Key],
+    ) -> Result<Vec<Option<Bytes>>, StorageError> {
+        self.read_at(&held.view, keys)
+    }
+
+    fn read_at(&self, view: &View, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StorageError> {
+        keys.iter().map(|key| self.read_one(view, key)).collect()
+    }
+
+    fn read_one(&self, view: &View, key: &Key) -> Result<Option<Bytes>, StorageError> {
+        let (space, encoded) = locate(key);
+        if view.sweeps.iter().any(|sweep| sweep.covers(space, &encoded)) {
+            return Ok(None);
+        }
+        let Some(value) = view.snapshot.get(self.keyspace(space), encoded).map_err(running)? else {
+            return Ok(None);
+        };
+        match *key {
+            Key::Record(_) | Key::Head(_) | Key::Page(..) | Key::Local(..) => Ok(Some(into_bytes(value))),
+            Key::Node(_, index) => Ok(decode_row(&value)?.get(index).map(Bytes::copy_from_slice)),
+            Key::Block(_, index) => match decode_row(&value)?.get(index).map(decode_block).transpose()? {
+                None => Ok(None),
+                Some(Ok(block)) => Ok(Some(block)),
+                Some(Err(place)) => self.blocks.read(place).map(Some),
+            },
+        }
+    }
+
+    /// The records whose key starts with `prefix`, sorted.
+    pub(super) fn records(&self, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Bytes)>, StorageError> {
+        let prefix = [&[RECORD], prefix].concat();
+        let record = |entry: fjall::Guard| {
+            let (key, value) = entry.into_inner().map_err(running)?;
+            Ok((key.get(1..).unwrap_or_default().to_vec(), into_bytes(value)))
+        };
+        self.database.snapshot().prefix(&self.state, prefix).map(record).collect()
+    }
+
+    fn keyspace(&self, space: Space) -> &Keyspace {
+        match space {
+            Space::State => &self.state,
+            Space::Tree => &self.tree,
+        }
+    }
+
+    /// What an error of a write means. fjall writes no more after it.
+    fn failed(&self, error: fjall::Error) -> StorageError {
+        self.has_failed.store(true, Ordering::Release);
+        running(error)
+    }
+}
+
+/// Each keyspace counts for itself, as either may lose what the other has on disk already.
+fn count(state: &Keyspace, tree: &Keyspace) -> Result<Count, StorageError> {
+    let read = |keyspace: &Keyspace| {
+        let Some(count) = keyspace.get([COUNT]).map_err(running)? else { return Ok(Count::default()) };
+        Count::decode(&count).ok_or_else(|| damaged("the number of commits"))
+    };
+    let (a, b) = (read(state)?, read(tree)?);
+    Ok(if a.commits <= b.commits { a } else { b })
+}
+
+/// The deletions that were not done when the store was last open.
+fn sweeps(database: &fjall::Database, state: &Keyspace) -> Result<Vec<Sweep>, StorageError> {
+    let sweep = |entry: fjall::Guard| {
+        let (key, value) = entry.into_inner().map_err(running)?;
+        let id = key.last_chunk().map(|id| u64::from_be_bytes(*id));
+        let sweep = id.and_then(|id| Sweep::decode(id, &value).ok());
+        sweep.ok_or_else(|| damaged("a deletion that is not done"))
+    };
+    database.snapshot().prefix(state, [SWEEP]).map(sweep).collect()
+}
+
+fn into_bytes(value: fjall::UserValue) -> Bytes {
+    if value.len() < SHARE_FROM { Bytes::copy_from_slice(&value) } else { Bytes::from_owner(value) }
+}
+
+/// Nothing panics while it holds such a lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn damaged(what: &str) -> StorageError {
+    StorageError::Damaged { what: what.into() }
+}
+
+pub(super) fn list(folder: &Path) -> Result<Vec<fs::DirEntry>, StorageError> {
+    let damaged = |error| damaged(&format!("{}: {error}", folder.display()));
+    fs::read_dir(folder).map_err(damaged)?.map(|entry| entry.map_err(damaged)).collect()
+}
+
+/// What an error means while the database is opened: a file that ends early or isn't there is damage.
+fn opening_error(error: fjall::Error) -> StorageError {
+    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    match &error {
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io))
+            if !matches!(io.kind(), InvalidData | NotFound | UnexpectedEof) =>
+        {
+            running(error)
+        }
+        fjall::Error::Locked | fjall::Error::Poisoned => running(error),
+        _ => StorageError::Damaged { what: describe(&error) },
+    }
+}
+
+/// What an error means once the database is open.
+fn running(error: fjall::Error) -> StorageError {
+    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    match error {
+        fjall::Error::Io(io) | fjall::Error::Storage(fjall::LsmError::Io(io)) => match io.kind() {
+            InvalidData | NotFound | UnexpectedEof => StorageError::Damaged { what: io.to_string() },
+            _ => io.into(),
+        },
+        fjall::Error::Poisoned => StorageError::Database("a write to the disk has failed".into()),
+        fjall::Error::Locked => StorageError::Database("the database is locked".into()),
+        error => StorageError::Damaged { what: describe(&error) },
+    }
+}
+
+fn describe(error: &fjall::Error) -> String {
+    match error {
+        fjall::Error::Storage(error) => format!("a table of the database: {error:?}"),
+        fjall::Error::JournalRecovery(error) => format!("the journal of the database: {error:?}"),
+        error => format!("the database: {error:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! What can't be seen from outside, or not without waiting: the order of syncs, and what is left half done
+//! when a process is killed.
+
+use std::{fs::File, ops::Range, path::PathBuf};
+
+use super::*;
+use crate::feed::storage::{Slot, Span, Write};
+
+const SLOT: Slot = Slot(3);
+
+fn open(dir: &Path, durability: Durability) -> Database {
+    let (database, blocks): (PathBuf, PathBuf) = (dir.join("db"), dir.join("blocks"));
+    let is_there = database.exists();
+    let opening = Opening {
+        database: &database,
+        blocks: &blocks,
+        least: is_there.then(Extent::default),
+        acknowledged: super::super::mark::read(&dir.join("commits")).filter(|_| is_there),
+        durability,
+        mark: Mark::open(&dir.join("commits"), durability).unwrap(),
+        writer: 7,
+        live: Arc::new(Live::new(|| ())),
+    };
+    Database::open(opening).unwrap()
+}
+
+fn block(index: u64) -> Bytes {
+    Bytes::from(vec![index as u8; 1000])
+}
+
+fn puts(indexes: Range<u64>) -> Vec<Write> {
+    indexes.map(|index| Write::Put(Key::Block(SLOT, index), block(index))).collect()
+}
+
+fn keys(indexes: Range<u64>) -> Vec<Key> {
+    indexes.map(|index| Key::Block(SLOT, index)).collect()
+}
+
+fn tidy_all(database: &Database) {
+    while database.work() != Work::Nothing {
+        database.tidy_some().unwrap();
+    }
+}
+
+/// How many of the first `n` blocks are there; these must be what they were.
+fn found(database: &Database, n: u64) -> usize {
+    let found = database.read(&keys(0..n)).unwrap();
+    let right =
+        |(found, index): &(&Option<Bytes>, u64)| found.as_ref().is_none_or(|found| *found == block(*index));
+    assert!(found.iter().zip(0..).all(|it| right(&it)));
+    found.iter().flatten().count()
+}
+
+#[cfg(target_os = "linux")]
+fn taken(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let files = fs::read_dir(dir.join("blocks")).unwrap();
+    files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512).sum()
+}
+
+#[test]
+fn blocks_are_on_the_disk_before_the_journal_that_names_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(dir.path(), Durability::Power);
+    database.commit(puts(0..20)).unwrap();
+    database.commit(vec![Write::Put(Key::Head(SLOT), block(0))]).unwrap();
+    database.commit(puts(20..21)).unwrap();
+    assert_eq!(*lock(&database.syncs), ["blocks", "journal", "journal", "blocks", "journal"]);
+}
+
+#[test]
+fn what_need_not_survive_a_power_loss_is_not_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(dir.path(), Durability::Process);
+    database.commit(puts(0..20)).unwrap();
+    assert!(lock(&database.syncs).is_empty());
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_a_killed_process_had_not_given_back_is_given_back_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(dir.path(), Durability::Process);
+    database.commit(puts(0..3000)).unwrap();
+    database.commit(vec![Write::Clear(Span::Blocks(SLOT, 10..2990))]).unwrap();
+    assert_eq!(database.work(), Work::Soon);
+    drop(database);
+    assert!(taken(dir.path()) >= 3_000_000);
+
+    let database = open(dir.path(), Durability::Process);
+    assert_eq!(database.work(), Work::Soon);
+    tidy_all(&database);
+    assert!(taken(dir.path()) < 40_000);
+    assert_eq!(found(&database, 3000), 20);
+    drop(database);
+    assert_eq!(open(dir.path(), Durability::Process).work(), Work::Nothing);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_was_half_given_back_is_given_back_again_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(dir.path(), Durability::Process);
+    database.commit(puts(0..100)).unwrap();
+    database.commit(vec![Write::Clear(Span::Blocks(SLOT, 0..50))]).unwrap();
+    // As if killed between the hole and the note that it is made.
+    assert!(database.blocks.punch(1, &(0..12 * 4096)).unwrap());
+    drop(database);
+    let database = open(dir.path(), Durability::Process);
+    database.commit(puts(100..200)).unwrap();
+    tidy_all(&database);
+    assert_eq!(found(&database, 200), 150);
+}
+
+#[test]
+fn a_large_deletion_takes_effect_at_once_and_is_done_bit_by_bit() {
+    const N: u64 = 200_000;
+    let dir = tempfile::tempdir().unwrap();
+    let few = |index: u64| Write::Put(Key::Block(SLOT, index), block(index).slice(..3));
+    let database = open(dir.path(), Durability::Process);
+    database.commit((0..N).map(few).collect()).unwrap();
+    let held = database.hold();
+    database.commit(vec![Write::Clear(Span::Blocks(SLOT, 5..u64::MAX)), few(70), few(100_000)]).unwrap();
+    assert_eq!(database.work(), Work::Now);
+    let count = |database: &Database| database.read(&keys(0..N)).unwrap().into_iter().flatten().count();
+    assert_eq!(count(&database), 7);
+    // Killed, after the first steps.
+    database.tidy_some().unwrap();
+    database.tidy_some().unwrap();
+    assert_eq!(count(&database), 7);
+    assert_eq!(database.read_held(&held, &keys(0..N)).unwrap().into_iter().flatten().count(), N as usize);
+    drop((database, held));
+
+    let database = open(dir.path(), Durability::Process);
+    assert_eq!(count(&database), 7);
+    // What is written where it isn't done yet is not taken along.
+    database.commit((150_000..150_100).map(few).collect()).unwrap();
+    assert_eq!(count(&database), 107);
+    tidy_all(&database);
+    assert_eq!(count(&database), 107);
+    let rows = database.tree.iter().count();
+    assert!(rows < 20, "{rows} rows are left");
+}
+
+#[test]
+fn a_snapshot_is_in_the_way_of_what_was_deleted_after_it_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(dir.path(), Durability::Process);
+    database.commit(puts(0..300)).unwrap();
+    database.commit(vec![Write::Clear(Span::Blocks(SLOT, 0..100))]).unwrap();
+    let held = database.hold();
+    database.commit(vec![Write::Clear(Span::Blocks(SLOT, 100..200))]).unwrap();
+    tidy_all(&database);
+    let values = database.read_held(&held, &keys(0..300)).unwrap();
+    assert!(values[..100].iter().all(Option::is_none));
+    assert!(values[100..].iter().zip(100..).all(|(value, index)| *value == Some(block(index))));
+    assert!(lock(&database.holes).oldest.is_some());
+    drop(held);
+    assert_eq!(database.work(), Work::Soon);
+    tidy_all(&database);
+    assert!(lock(&database.holes).oldest.is_none());
+    assert_eq!(found(&database, 300), 100);
+}
+
+#[test]
+fn free_neighbours_become_one_and_a_file_without_blocks_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut database = open(dir.path(), Durability::Process);
+    database.blocks.set_file_bytes(50_000);
+    database.commit(puts(0..100)).unwrap();
+    database.commit(puts(100..200)).unwrap();
+    for index in (0..100).rev().step_by(2).chain((0..100).step_by(2)) {
+        database.commit(vec![Write::Delete(Key::Block(SLOT, index))]).unwrap();
+    }
+    let free = || database.state.prefix([layout::FREE]).count();
+    assert_eq!(free(), 1);
+    tidy_all(&database);
+    assert_eq!(free(), 0);
+    assert_eq!(fs::read_dir(dir.path().join("blocks")).unwrap().count(), 1);
+    assert_eq!(found(&database, 200), 100);
+}
+
+#[test]
+fn a_file_that_lost_its_end_with_the_power_is_not_written_to_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(dir.path(), Durability::Process);
+    database.commit(puts(0..100)).unwrap();
+    drop(database);
+    // The blocks didn't reach the disk, the journal did, and the machine was started again.
+    File::options().write(true).open(dir.path().join("blocks/0000000001")).unwrap().set_len(50_500).unwrap();
+    fs::remove_file(dir.path().join("commits")).unwrap();
+    let database = open(dir.path(), Durability::Process);
+    database.commit(puts(100..200)).unwrap();
+    let lost = database.read(&keys(51..52)).unwrap_err();
+    assert!(matches!(lost, StorageError::Damaged { what } if what.contains("0000000001")));
+    // Nor does giving up what was lost harm what came after it.
+    database.commit(vec![Write::Clear(Span::Blocks(SLOT, 40..100))]).unwrap();
+    tidy_all(&database);
+    assert_eq!(found(&database, 200), 140);
+}
