@@ -132,15 +132,22 @@ impl Engine {
     pub(super) fn work(&self) -> Work {
         match &*self.state() {
             State::Open { database, .. } => database.work(),
-            _ => Work::Nothing,
+            // Or who only reads would not be served again.
+            State::Broken { .. } => Work::Retry,
+            State::Suspended { .. } | State::Lost(_) => Work::Nothing,
         }
     }
 
     /// Does some of what can be done later.
     pub(super) fn tidy_some(&self) {
-        if let Err(error) = self.read(Database::tidy_some) {
-            tracing::warn!(%error, "space could not be given back");
+        if let Err(error) = self.recover_broken().and_then(|()| self.read(Database::tidy_some)) {
+            tracing::warn!(%error, "tidying up");
         }
+    }
+
+    fn recover_broken(&self) -> Result<(), StorageError> {
+        let is_broken = matches!(&*self.state(), State::Broken { .. });
+        if is_broken { self.recover() } else { Ok(()) }
     }
 
     /// Closes the database for a while, and releases the lock.
@@ -328,4 +335,50 @@ fn random() -> Result<u64, StorageError> {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).map_err(|error| StorageError::Database(error.to_string()))?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::feed::storage::Slot;
+
+    const HEAD: Key = Key::Head(Slot(3));
+
+    fn put(value: &'static str) -> Vec<Write> {
+        vec![Write::Put(HEAD, Bytes::from_static(value.as_bytes()))]
+    }
+
+    fn get(engine: &Engine) -> Result<Option<Bytes>, StorageError> {
+        Ok(engine.read(|database| database.read(&[HEAD]))?.remove(0))
+    }
+
+    #[test]
+    fn a_database_that_has_failed_is_read_until_it_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(dir.path(), DiskOptions::default(), Box::new(|| Live::new(|| ()))).unwrap();
+        engine.commit(put("one"), 3).unwrap();
+        let held = engine.hold().unwrap();
+        engine.read(|database| Ok(database.fail())).unwrap();
+        assert_eq!(get(&engine).unwrap().as_deref(), Some(&b"one"[..]));
+        assert!(engine.read_held(&held, &[HEAD]).is_ok());
+
+        // It can't be opened at first.
+        let (there, away) = (dir.path().join("db"), dir.path().join("away"));
+        std::fs::rename(&there, &away).unwrap();
+        assert!(matches!(engine.commit(put("two"), 3), Err(StorageError::Damaged { .. })));
+        assert!(matches!(get(&engine), Err(StorageError::Damaged { .. })));
+        assert_eq!(engine.work(), Work::Retry);
+        engine.tidy_some();
+        assert_eq!(engine.work(), Work::Retry);
+        std::fs::rename(&away, &there).unwrap();
+        engine.tidy_some();
+        assert_eq!(get(&engine).unwrap().as_deref(), Some(&b"one"[..]));
+        assert!(matches!(engine.read_held(&held, &[HEAD]), Err(StorageError::SnapshotLost)));
+        engine.commit(put("two"), 3).unwrap();
+        assert_eq!(get(&engine).unwrap().as_deref(), Some(&b"two"[..]));
+        engine.close();
+        assert!(matches!(get(&engine), Err(StorageError::Closed)));
+    }
 }

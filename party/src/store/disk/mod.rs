@@ -110,6 +110,8 @@ use crate::{
 const READERS: usize = 2;
 /// After a pause of this length, space is given back.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How often a database that could not be opened again is tried.
+const RETRY: Duration = Duration::from_secs(1);
 /// Commits that wait are carried out together, as one batch, up to about this many bytes.
 const MAX_GROUP_BYTES: usize = 4 << 20;
 
@@ -319,14 +321,21 @@ fn serve_commits(commits: &Queue<Commit>, reads: &Queue<Read>, engine: &Engine) 
     loop {
         let commit = match engine.work() {
             Work::Nothing => commits.pop(),
-            work => match commits.pop_within(if work == Work::Now { Duration::ZERO } else { PAUSE }) {
-                Popped::Item(commit) => Some(commit),
-                Popped::Closed => None,
-                Popped::Nothing => {
-                    tidy(engine);
-                    continue;
+            work => {
+                let pause = match work {
+                    Work::Now => Duration::ZERO,
+                    Work::Retry => RETRY,
+                    Work::Nothing | Work::Soon => PAUSE,
+                };
+                match commits.pop_within(pause) {
+                    Popped::Item(commit) => Some(commit),
+                    Popped::Closed => None,
+                    Popped::Nothing => {
+                        tidy(engine);
+                        continue;
+                    }
                 }
-            },
+            }
         };
         match commit {
             None => return,

@@ -276,6 +276,12 @@ impl Database {
         }
     }
 
+    /// As if a write had failed.
+    #[cfg(test)]
+    pub(super) fn fail(&self) {
+        self.has_failed.store(true, Ordering::Release);
+    }
+
     /// What an error of a write means. fjall writes no more after it.
     fn failed(&self, error: fjall::Error) -> StorageError {
         self.has_failed.store(true, Ordering::Release);

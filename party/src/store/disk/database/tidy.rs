@@ -56,6 +56,8 @@ impl Holes {
 pub(in super::super) enum Work {
     /// Nothing, or only what a snapshot is in the way of.
     Nothing,
+    /// The database could not be opened again, which is to be tried now and then.
+    Retry,
     /// Something, which can wait for a pause.
     Soon,
     /// So much that it should be done beside other work.
