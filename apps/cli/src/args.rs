@@ -118,6 +118,13 @@ pub(crate) enum FeedCommand {
         #[arg(long)]
         key: Option<FeedKey>,
     },
+    /// Deletes a feed of this store: its blocks, its name, and its secret
+    Rm {
+        #[command(flatten)]
+        store: StoreFolder,
+        #[command(flatten)]
+        feed: WhichFeed,
+    },
     /// Lists the feeds of a store
     Ls {
         #[command(flatten)]
@@ -181,6 +188,9 @@ pub(crate) struct StoreFolder {
     /// The store's folder
     #[arg(long = "store", value_name = "DIR")]
     pub(crate) folder: PathBuf,
+    /// Names are those in this namespace; may be repeated, for one within the other
+    #[arg(long = "namespace", value_name = "NAME")]
+    pub(crate) namespaces: Vec<String>,
 }
 
 #[derive(Debug, Args)]

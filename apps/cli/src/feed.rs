@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use party::{
     feed::{Feed, encryption::Encryption},
     key::{DiscoveryKey, FeedKey},
-    store::{FeedOptions, Store},
+    store::{FeedEntry, FeedOptions, Store},
 };
 use serde::{Serialize, Serializer};
 
@@ -26,6 +26,7 @@ pub(crate) async fn run(command: FeedCommand, output: Output) -> anyhow::Result<
         | FeedCommand::Truncate { store, .. }
         | FeedCommand::Clear { store, .. }
         | FeedCommand::Audit { store, .. }
+        | FeedCommand::Rm { store, .. }
         | FeedCommand::Ls { store } => store.open().await?,
     };
     let result = match command {
@@ -44,6 +45,7 @@ pub(crate) async fn run(command: FeedCommand, output: Output) -> anyhow::Result<
             let which = (name.is_some() || key.is_some()).then_some(WhichFeed { name, key });
             upkeep::audit(&store, which, output).await
         }
+        FeedCommand::Rm { feed, .. } => upkeep::remove(&store, &feed, output).await,
         FeedCommand::Ls { .. } => ls(&store, output).await,
     };
     store.close().await;
@@ -60,7 +62,10 @@ impl StoreFolder {
     }
 
     pub(crate) async fn open_or_create(&self) -> anyhow::Result<Store> {
-        Store::open(&self.folder).await.with_context(|| format!("cannot open {}", self.folder.display()))
+        let store = Store::open(&self.folder)
+            .await
+            .with_context(|| format!("cannot open {}", self.folder.display()))?;
+        Ok(self.namespaces.iter().fold(store, |store, name| store.namespace(name)))
     }
 }
 
@@ -74,6 +79,23 @@ impl WhichFeed {
                 .with_context(|| format!("the store has no feed with the key {key}")),
             (None, None) => bail!("give --name or --key"),
         }
+    }
+
+    /// What the store knows of the feed without opening it.
+    pub(crate) async fn entry(&self, store: &Store) -> anyhow::Result<FeedEntry> {
+        let is_it = |entry: &FeedEntry| match (&self.name, &self.key) {
+            (Some(name), _) => {
+                entry.name.as_ref() == Some(name) && entry.namespace == store.current_namespace()
+            }
+            (None, key) => *key == Some(entry.key),
+        };
+        let mut pages = store.pages();
+        while let Some(entries) = pages.next().await? {
+            if let Some(entry) = entries.into_iter().find(is_it) {
+                return Ok(entry);
+            }
+        }
+        bail!("the store has no such feed")
     }
 }
 

@@ -1,4 +1,4 @@
-//! `party feed truncate`, `clear` and `audit`: what keeps a store in order.
+//! `party feed truncate`, `clear`, `audit` and `rm`: what keeps a store in order.
 
 use anyhow::bail;
 use party::{error::Error, feed::Feed, key::FeedKey, store::Store};
@@ -54,6 +54,27 @@ pub(crate) async fn clear(
         bail!("the feed has {length} blocks: there is no {from} to {to}");
     }
     output.show(&Cleared { cleared: feed.clear(from..to).await? })
+}
+
+#[derive(Serialize)]
+struct Removed {
+    #[serde(serialize_with = "hex")]
+    removed: FeedKey,
+}
+
+impl Show for Removed {
+    fn text(&self) -> String {
+        self.removed.to_string()
+    }
+}
+
+/// Doesn't open the feed: a damaged one can be deleted, too.
+pub(crate) async fn remove(store: &Store, which: &WhichFeed, output: Output) -> anyhow::Result<()> {
+    let entry = which.entry(store).await?;
+    if !store.purge(&entry.discovery_key).await? {
+        bail!("the feed is gone already");
+    }
+    output.show(&Removed { removed: entry.key })
 }
 
 #[derive(Serialize)]

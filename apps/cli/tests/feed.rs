@@ -214,3 +214,32 @@ fn an_encrypted_feed_is_read_and_written_with_its_key_only() {
     // The same file serves for another feed.
     place.feed("create", &["--name", "letters", "--encrypt", path(&key_file)]);
 }
+
+#[test]
+fn a_name_means_another_feed_in_another_namespace() {
+    let place = Place::new();
+    let root = place.feed_text("create", &["--name", "notes"]);
+    let work = place.feed_text("create", &["--namespace", "work", "--name", "notes"]);
+    let deep = place.feed_text("create", &["--namespace", "work", "--namespace", "2026", "--name", "notes"]);
+    assert!(root != work && work != deep && root != deep);
+    let file = place.file("x", b"work");
+    place.feed("append", &["--namespace", "work", "--name", "notes", path(&file)]);
+    assert_eq!(place.feed("cat", &["--key", &work]), b"work");
+    assert_eq!(place.info("--name", "notes")["length"], 0);
+}
+
+#[test]
+fn a_feed_that_was_removed_is_gone_and_its_name_is_free() {
+    let place = Place::new();
+    let key = twenty(&place);
+    let other = place.feed_text("create", &["--name", "other"]);
+    assert_eq!(place.feed_text("rm", &["--name", "log"]), key);
+    let store = place.store();
+    let said = fail(&["feed", "cat", "--store", path(&store), "--key", &key]);
+    assert!(said.contains("no feed with the key"), "{said}");
+    let said = fail(&["feed", "rm", "--store", path(&store), "--name", "log"]);
+    assert!(said.contains("no such feed"), "{said}");
+    assert!(place.feed_text("ls", &[]).starts_with(&other));
+    assert_eq!(place.feed_text("create", &["--name", "log"]), key);
+    assert_eq!(place.feed_text("rm", &["--key", &other]), other);
+}

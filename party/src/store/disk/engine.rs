@@ -312,12 +312,16 @@ fn open(
 /// Closes the database, and notes what the next opening has to find, once it is on the disk. Whatever fails
 /// here has lost nothing: less is noted then.
 fn close(database: Box<Database>, folder: &Folder) -> Result<(), StorageError> {
+    // What fails here is read from the journal by the next opening.
+    let is_settled = journal::is_long(&folder.database())
+        && database.settle().map_err(|error| tracing::warn!(%error, "tables could not be written")).is_ok();
     let commits = database.has_failed().then(|| database.commits());
     let extent = database.extent();
     end(database)?;
     match commits {
         // What was reported as failed must not be there after all.
         Some(commits) => journal::check(&folder.database(), 0, Some(commits)),
+        None if is_settled => journal::empty(&folder.database()).and_then(|()| folder.set_extent(extent?)),
         None => folder.set_extent(extent?),
     }
 }

@@ -32,6 +32,8 @@ const TRAILER: &[u8] = b"FJL\x03";
 
 /// The extension of a journal that was set aside.
 const TORN: &str = "torn";
+/// From how many bytes on a journal is emptied when the database is closed.
+const LONG: u64 = 1 << 20;
 /// What is read at once.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -68,6 +70,27 @@ pub(super) fn check(folder: &Path, least: u64, most: Option<u64>) -> Result<(), 
         let file = File::options().write(true).open(journal)?;
         file.set_len(scan.whole)?;
         file.sync_all()?;
+    }
+    Ok(())
+}
+
+/// Whether reading the journals of the database at `folder` again takes longer than writing tables once.
+pub(super) fn is_long(folder: &Path) -> bool {
+    // A new journal is a long file with nothing in it.
+    #[cfg(unix)]
+    let written = |file: fs::Metadata| std::os::unix::fs::MetadataExt::blocks(&file).saturating_mul(512);
+    #[cfg(not(unix))]
+    let written = |file: fs::Metadata| file.len();
+    let journals = journals(folder).unwrap_or_default();
+    let written = journals.iter().filter_map(|journal| fs::metadata(journal).ok()).map(written);
+    written.fold(0, u64::saturating_add) > LONG
+}
+
+/// Takes everything out of the journals of the database at `folder`, which is closed and has all of it in
+/// tables: reading them again is what opening it would take longest for.
+pub(super) fn empty(folder: &Path) -> Result<(), StorageError> {
+    for journal in journals(folder)? {
+        File::options().write(true).open(journal)?.set_len(0)?;
     }
     Ok(())
 }

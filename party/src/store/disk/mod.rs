@@ -68,6 +68,7 @@
 //! that are shorter than 128 bytes are taken out by the database, when it next merges the table that they are in.
 //! After a loss of power, [`Durability::Process`] may leave the last blocks of a feed named but unreadable.
 
+mod ahead;
 mod blocks;
 mod database;
 mod engine;
@@ -96,6 +97,7 @@ use tokio::sync::{oneshot, watch};
 pub(super) use self::folder::sync_folder;
 pub use self::options::{DiskOptions, Durability};
 use self::{
+    ahead::{ReadAhead, Touched, Wanted},
     database::Work,
     engine::{Engine, Held},
     live::Live,
@@ -103,7 +105,7 @@ use self::{
 };
 use crate::{
     error::StorageError,
-    feed::storage::{Completion, Key, Snapshot, Storage, Write},
+    feed::storage::{Completion, Key, Slot, Snapshot, Storage, Write},
 };
 
 /// Threads that read. Two, so that a read that waits for the disk doesn't hold up those from memory.
@@ -139,6 +141,7 @@ const MAX_GROUP_BYTES: usize = 4 << 20;
 pub struct DiskStorage {
     reads: Arc<Queue<Read>>,
     commits: Arc<Queue<Commit>>,
+    ahead: Arc<ReadAhead>,
     /// True once the threads have ended and the lock is released.
     ended: watch::Receiver<bool>,
 }
@@ -147,6 +150,14 @@ type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
 
 enum Read {
     Values(Vec<Key>, Reply<Vec<Option<Bytes>>>),
+    /// A block, and so many of those that follow, unless something has changed by then.
+    Block {
+        slot: Slot,
+        index: u64,
+        ahead: usize,
+        changes: u64,
+        reply: Reply<Vec<Option<Bytes>>>,
+    },
     At(Arc<Held>, Vec<Key>, Reply<Vec<Option<Bytes>>>),
     Records(Vec<u8>, Reply<Vec<(Vec<u8>, Bytes)>>),
 }
@@ -209,7 +220,16 @@ impl DiskStorage {
 
 impl Storage for DiskStorage {
     fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
-        submit(&self.reads, |reply| Read::Values(keys, reply))
+        let [Key::Block(slot, index)] = *keys.as_slice() else {
+            return submit(&self.reads, |reply| Read::Values(keys, reply));
+        };
+        match self.ahead.ask(slot, index) {
+            Wanted::Here(_) if self.reads.is_closed() => Box::pin(async { Err(StorageError::Closed) }),
+            Wanted::Here(block) => Box::pin(std::future::ready(Ok(vec![Some(block)]))),
+            Wanted::Read { ahead, changes } => {
+                submit(&self.reads, |reply| Read::Block { slot, index, ahead, changes, reply })
+            }
+        }
     }
 
     fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
@@ -271,15 +291,16 @@ fn start(engine: Engine, commits: Arc<Queue<Commit>>) -> Result<DiskStorage, Sto
     let reads = Arc::new(Queue::new());
     let (has_ended, ended) = watch::channel(false);
     // Made first: if a thread can't be started, dropping it ends those that were.
-    let storage = DiskStorage { reads: reads.clone(), commits: commits.clone(), ended };
+    let ahead = Arc::new(ReadAhead::default());
+    let storage = DiskStorage { reads: reads.clone(), commits: commits.clone(), ahead: ahead.clone(), ended };
     let engine = Arc::new(engine);
     let mut readers = Vec::with_capacity(READERS);
     for _ in 0..READERS {
-        let (reads, engine) = (reads.clone(), engine.clone());
-        readers.push(spawn("party-store-read", move || serve_reads(&reads, &engine))?);
+        let (reads, engine, ahead) = (reads.clone(), engine.clone(), ahead.clone());
+        readers.push(spawn("party-store-read", move || serve_reads(&reads, &engine, &ahead))?);
     }
     spawn("party-store-write", move || {
-        serve_commits(&commits, &reads, &engine);
+        serve_commits(&commits, &reads, &engine, &ahead);
         for reader in readers {
             let _ = reader.join();
         }
@@ -296,12 +317,20 @@ fn start(engine: Engine, commits: Arc<Queue<Commit>>) -> Result<DiskStorage, Sto
     Ok(storage)
 }
 
-fn serve_reads(reads: &Queue<Read>, engine: &Engine) {
+fn serve_reads(reads: &Queue<Read>, engine: &Engine, read_ahead: &ReadAhead) {
     while let Some(read) = reads.pop() {
         // Whoever asked may have gone; that is no error.
         match read {
             Read::Values(keys, reply) => {
                 let _ = reply.send(guard("a read", || engine.read(|database| database.read(&keys))));
+            }
+            Read::Block { slot, index, ahead, changes, reply } => {
+                let value = guard("a read", || {
+                    let (block, more) = engine.read(|database| database.read_run(slot, index, ahead))?;
+                    read_ahead.keep(slot, index.saturating_add(1), more, changes);
+                    Ok(vec![block])
+                });
+                let _ = reply.send(value);
             }
             Read::At(held, keys, reply) => {
                 let values = guard("a read", || engine.read_held(&held, &keys));
@@ -317,7 +346,7 @@ fn serve_reads(reads: &Queue<Read>, engine: &Engine) {
 }
 
 /// Commits in the order of the calls, and tidies in between.
-fn serve_commits(commits: &Queue<Commit>, reads: &Queue<Read>, engine: &Engine) {
+fn serve_commits(commits: &Queue<Commit>, reads: &Queue<Read>, engine: &Engine, ahead: &ReadAhead) {
     loop {
         let commit = match engine.work() {
             Work::Nothing => commits.pop(),
@@ -340,14 +369,17 @@ fn serve_commits(commits: &Queue<Commit>, reads: &Queue<Read>, engine: &Engine) 
         match commit {
             None => return,
             Some(Commit::Writes(writes, reply)) => {
-                commit_group(commits, engine, writes, reply);
+                commit_group(commits, engine, ahead, writes, reply);
                 // However much there is to write, what was deleted must not pile up.
                 if engine.work() == Work::Now {
                     tidy(engine);
                 }
             }
             Some(Commit::Snapshot(reply)) => drop(reply.send(guard("a snapshot", || engine.hold()))),
-            Some(Commit::Suspend(reply)) => suspend(commits, reads, engine, reply),
+            Some(Commit::Suspend(reply)) => {
+                ahead.forget();
+                suspend(commits, reads, engine, reply);
+            }
             // It goes on as it is.
             Some(Commit::Resume(reply)) => drop(reply.send(guard("resuming", || engine.resume()))),
             Some(Commit::Released) => {}
@@ -357,7 +389,13 @@ fn serve_commits(commits: &Queue<Commit>, reads: &Queue<Read>, engine: &Engine) 
 
 /// What waits when a commit begins goes along with it as one batch: under load many of them cost little more
 /// than one.
-fn commit_group(commits: &Queue<Commit>, engine: &Engine, mut writes: Vec<Write>, reply: Reply<()>) {
+fn commit_group(
+    commits: &Queue<Commit>,
+    engine: &Engine,
+    ahead: &ReadAhead,
+    mut writes: Vec<Write>,
+    reply: Reply<()>,
+) {
     let mut replies = vec![reply];
     let mut bytes = size(&writes);
     while let Some(Commit::Writes(more, reply)) = commits
@@ -367,7 +405,9 @@ fn commit_group(commits: &Queue<Commit>, engine: &Engine, mut writes: Vec<Write>
         writes.extend(more);
         replies.push(reply);
     }
+    let touched = Touched::by(&writes);
     let result = guard("a commit", || engine.commit(writes, bytes as u64));
+    ahead.committed(&touched);
     for reply in replies {
         let _ = reply.send(result.clone());
     }

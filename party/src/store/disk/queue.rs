@@ -104,6 +104,10 @@ impl<T> Queue<T> {
         if state.items.front().is_some_and(accept) { state.items.pop_front() } else { None }
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.lock().is_closed
+    }
+
     /// Lets nothing more in.
     pub(super) fn close(&self) {
         self.lock().is_closed = true;

@@ -13,10 +13,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use fjall::{Keyspace, KeyspaceCreateOptions, Readable as _};
+use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
 
 pub(super) use self::{
     layout::{COUNT, Count, check, commits_of},
@@ -28,13 +30,17 @@ use self::{
     tidy::Holes,
 };
 use super::{
+    ahead::AHEAD_BYTES,
     blocks::{BlockFiles, End},
     live::{Holding, Live},
     mark::Mark,
     options::Durability,
     tables,
 };
-use crate::{error::StorageError, feed::storage::Key};
+use crate::{
+    error::StorageError,
+    feed::storage::{Key, Slot},
+};
 
 /// Blocks of tables that were read, kept in memory, for all feeds together.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -51,6 +57,8 @@ const TREE_BUFFER_BYTES: u64 = 16 << 20;
 /// fjall's threads, which write tables and merge them. One, as the first of several spins while another
 /// one merges.
 const WORKER_THREADS: usize = 1;
+/// How long to wait before looking again whether tables are written.
+const SETTLE_STEP: Duration = Duration::from_millis(1);
 /// Values from this length on are handed out without a copy.
 const SHARE_FROM: usize = 4 << 10;
 
@@ -201,6 +209,19 @@ impl Database {
         self.database.write_buffer_size()
     }
 
+    /// Writes what is in memory into tables, on the disk. The journal isn't needed any more then.
+    pub(super) fn settle(&self) -> Result<(), StorageError> {
+        for keyspace in [&self.state, &self.tree] {
+            keyspace.rotate_memtable().map_err(running)?;
+            while keyspace.sealed_memtable_count() > 0 {
+                // Fails when the thread that writes them has failed.
+                self.database.persist(PersistMode::Buffer).map_err(running)?;
+                thread::sleep(SETTLE_STEP);
+            }
+        }
+        Ok(())
+    }
+
     /// Whether a write has failed so that nothing more can be written before the database is opened again.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Acquire)
@@ -234,6 +255,29 @@ impl Database {
         keys: &[Key],
     ) -> Result<Vec<Option<Bytes>>, StorageError> {
         self.read_at(&held.view, keys)
+    }
+
+    /// Block `index` of a feed, and up to `ahead` of those that follow without a gap.
+    pub(super) fn read_run(
+        &self,
+        slot: Slot,
+        index: u64,
+        ahead: usize,
+    ) -> Result<(Option<Bytes>, Vec<Bytes>), StorageError> {
+        let block = self.read(&[Key::Block(slot, index)])?.pop().flatten();
+        let view = self.view();
+        let (mut more, mut bytes) = (Vec::with_capacity(ahead), 0);
+        let following = (index.saturating_add(1)..).take(ahead);
+        // What is wrong with one of them is found when it is asked for.
+        for found in following.map_while(|next| self.read_one(&view, &Key::Block(slot, next)).ok().flatten())
+        {
+            bytes += found.len();
+            more.push(found);
+            if bytes >= AHEAD_BYTES {
+                break;
+            }
+        }
+        Ok((block, more))
     }
 
     fn read_at(&self, view: &View, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StorageError> {
