@@ -360,7 +360,11 @@ mod tests {
         let engine = Engine::open(dir.path(), DiskOptions::default(), Box::new(|| Live::new(|| ()))).unwrap();
         engine.commit(put("one"), 3).unwrap();
         let held = engine.hold().unwrap();
-        engine.read(|database| Ok(database.fail())).unwrap();
+        let fail = |database: &Database| {
+            database.fail();
+            Ok(())
+        };
+        engine.read(fail).unwrap();
         assert_eq!(get(&engine).unwrap().as_deref(), Some(&b"one"[..]));
         assert!(engine.read_held(&held, &[HEAD]).is_ok());
 
