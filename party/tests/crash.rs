@@ -158,6 +158,8 @@ struct Known {
     blocks: Vec<(u64, bool)>,
     /// What was begun, and may have been done.
     begun: Option<Step>,
+    /// Bytes of blocks that may have been written before a kill, and were not named any more.
+    lost: u64,
     steps: u64,
 }
 
@@ -198,10 +200,14 @@ impl Known {
 
     /// What the feed is after a kill: what was done, and perhaps what was begun.
     fn settle(&mut self, name: &str, feed: &Feed) {
-        if let Some(begun) = self.begun.take()
-            && !self.is(feed)
-        {
+        self.lost = 0;
+        let Some(begun) = self.begun.take() else { return };
+        if !self.is(feed) {
             self.apply(&begun);
+        } else if let Step::Append(count) = begun {
+            let start = self.blocks.len() as u64;
+            let blocks = (start..start + count).map(|index| block(name, self.fork, index).len() as u64);
+            self.lost = blocks.sum();
         }
         assert!(self.is(feed), "{name}: {:?} is not what was done: {self:?}", feed.info());
     }
@@ -311,12 +317,14 @@ async fn check(name: &str, feed: &Feed, known: &Known) {
     }
 }
 
-/// The block files take up no more than the blocks, and the pages that they share.
+/// The block files take up no more than the blocks, the pages that they share, and what the last kill has left
+/// behind them: that is given back with the next append.
 #[cfg(target_os = "linux")]
 fn check_space(dir: &Path, known: &BTreeMap<String, Known>) {
     use std::os::unix::fs::MetadataExt as _;
     let mut most = 64 << 10;
     for (name, known) in known {
+        most += known.lost;
         for (index, (fork, _)) in (0..).zip(&known.blocks).filter(|(_, (_, is_stored))| *is_stored) {
             let len = block(name, *fork, index).len() as u64;
             most += if len < 100 { 0 } else { len + 8192 };

@@ -111,7 +111,9 @@ impl Batch {
             let length = feed.info().length;
             let mut added = length..length;
             if !part.texts.is_empty() {
-                feed.try_keys(turn, &part.texts).await?;
+                for key in part.texts.iter().filter_map(|text| text.key.as_ref()) {
+                    feed.try_key(turn, key).await?;
+                }
                 let grown = feed.grow(turn, part.texts)?;
                 added = grown.indexes;
                 writes.extend(grown.writes);
@@ -127,7 +129,7 @@ impl Batch {
                     None => Write::Delete(key),
                 }
             }));
-            steps.push(Step { feed, turn, update, deletes: false });
+            steps.push(Step { feed, turn, update, deletes: false, replies: vec![] });
         }
         if !writes.is_empty() {
             commit_all(steps, writes).await?;

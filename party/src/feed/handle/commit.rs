@@ -3,13 +3,16 @@
 //! A step is worked out, stored, and then applied to what is in memory. The turn to do so is a lock; a step
 //! whose caller goes away while it is being stored is finished by whoever takes the next turn.
 
-use std::sync::{Arc, PoisonError, atomic::Ordering};
+use std::{
+    ops::Range,
+    sync::{Arc, PoisonError, atomic::Ordering},
+};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::{FutureExt as _, Shared};
 use tokio::sync::MutexGuard;
 
-use super::Feed;
+use super::{Feed, together::Reply};
 use crate::{
     error::{Error, StorageError},
     feed::{
@@ -28,6 +31,8 @@ pub(super) struct Pending {
     deletes: bool,
     /// Whether nothing is left of the feed.
     purges: bool,
+    /// Those who wait for blocks of their own, and the indexes of these.
+    replies: Vec<(Reply, Range<u64>)>,
 }
 
 /// The turn to change a feed.
@@ -49,7 +54,11 @@ impl Feed {
         update: Update,
         writes: Vec<Write>,
     ) -> Result<(), Error> {
-        commit_all(vec![Step { feed: self, turn, update: Some(update), deletes: false }], writes).await
+        commit_all(
+            vec![Step { feed: self, turn, update: Some(update), deletes: false, replies: vec![] }],
+            writes,
+        )
+        .await
     }
 
     /// Stores and then takes a step that deletes something. Snapshots get hold of it before.
@@ -60,14 +69,18 @@ impl Feed {
         writes: Vec<Write>,
     ) -> Result<(), Error> {
         self.pin_snapshots().await?;
-        commit_all(vec![Step { feed: self, turn, update: Some(update), deletes: true }], writes).await
+        commit_all(
+            vec![Step { feed: self, turn, update: Some(update), deletes: true, replies: vec![] }],
+            writes,
+        )
+        .await
     }
 
     /// Sees a commit to its end, then takes the step.
     async fn settle(&self, turn: &mut Turn<'_>) -> Result<(), StorageError> {
         let Some(pending) = &mut **turn else { return Ok(()) };
         let result = (&mut pending.commit).await;
-        let Some(Pending { update, deletes, purges, .. }) = turn.take() else { return result };
+        let Some(Pending { update, deletes, purges, replies, .. }) = turn.take() else { return result };
         let mut change = None;
         if result.is_ok() {
             if let Some(length) = update.as_ref().and_then(|update| update.cut) {
@@ -92,6 +105,9 @@ impl Feed {
         }
         if let Some(change) = change {
             self.report(&change);
+        }
+        for (reply, indexes) in replies {
+            let _ = reply.send(result.clone().map(|()| indexes).map_err(Error::from));
         }
         if purges && result.is_ok() {
             self.followers().each(|reports| reports.retract(&self.inner.discovery_key));
@@ -150,6 +166,7 @@ pub(super) struct Step<'s, 'f> {
     pub(super) turn: &'s mut Turn<'f>,
     pub(super) update: Option<Update>,
     pub(super) deletes: bool,
+    pub(super) replies: Vec<(Reply, Range<u64>)>,
 }
 
 /// Stores `writes` as one, then takes the step of every feed in `steps`, which is not empty.
@@ -164,8 +181,8 @@ pub(super) async fn commit_all(steps: Vec<Step<'_, '_>>, writes: Vec<Write>) -> 
     let commit = first.feed.inner.storage.commit(writes).shared();
     let mut abandoned = Abandoned { feeds: steps.iter().map(|step| step.feed).collect() };
     let mut turns = Vec::with_capacity(steps.len());
-    for Step { feed, turn, update, deletes } in steps {
-        **turn = Some(Pending { commit: commit.clone(), update, deletes, purges: false });
+    for Step { feed, turn, update, deletes, replies } in steps {
+        **turn = Some(Pending { commit: commit.clone(), update, deletes, purges: false, replies });
         turns.push((feed, turn));
     }
     let mut result = Ok(());
@@ -181,7 +198,7 @@ pub(super) async fn purge<'f>(feed: &'f Feed, turn: &mut Turn<'f>, writes: Vec<W
     feed.inner.deleting.fetch_add(1, Ordering::AcqRel);
     let commit = feed.inner.storage.commit(writes).shared();
     let mut abandoned = Abandoned { feeds: vec![feed] };
-    **turn = Some(Pending { commit, update: None, deletes: true, purges: true });
+    **turn = Some(Pending { commit, update: None, deletes: true, purges: true, replies: vec![] });
     let result = feed.settle(turn).await;
     abandoned.feeds.clear();
     Ok(result?)

@@ -112,23 +112,21 @@ impl Feed {
         })
     }
 
-    /// Tries the keys of `texts` on the last block, unless they have been: a wrong key would encrypt what comes so
-    /// that who has the right one can't read it. With the turn to change the feed.
-    pub(super) async fn try_keys(&self, _turn: &Turn<'_>, texts: &[Text]) -> Result<(), Error> {
-        for key in texts.iter().filter_map(|text| text.key.as_ref()) {
-            if key.is_tried.load(Ordering::Acquire) {
-                continue;
-            }
-            let last = self.info().length.checked_sub(1).filter(|last| self.has(*last));
-            if let Some(last) = last {
-                let stored = self.inner.storage.read(vec![self.block_key(last)]).await?.pop().flatten();
-                let state = self.state();
-                if let Some(stored) = stored {
-                    key.cipher(&self.inner.key, &state)?.open(last, state.fork, stored)?;
-                }
-            }
-            key.is_tried.store(true, Ordering::Release);
+    /// Tries `key` on the last block, unless it has been: a wrong key would encrypt what comes so that who has
+    /// the right one can't read it. With the turn to change the feed.
+    pub(super) async fn try_key(&self, _turn: &Turn<'_>, key: &HeldKey) -> Result<(), Error> {
+        if key.is_tried() {
+            return Ok(());
         }
+        let last = self.info().length.checked_sub(1).filter(|last| self.has(*last));
+        if let Some(last) = last {
+            let stored = self.inner.storage.read(vec![self.block_key(last)]).await?.pop().flatten();
+            let state = self.state();
+            if let Some(stored) = stored {
+                key.cipher(&self.inner.key, &state)?.open(last, state.fork, stored)?;
+            }
+        }
+        key.is_tried.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -167,6 +165,10 @@ impl Feed {
 }
 
 impl HeldKey {
+    pub(super) fn is_tried(&self) -> bool {
+        self.is_tried.load(Ordering::Acquire)
+    }
+
     /// The cipher for the feed `key`, whose kind `state` tells. It is known wherever there are blocks, and where
     /// we sign.
     fn cipher(&self, key: &FeedKey, state: &State) -> Result<&BlockCipher, ApiMisuse> {

@@ -16,6 +16,7 @@ mod read;
 mod reorg;
 mod serve;
 mod snapshot;
+mod together;
 mod write;
 
 use std::{
@@ -125,6 +126,8 @@ struct Inner {
     /// Held by who writes. A commit that its caller no longer waits for stays in here: whoever writes next
     /// lets it end first, so that what is known in memory never falls behind what is stored.
     writing: tokio::sync::Mutex<Option<Pending>>,
+    /// Appends that wait for somebody to carry them out.
+    appends: together::Queue,
     demands: Demands,
     /// The store that it is of, if any.
     home: Option<Arc<dyn Home>>,
@@ -162,6 +165,7 @@ impl Feed {
                 pins: Mutex::default(),
                 cuts: Mutex::default(),
                 writing: tokio::sync::Mutex::new(None),
+                appends: together::Queue::default(),
                 demands: Demands::new(),
                 home,
                 followers: Followers::default(),

@@ -33,7 +33,9 @@ impl Feed {
         let (verifier, tree, fork) = self.signed_state()?;
         let texts: Vec<Text> =
             blocks.into_iter().map(|block| Text { block, key: self.key.clone() }).collect();
-        self.try_keys(&turn, &texts).await?;
+        if let Some(key) = &self.key {
+            self.try_key(&turn, key).await?;
+        }
         let blocks = self.seal(&turn, texts)?;
         Ok(Draft::append(verifier, tree, fork, blocks)?)
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use super::{Batch, Feed, commit::Turn, encrypted::Text};
+use super::{Feed, commit::Turn, encrypted::Text};
 use crate::{
     encoding::MAX_SAFE_INTEGER,
     error::{ApiMisuse, Error},
@@ -35,17 +35,6 @@ impl Feed {
     /// that doesn't open its last block ([`ApiMisuse::WrongEncryptionKey`], [`ApiMisuse::NotEncrypted`]).
     pub async fn append(&self, block: impl Into<Bytes>) -> Result<u64, Error> {
         Ok(self.append_batch(vec![block.into()]).await?.start)
-    }
-
-    /// Adds blocks under one signature and in one commit, all or none, and gives their indexes. Appends from
-    /// several tasks take turns.
-    ///
-    /// # Errors
-    /// As [`append`](Self::append).
-    pub async fn append_batch(&self, blocks: Vec<Bytes>) -> Result<Range<u64>, Error> {
-        let mut batch = Batch::new();
-        batch.append(self, blocks);
-        Ok(batch.commit().await?.pop().unwrap_or_default())
     }
 
     /// Works out what `texts` make of the feed. With the turn to change it.
