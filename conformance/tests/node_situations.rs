@@ -68,6 +68,35 @@ async fn a_node_reader_finds_bytes_of_ours_without_the_blocks() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_reader_follows_a_feed_of_ours_that_is_truncated_and_cleared() -> Result<()> {
+    in_time(async {
+        let (rust, node) = (Place::Memory.peer().await?, NodePeer::spawn(&NodeOptions::store())?);
+        let ours = rust.create("ours", Kind::Default).await?;
+        rust.append("ours", 1, 100, 50).await?;
+        node.open("ours", &ours.key).await?;
+        connect(&rust, &node, Dials::Node).await?;
+        node.follow("ours", 100).await?;
+
+        let feed = rust.feed("ours")?;
+        feed.truncate(70).await?;
+        feed.append_batch((0..60).map(|n| block(2, n, 50)).collect()).await?;
+        node.follow("ours", 130).await?;
+        let theirs = node.info("ours").await?;
+        assert_eq!((theirs.fork, theirs.length), (1, 130));
+        assert_eq!(node.get("ours", 69).await?, hex(&block(1, 69, 50)));
+        assert_eq!(node.get("ours", 70).await?, hex(&block(2, 0, 50)));
+
+        // What we have cleared, the reader keeps, and it goes on with what comes.
+        feed.clear(0..125).await?;
+        feed.append_batch((0..5).map(|n| block(3, n, 50)).collect()).await?;
+        node.follow("ours", 135).await?;
+        assert_eq!(node.get("ours", 134).await?, hex(&block(3, 4, 50)));
+        no_complaints(&node)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_goes_on_where_it_was_cut() -> Result<()> {
     in_time(async {
         let folder = tempfile::tempdir()?;

@@ -208,7 +208,6 @@ impl Subject {
                     _ => self.feed.truncate_to_fork(length, fork).await.unwrap(),
                 }
                 self.model.truncate(length, fork);
-                self.reader = reader(&self.feed).await;
             }
             Step::Clear { from, length } => {
                 let from = from.index(self.model.blocks.len() + 1) as u64;
@@ -241,33 +240,53 @@ impl Subject {
         self.check().await;
     }
 
+    /// The reader follows the writer to its fork, gets its length, and a block.
     async fn replicate(&self, block: Index) {
         let length = self.model.length();
+        // A feed without blocks has nothing that could be proved.
+        if length == 0 {
+            return;
+        }
+        self.follow().await;
         let (had, manifest) = (self.reader.info().length, self.reader.manifest().is_none());
         if had < length {
             let upgrade = Some(UpgradeRequest { start: had, length: length - had });
             let request = ProofRequest { upgrade, manifest, ..ProofRequest::default() };
-            // The reader is on fork 0 until it has followed; it can't answer for another one.
-            let proof = self.feed.prove(request, self.model.fork).await.unwrap().unwrap();
-            if self.model.fork == 0 {
-                self.reader.ingest(vec![proof]).await.pop().unwrap().unwrap();
-                assert_eq!(self.reader.info().length, length);
-            }
+            self.ingest(request).await.unwrap();
         }
-        if length == 0 {
-            return;
-        }
+        assert_eq!(self.reader.info().length, length);
+
         let index = block.index(length as usize) as u64;
         let nodes = self.reader.with_local(|local| local.missing_nodes(index));
         let request = ProofRequest { block: Some(BlockRequest { index, nodes }), ..ProofRequest::default() };
-        let proof = self.feed.prove(request, self.model.fork).await.unwrap();
-        assert_eq!(proof.is_some(), self.model.stored.contains(&index));
-        if let Some(proof) = proof
-            && self.model.fork == 0
-        {
-            self.reader.ingest(vec![proof]).await.pop().unwrap().unwrap();
-            assert_eq!(self.reader.get(index).await.unwrap(), self.model.block(index));
+        let found = self.ingest(request).await;
+        assert_eq!(found.is_some(), self.model.stored.contains(&index));
+        let audit = self.reader.audit().await.unwrap();
+        assert!(audit.is_clean(), "the reader: {:?}", audit.problems);
+    }
+
+    async fn follow(&self) {
+        if self.reader.info().fork == self.model.fork {
+            return;
         }
+        let upgrade = Some(UpgradeRequest { start: 0, length: self.model.length() });
+        let request = ProofRequest { upgrade, manifest: true, ..ProofRequest::default() };
+        let proof = self.feed.prove(request, self.model.fork).await.unwrap().unwrap();
+        let mut reorg = self.reader.reorg(proof).await.unwrap().expect("a higher fork");
+        while let Some(want) = reorg.want() {
+            let request = want.request(want.blocks().start);
+            let proof = self.feed.prove(request, self.model.fork).await.unwrap().unwrap();
+            reorg.handle_proof(proof).await.unwrap();
+        }
+        reorg.commit().await.unwrap().expect("nothing is wanted any more");
+        assert_eq!(self.reader.info().fork, self.model.fork);
+    }
+
+    /// Asks the writer and takes in what it answers, if it does.
+    async fn ingest(&self, request: ProofRequest) -> Option<()> {
+        let proof = self.feed.prove(request, self.model.fork).await.unwrap()?;
+        self.reader.ingest(vec![proof]).await.pop().unwrap().unwrap();
+        Some(())
     }
 
     async fn check(&self) {
@@ -281,6 +300,13 @@ impl Subject {
         for key in 0..4 {
             let found = self.feed.record([key]).await.unwrap();
             assert_eq!(found.as_ref(), self.model.records.get(&key), "record {key}");
+        }
+        if self.reader.info().fork == self.model.fork {
+            for index in 0..info.length {
+                if let Some(block) = self.reader.get(index).await.unwrap() {
+                    assert_eq!(block, self.model.blocks[index as usize], "the reader's block {index}");
+                }
+            }
         }
         for (snapshot, model) in &self.snapshots {
             let info = snapshot.info();
