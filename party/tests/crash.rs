@@ -8,6 +8,9 @@
 // The seed is shown so that a failure can be repeated.
 #![allow(clippy::print_stdout)]
 
+#[path = "common/random.rs"]
+mod random;
+
 use std::{
     collections::BTreeMap,
     env,
@@ -27,28 +30,13 @@ use party::{
     store::{FeedOptions, Store},
 };
 
+use random::Random;
+
 const STORE: &str = "PARTY_CRASH_STORE";
 const CHILD_SEED: &str = "PARTY_CRASH_CHILD_SEED";
 /// A feed with more blocks than this is truncated, so that all of it can be checked after each kill.
 const LONG: u64 = 300;
 const FEEDS: [&str; 2] = ["first", "second"];
-
-/// SplitMix64: good enough to decide sizes and moments, and the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
 
 /// What an append on `fork` puts at `index` of the feed `name`: known to both processes.
 fn block(name: &str, fork: u64, index: u64) -> Bytes {

@@ -7,6 +7,9 @@
 // The seed is shown so that a failure can be repeated.
 #![allow(clippy::print_stdout)]
 
+#[path = "common/random.rs"]
+mod random;
+
 use std::{
     collections::BTreeMap,
     env, fs,
@@ -19,26 +22,10 @@ use party::{
     feed::storage::{Key, Slot, Span, Storage, Write},
     store::disk::DiskStorage,
 };
+use random::Random;
 use tempfile::{TempDir, tempdir};
 
 const SLOT: Slot = Slot(3);
-
-/// SplitMix64: the same everywhere.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-}
 
 fn number(variable: &str, default: u64) -> u64 {
     env::var(variable).ok().and_then(|it| it.parse().ok()).unwrap_or(default)
@@ -187,7 +174,7 @@ async fn all_there_or_named(dir: &Path, all: &Stored, damage: &str) -> bool {
 
 #[tokio::test]
 async fn bytes_that_are_flipped_and_files_that_are_cut_are_named() {
-    let count = number("PARTY_DAMAGES", 300);
+    let count = number("PARTY_DAMAGES", 1000);
     let seed = number("PARTY_DAMAGE_SEED", 1);
     println!("PARTY_DAMAGES={count} PARTY_DAMAGE_SEED={seed}");
     let (dir, all) = filled().await;
