@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use party::{
     feed::{Feed, encryption::Encryption},
     key::{DiscoveryKey, FeedKey},
-    store::{FeedEntry, FeedOptions, Store},
+    store::{FeedEntry, FeedOptions, Namespace, Store},
 };
 use serde::{Serialize, Serializer};
 
@@ -198,6 +198,9 @@ pub(crate) async fn append_batch(
 struct Info {
     #[serde(skip_serializing_if = "Option::is_none")]
     name: Option<String>,
+    /// That of the name, if it is not the root.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    namespace: Option<String>,
     #[serde(serialize_with = "hex")]
     key: FeedKey,
     #[serde(serialize_with = "hex")]
@@ -214,6 +217,7 @@ impl Info {
         let info = feed.info();
         Self {
             name,
+            namespace: None,
             key: feed.key(),
             discovery_key: feed.discovery_key(),
             length: info.length,
@@ -256,8 +260,9 @@ impl Show for List {
             .map(|feed| {
                 let writable = if feed.writable { "writable" } else { "" };
                 let name = feed.name.as_deref().unwrap_or("-");
+                let of = feed.namespace.as_ref().map(|it| format!("  of namespace {it}")).unwrap_or_default();
                 format!(
-                    "{}  {:>10} {:>14}  {:<8}  {name}\n",
+                    "{}  {:>10} {:>14}  {:<8}  {name}{of}\n",
                     feed.key, feed.length, feed.byte_length, writable
                 )
             })
@@ -268,7 +273,8 @@ impl Show for List {
 async fn ls(store: &Store, output: Output) -> anyhow::Result<()> {
     let mut feeds = Vec::new();
     for entry in store.list().await? {
-        feeds.push(Info::of(&store.feed(&entry.key).await?, entry.name));
+        let namespace = (entry.namespace != Namespace::default()).then(|| entry.namespace.to_string());
+        feeds.push(Info { namespace, ..Info::of(&store.feed(&entry.key).await?, entry.name) });
     }
     output.show(&List(feeds))
 }

@@ -36,7 +36,7 @@ struct Cleared {
 
 impl Show for Cleared {
     fn text(&self) -> String {
-        format!("{} blocks cleared", self.cleared)
+        format!("{} cleared", counted(self.cleared, "block"))
     }
 }
 
@@ -96,8 +96,8 @@ impl Audited {
 impl Show for Audited {
     fn text(&self) -> String {
         let Self { key, blocks, problem_count, problems, .. } = self;
-        let verdict = if *problem_count == 0 { "ok".into() } else { format!("{problem_count} problems") };
-        let mut text = format!("{key}  {blocks} blocks  {verdict}\n");
+        let verdict = if *problem_count == 0 { "ok".into() } else { counted(*problem_count, "problem") };
+        let mut text = format!("{key}  {}  {verdict}\n", counted(*blocks, "block"));
         text.extend(problems.iter().map(|problem| format!("  {problem}\n")));
         if *problem_count > problems.len() as u64 {
             text.push_str("  and more\n");
@@ -141,4 +141,8 @@ async fn audit_one(feed: &Feed, output: Output) -> anyhow::Result<u64> {
         problems: audit.problems.iter().map(ToString::to_string).collect(),
     })?;
     Ok(u64::from(!audit.is_clean()))
+}
+
+fn counted(n: u64, what: &str) -> String {
+    if n == 1 { format!("1 {what}") } else { format!("{n} {what}s") }
 }

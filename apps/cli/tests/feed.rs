@@ -183,7 +183,7 @@ fn an_audit_names_the_block_that_is_damaged() {
     let output = common::party(&["feed", "audit", "--store", path(&store)]).output().unwrap();
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     assert!(!output.status.success());
-    assert!(text.starts_with(&format!("{key}  19 blocks  1 problems\n  block 7 ")), "{text}");
+    assert!(text.starts_with(&format!("{key}  19 blocks  1 problem\n  block 7 ")), "{text}");
     assert!(one_line(output).contains("a feed is damaged"));
 }
 
