@@ -65,6 +65,18 @@ pub enum Located {
 }
 
 /// What a [`Seeker`] needs, or what it has found.
+///
+/// ```
+/// use party::feed::{proof::Node, seek::{Located, SeekStep, Seeker}, tree::Tree};
+///
+/// let node = |index, size| Node { index, size, hash: [0; 32] };
+/// let tree = Tree::from_roots(2, vec![node(1, 10)]).unwrap();
+/// let mut seeker = Seeker::new(&tree, 3, 0);
+/// // The first block's node says whether the offset is before or after its end.
+/// assert_eq!(seeker.poll(), SeekStep::Read(0));
+/// seeker.handle_node(Some(&node(0, 6)));
+/// assert_eq!(seeker.poll(), SeekStep::Found(Located::Block { index: 0, offset: 3 }));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeekStep {
     /// It needs the node with this flat-tree index, and goes on with [`Seeker::handle_node`].
