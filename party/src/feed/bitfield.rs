@@ -26,6 +26,17 @@ enum Page {
 }
 
 /// A set of block indexes: everything before `contiguous`, and what the pages say beyond it.
+///
+/// ```
+/// use party::feed::State;
+///
+/// // That of a feed with nothing stored; a feed that has something lends its own by `Feed::with_local`.
+/// let state = State::default();
+/// let bitfield = state.bitfield();
+/// assert_eq!(bitfield.contiguous(), 0);
+/// assert!(!bitfield.any(0..1_000));
+/// assert_eq!(bitfield.next_missing(5, 10), Some(5));
+/// ```
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Bitfield {
     contiguous: u64,

@@ -17,6 +17,23 @@ use super::{
 use crate::key::{DiscoveryKey, FeedKey};
 
 /// A feed has grown, was truncated, or has blocks here that it hadn't or had: its figures after that.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use party::store::Store;
+///
+/// let store = Store::memory();
+/// let mut changes = store.changes();
+/// let feed = store.named_feed("log").await?;
+/// feed.append_batch(vec!["a".into(), "b".into()]).await?;
+/// feed.clear(1..2).await?;
+///
+/// let change = changes.next().await.expect("the store is open");
+/// assert_eq!(change.key, feed.key());
+/// assert_eq!((change.length, change.contiguous_length, change.fork), (2, 1, 0));
+/// # Ok::<(), party::error::Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FeedChange {

@@ -84,6 +84,23 @@ fn tell(listeners: &OnceLock<watch::Sender<()>>) {
 }
 
 /// Says when a feed or its demand has changed. Many changes may be reported as one.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// # use party::key::KeyPair;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// # let identity = Identity::writer(KeyPair::generate());
+/// # let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+/// let mut changes = feed.subscribe();
+/// feed.append("a").await?;
+/// feed.append("b").await?;
+/// changes.changed().await; // once for both, so look how things stand
+/// assert_eq!(feed.info().length, 2);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Changes {
     receiver: watch::Receiver<()>,
@@ -139,6 +156,24 @@ impl Feed {
 }
 
 /// A range of a feed that is wanted for as long as this lives.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// # use party::key::KeyPair;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// # let identity = Identity::writer(KeyPair::generate());
+/// # let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+/// feed.append_batch(vec!["a".into(), "b".into()]).await?;
+/// let download = feed.download(0..2);
+/// assert!(feed.demand().wants(1));
+/// download.done().await; // at once here; else when peers have brought the rest
+/// drop(download);
+/// assert!(!feed.demand().wants(1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "what is wanted is forgotten when this is dropped"]
 pub struct Download {

@@ -7,6 +7,30 @@ use crate::{
 };
 
 /// Which feed it is, and whether we are its writer or one of its signers.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::memory::MemoryStorage;
+/// use party::feed::{Feed, Identity, manifest::Manifest, storage::Slot};
+/// use party::key::KeyPair;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// # let storage = Arc::new(MemoryStorage::new());
+/// let mine = Identity::writer(KeyPair::generate());
+/// let theirs = Identity::reader(mine.key); // all that a reader has to be told
+///
+/// let (a, b) = (KeyPair::generate(), KeyPair::generate());
+/// let both = Manifest::builder().signers([a.public(), b.public()]).quorum(2).build()?;
+/// let ours = Identity::signer(both, a); // needs `b`, too
+///
+/// for (slot, identity, writable) in [(0, mine, true), (1, theirs, false), (2, ours, false)] {
+///     let feed = Feed::create(storage.clone(), Slot(slot), identity).await?;
+///     assert_eq!(feed.info().writable, writable);
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Identity {
     /// The feed's key.

@@ -3,6 +3,16 @@
 use std::{ops::Range, sync::Arc};
 
 /// A view of a feed as it stands here. [`State`](crate::feed) is one; tests write their own.
+///
+/// ```
+/// use party::feed::{Demand, Local, State};
+///
+/// // A feed of which nothing is known yet.
+/// let state = State::default();
+/// assert!(state.needs_manifest() && !state.has(0));
+/// assert_eq!((state.length(), state.contiguous_length()), (0, 0));
+/// assert_eq!(Demand::everything().next_missing(&state, 0, 10), Some(0));
+/// ```
 pub trait Local {
     /// The fork; it grows with every truncation.
     fn fork(&self) -> u64;
@@ -27,6 +37,15 @@ pub trait Local {
 }
 
 /// Which blocks of a feed are wanted here. Cheap to clone.
+///
+/// ```
+/// use party::feed::Demand;
+///
+/// let demand = Demand::from_ranges([0..4, 2..6, 10..u64::MAX]);
+/// assert_eq!(demand.ranges(), [0..6, 10..u64::MAX]);
+/// assert!(demand.wants(5) && !demand.wants(6));
+/// assert!(demand.wants(1 << 40)); // all that will come
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Demand {
     /// Sorted, apart from each other, none empty. An end of `u64::MAX` stands for "and all that will come".

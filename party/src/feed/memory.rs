@@ -15,6 +15,26 @@ use crate::{
 
 /// A [`Storage`] in memory. While a [`Snapshot`] of it is held, the next commit copies the table of what is
 /// stored once, though not the blocks themselves.
+///
+/// ```
+/// use std::sync::Arc;
+/// use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// use party::key::KeyPair;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// let storage = Arc::new(MemoryStorage::new());
+/// let identity = Identity::writer(KeyPair::generate());
+/// let feed = Feed::create(storage.clone(), Slot(0), identity.clone()).await?;
+/// feed.append("hello").await?;
+/// drop(feed);
+///
+/// // As long as the storage is held, the feed can be opened again.
+/// let feed = Feed::create(storage, Slot(0), identity).await?;
+/// assert_eq!(feed.info().length, 1);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Default)]
 pub struct MemoryStorage {
     state: Mutex<State>,

@@ -23,6 +23,35 @@ use crate::{
 };
 
 /// What a [`Planner`] needs, or what it has come to.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use party::feed::{proof::{BlockRequest, Node, ProofRequest, SeekRequest}, tree::Tree};
+/// use party::feed::prove::{Planner, Planning};
+///
+/// // Where in four blocks byte 12 is, nobody can tell without having read what is below the root.
+/// let node = |index, size| Node { index, size, hash: [0; 32] };
+/// let tree = Tree::from_roots(4, vec![node(3, 20)]).unwrap();
+/// let hash = Some(BlockRequest { index: 0, nodes: 2 });
+/// let seek = Some(SeekRequest { bytes: 12, padding: 0 });
+/// let request = ProofRequest { hash, seek, ..ProofRequest::default() };
+/// let mut planner = Planner::new(&request, &tree, 0)?.unwrap();
+///
+/// let stored = HashMap::from([(1, node(1, 10)), (4, node(4, 5))]);
+/// let mut read = vec![];
+/// let _plan = loop {
+///     match planner.poll()? {
+///         Planning::Read(indexes) => {
+///             read.extend(indexes);
+///             planner.handle_nodes(&stored);
+///         }
+///         Planning::Ready(plan) => break plan,
+///         Planning::Unavailable => panic!("all that is needed is stored"),
+///     }
+/// };
+/// assert_eq!(read, [1, 4]); // to the right, and then to the left
+/// # Ok::<(), party::error::PeerMisbehaved>(())
+/// ```
 #[derive(Clone, Debug)]
 pub enum Planning {
     /// It needs the nodes with these flat-tree indexes, and goes on with [`Planner::handle_nodes`].
@@ -236,6 +265,28 @@ impl Planner {
 }
 
 /// The nodes that answer a request.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use bytes::Bytes;
+/// use party::feed::{proof::{BlockRequest, Node, ProofRequest}, tree::Tree};
+/// use party::feed::prove::{Planner, Planning};
+///
+/// // Block 1 of two, for a peer that knows the node above both.
+/// let node = |index, size| Node { index, size, hash: [0; 32] };
+/// let tree = Tree::from_roots(2, vec![node(1, 10)]).unwrap();
+/// let block = Some(BlockRequest { index: 1, nodes: 1 });
+/// let request = ProofRequest { block, ..ProofRequest::default() };
+/// let mut planner = Planner::new(&request, &tree, 0)?.unwrap();
+/// let Planning::Ready(plan) = planner.poll()? else { unreachable!("nothing to search for") };
+///
+/// assert_eq!(plan.block(), Some(1));
+/// assert_eq!(plan.nodes().collect::<Vec<_>>(), [0]);
+/// let nodes = HashMap::from([(0, node(0, 5))]); // read in one go with the block
+/// let proof = plan.proof(0, &nodes, Some("world".into()), &Bytes::new()).unwrap();
+/// assert_eq!(proof.block.unwrap().nodes, [node(0, 5)]);
+/// # Ok::<(), party::error::PeerMisbehaved>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     target: Option<Target>,

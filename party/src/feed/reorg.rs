@@ -31,6 +31,32 @@ use crate::{
 };
 
 /// What a [`Reorg`] needs next.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use party::feed::{proof::Proof, reorg::{Reorg, ReorgStep, Reorged}};
+/// use party::feed::proof::{Node, ProofRequest};
+///
+/// /// Drives a reorg; `ours` are the nodes stored here, `ask` gets an answer from a peer.
+/// fn follow(
+///     mut reorg: Reorg,
+///     ours: &HashMap<u64, Node>,
+///     mut ask: impl FnMut(ProofRequest) -> Proof,
+/// ) -> Result<Option<Reorged>, party::error::PeerMisbehaved> {
+///     loop {
+///         match reorg.poll() {
+///             ReorgStep::Read(_) => reorg.handle_nodes(ours),
+///             ReorgStep::Ask(want) => {
+///                 let proof = ask(want.request(want.blocks().start));
+///                 if !reorg.handle_proof(proof)? {
+///                     return Ok(None); // no use to ask this peer again
+///                 }
+///             }
+///             ReorgStep::Done => return Ok(reorg.finish()),
+///         }
+///     }
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReorgStep {
     /// The nodes of our own tree with these flat-tree indexes; it goes on with [`Reorg::handle_nodes`].
@@ -42,6 +68,36 @@ pub enum ReorgStep {
 }
 
 /// What a [`Reorg`] has to ask a peer for: the way up from any block of a range.
+///
+/// ```
+/// # use std::collections::HashMap;
+/// # use party::key::KeyPair;
+/// # use party::feed::{manifest::Manifest, tree::Tree, verifier::Verifier};
+/// # use party::feed::proof::{Node, Proof, UpgradeProof};
+/// use party::feed::reorg::{Reorg, ReorgStep};
+///
+/// # let writer = KeyPair::from_seed(&[1; 32]);
+/// # let manifest = Manifest::single(writer.public());
+/// # let (key, verifier) = (manifest.key(), Verifier::new(manifest.key(), manifest)?);
+/// # let root = |fill| Node { index: 3, size: 4, hash: [fill; 32] };
+/// # let tree = Tree::from_roots(4, vec![root(2)]).unwrap();
+/// # let signature = verifier.sign(&writer, &tree, 1).unwrap();
+/// # let (nodes, additional_nodes) = (vec![root(2)], vec![]);
+/// # let upgrade = Some(UpgradeProof { start: 0, length: 4, nodes, additional_nodes, signature });
+/// # let proof = Proof { fork: 1, upgrade, ..Proof::default() };
+/// # let stored = HashMap::from([(3, root(1))]);
+/// // Fork 1 has four blocks, as we have. The one root that `proof` shows is another than ours.
+/// let mut reorg = Reorg::begin(key, Some(verifier), 0, 4, proof)?.unwrap();
+/// assert_eq!(reorg.poll(), ReorgStep::Read(vec![3]));
+/// reorg.handle_nodes(&stored);
+/// let ReorgStep::Ask(want) = reorg.poll() else { unreachable!("they differ") };
+///
+/// // Any of the four may be the first that differs. Whichever the peer has, leads closer.
+/// assert_eq!(want.blocks(), 0..4);
+/// let request = want.request(2).hash.unwrap();
+/// assert_eq!((request.index, request.nodes), (4, 2)); // the way up from block 2 to the root
+/// # Ok::<(), party::error::PeerMisbehaved>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReorgWant {
     blocks: Range<u64>,
@@ -297,6 +353,35 @@ fn verify(
 
 /// A tree of a higher fork, verified, and how much of the old one is its beginning. Only [`Reorg::finish`] makes
 /// one.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use party::key::KeyPair;
+/// use party::feed::{manifest::Manifest, tree::Tree, verifier::Verifier};
+/// use party::feed::proof::{Node, Proof, UpgradeProof};
+/// use party::feed::reorg::{Reorg, ReorgStep};
+///
+/// let writer = KeyPair::from_seed(&[1; 32]);
+/// let manifest = Manifest::single(writer.public());
+/// let (key, verifier) = (manifest.key(), Verifier::new(manifest.key(), manifest)?);
+///
+/// // We have three blocks. The writer has cut off the last, and signed what is left as fork 1.
+/// let root = Node { index: 1, size: 10, hash: [1; 32] };
+/// let tree = Tree::from_roots(2, vec![root]).unwrap();
+/// let signature = verifier.sign(&writer, &tree, 1).unwrap();
+/// let (nodes, additional_nodes) = (vec![root], vec![]);
+/// let upgrade = Some(UpgradeProof { start: 0, length: 2, nodes, additional_nodes, signature });
+/// let proof = Proof { fork: 1, upgrade, ..Proof::default() };
+///
+/// let mut reorg = Reorg::begin(key, Some(verifier), 0, 3, proof)?.unwrap();
+/// while let ReorgStep::Read(_) = reorg.poll() {
+///     reorg.handle_nodes(&HashMap::from([(1, root)]));
+/// }
+/// let reorged = reorg.finish().expect("nothing to ask for");
+/// assert_eq!((reorged.fork(), reorged.common()), (1, 2));
+/// assert_eq!(reorged.tree(), &tree);
+/// # Ok::<(), party::error::PeerMisbehaved>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Reorged {
     fork: u64,

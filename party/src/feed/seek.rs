@@ -17,6 +17,29 @@ use crate::feed::{
 };
 
 /// Where a byte offset has turned out to be.
+///
+/// ```
+/// use party::feed::{proof::Node, seek::{Located, SeekStep, Seeker}, tree::Tree};
+///
+/// // Two blocks of 10 bytes together, and nothing known below them.
+/// let root = Node { index: 1, size: 10, hash: [0; 32] };
+/// let tree = Tree::from_roots(2, vec![root]).unwrap();
+/// let locate = |offset, left: Option<&Node>| {
+///     let mut seeker = Seeker::new(&tree, offset, 0);
+///     loop {
+///         match seeker.poll() {
+///             SeekStep::Read(_) => seeker.handle_node(left),
+///             SeekStep::Found(located) => break located,
+///         }
+///     }
+/// };
+/// assert_eq!(locate(7, None), Located::Within { blocks: 0..2, offset: 7 });
+/// assert_eq!(locate(11, None), Located::Beyond);
+///
+/// // As soon as the size of the first is known, so is the block.
+/// let left = Node { index: 0, size: 6, hash: [0; 32] };
+/// assert_eq!(locate(7, Some(&left)), Located::Block { index: 1, offset: 1 });
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Located {
     /// `offset` bytes after the start of block `index`. The end of the feed is the start of the block that
@@ -42,6 +65,18 @@ pub enum Located {
 }
 
 /// What a [`Seeker`] needs, or what it has found.
+///
+/// ```
+/// use party::feed::{proof::Node, seek::{Located, SeekStep, Seeker}, tree::Tree};
+///
+/// let node = |index, size| Node { index, size, hash: [0; 32] };
+/// let tree = Tree::from_roots(2, vec![node(1, 10)]).unwrap();
+/// let mut seeker = Seeker::new(&tree, 3, 0);
+/// // The first block's node says whether the offset is before or after its end.
+/// assert_eq!(seeker.poll(), SeekStep::Read(0));
+/// seeker.handle_node(Some(&node(0, 6)));
+/// assert_eq!(seeker.poll(), SeekStep::Found(Located::Block { index: 0, offset: 3 }));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeekStep {
     /// It needs the node with this flat-tree index, and goes on with [`Seeker::handle_node`].

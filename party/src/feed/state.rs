@@ -24,6 +24,14 @@ const HAS_MANIFEST: u64 = 1;
 const IS_ENCRYPTED: u64 = 2;
 
 /// A feed as it stands in memory: its signed tree, who may sign it, and which blocks are stored.
+///
+/// ```
+/// use party::feed::{Local as _, State};
+///
+/// let state = State::default(); // as a reader begins
+/// assert_eq!((state.tree().length(), state.signature().len()), (0, 0));
+/// assert!(state.verifier().is_none() && state.needs_manifest());
+/// ```
 #[derive(Clone, Default)]
 pub struct State {
     pub(crate) fork: u64,

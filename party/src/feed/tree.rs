@@ -224,6 +224,21 @@ fn digest(hash: blake2b_simd::Hash) -> Hash {
 }
 
 /// A tree as its roots: enough to grow it, to hash it and to check its signature.
+///
+/// ```
+/// use party::feed::{proof::Node, tree::Tree};
+///
+/// // Of 3 blocks: the node above the first two, and the third.
+/// let node = |index, size| Node { index, size, hash: [index as u8; 32] };
+/// let tree = Tree::from_roots(3, vec![node(1, 20), node(4, 7)]).unwrap();
+/// assert_eq!((tree.length(), tree.byte_length()), (3, 27));
+///
+/// // What is signed is one hash, of the roots, their places and their sizes.
+/// let other = Tree::from_roots(3, vec![node(1, 20), node(4, 8)]).unwrap();
+/// assert_ne!(tree.hash(), other.hash());
+/// // These are no roots of a tree of 3 blocks.
+/// assert!(Tree::from_roots(3, vec![node(3, 27)]).is_none());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tree {
     roots: Vec<Node>,

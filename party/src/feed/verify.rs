@@ -29,6 +29,17 @@ use crate::{
 };
 
 /// A proof whose own hashes have been computed; nothing about it is verified yet.
+///
+/// ```
+/// use party::feed::{proof::{BlockProof, Proof}, verify::hash_proofs};
+///
+/// // A block alone leads to its leaf and no further.
+/// let block = |index| Some(BlockProof { index, value: "x".into(), nodes: vec![] });
+/// let proofs = [3, 4].map(|index| Proof { block: block(index), ..Proof::default() });
+/// let needed: Vec<_> =
+///     hash_proofs(proofs.to_vec()).iter().flatten().filter_map(|proof| proof.needs()).collect();
+/// assert_eq!(needed, [6, 8]); // to be read, and handed to `Verification::new`
+/// ```
 #[derive(Debug)]
 pub struct HashedProof {
     fork: u64,
@@ -263,6 +274,27 @@ impl<'a> Climb<'a> {
 }
 
 /// A proof that holds. Only [`Verification::verify`] makes one.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use bytes::Bytes;
+/// use party::{hash::hash, key::FeedKey};
+/// use party::feed::{proof::{BlockProof, Node, Proof}, tree::Tree};
+/// use party::feed::verify::{Verification, hash_proofs};
+///
+/// // A feed of one block, whose leaf is its root.
+/// let root = Node { index: 0, size: 5, hash: hash(&[&[0], &5u64.to_le_bytes(), b"hello"]) };
+/// let tree = Tree::from_roots(1, vec![root]).unwrap();
+/// let key = FeedKey::from_bytes([7; 32]);
+/// let mut verification = Verification::new(key, None, 0, tree, Bytes::new(), HashMap::new());
+///
+/// let block = Some(BlockProof { index: 0, value: "hello".into(), nodes: vec![] });
+/// let hashed = hash_proofs(vec![Proof { block, ..Proof::default() }]).remove(0)?;
+/// let verified = verification.verify(hashed)?;
+/// assert_eq!(verified.block(), Some((0, &Bytes::from("hello"))));
+/// assert!(verified.nodes().is_empty()); // the root was known
+/// # Ok::<(), party::error::PeerMisbehaved>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct VerifiedProof {
     block: Option<(u64, Bytes)>,
@@ -308,6 +340,30 @@ impl VerifiedProof {
 
 /// A feed's signed state, against which proofs are verified one after the other; each that holds is part of
 /// what the next is verified against.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use bytes::Bytes;
+/// use party::{error::PeerMisbehaved, hash::hash, key::FeedKey};
+/// use party::feed::{proof::{BlockProof, Node, Proof}, tree::Tree};
+/// use party::feed::verify::{Verification, hash_proofs};
+///
+/// // A feed of one block, on fork 0.
+/// let root = Node { index: 0, size: 5, hash: hash(&[&[0], &5u64.to_le_bytes(), b"hello"]) };
+/// let tree = Tree::from_roots(1, vec![root]).unwrap();
+/// let key = FeedKey::from_bytes([7; 32]);
+/// let mut verification = Verification::new(key, None, 0, tree, Bytes::new(), HashMap::new());
+///
+/// let mut check = |fork, value: &'static str| {
+///     let block = Some(BlockProof { index: 0, value: value.into(), nodes: vec![] });
+///     let hashed = hash_proofs(vec![Proof { fork, block, ..Proof::default() }]).remove(0)?;
+///     verification.verify(hashed)
+/// };
+/// assert!(check(0, "hello")?.block().is_some());
+/// assert!(matches!(check(0, "HELLO"), Err(PeerMisbehaved::InvalidProof(_))));
+/// assert!(check(1, "hello")?.is_stale()); // of another fork: no error, but of no use
+/// # Ok::<(), PeerMisbehaved>(())
+/// ```
 #[derive(Debug)]
 pub struct Verification {
     key: FeedKey,

@@ -48,6 +48,22 @@ pub trait Codec: Send + Sync {
 }
 
 /// Blocks as they are.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// # use party::key::KeyPair;
+/// use party::feed::{Binary, Utf8};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// # let identity = Identity::writer(KeyPair::generate());
+/// # let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+/// feed.view(Utf8).append(&"schön".to_owned()).await?;
+/// assert_eq!(feed.view(Binary).get(0).await?, feed.get(0).await?);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Binary;
 
@@ -64,6 +80,26 @@ impl Codec for Binary {
 }
 
 /// Blocks that are text.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// # use party::key::KeyPair;
+/// use party::{error::Error, feed::Utf8};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// # let identity = Identity::writer(KeyPair::generate());
+/// # let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+/// let lines = feed.view(Utf8);
+/// assert_eq!(lines.append(&"schön".to_owned()).await?, 0);
+/// assert_eq!(lines.get(0).await?.as_deref(), Some("schön"));
+///
+/// feed.append([0xff].to_vec()).await?; // no text
+/// assert!(matches!(lines.get(1).await, Err(Error::NotDecodable { index: 1, .. })));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Utf8;
 

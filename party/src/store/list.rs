@@ -13,6 +13,23 @@ use crate::{
 };
 
 /// A feed of the store, as [`Store::list`] shows it.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use party::{key::FeedKey, store::Store};
+///
+/// let store = Store::memory();
+/// let theirs = store.feed(&FeedKey::from_bytes([7; 32])).await?;
+/// let log = store.named_feed("log").await?;
+///
+/// let entries = store.list().await?;
+/// let mine = entries.iter().find(|entry| entry.name.as_deref() == Some("log")).unwrap();
+/// assert_eq!((mine.key, mine.writable), (log.key(), true));
+/// let other = entries.iter().find(|entry| entry.key == theirs.key()).unwrap();
+/// assert_eq!((&other.name, other.writable), (&None, false));
+/// # Ok::<(), party::error::Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FeedEntry {
@@ -78,6 +95,23 @@ impl Store {
 
 /// The feeds of a store, part by part; from [`Store::pages`]. In the order of the discovery keys, and each
 /// part as it was when it was asked for.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use party::store::Store;
+///
+/// let store = Store::memory();
+/// for n in 0..10 {
+///     store.named_feed(&format!("feed {n}")).await?;
+/// }
+/// let (mut pages, mut count) = (store.pages(), 0);
+/// while let Some(entries) = pages.next().await? {
+///     count += entries.len();
+/// }
+/// assert_eq!(count, 10);
+/// # Ok::<(), party::error::Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct FeedPages {
     inner: Arc<Inner>,

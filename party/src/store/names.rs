@@ -18,6 +18,19 @@ use crate::{
 };
 
 /// Where names stand beside each other: the root, or what [`Store::namespace`] leads to.
+///
+/// ```
+/// use party::store::{Namespace, Store};
+///
+/// let store = Store::memory();
+/// assert_eq!(store.current_namespace(), Namespace::default()); // the root
+///
+/// // The same path leads to the same namespace, in every store.
+/// let work = store.namespace("work").current_namespace();
+/// assert_eq!(Store::memory().namespace("work").current_namespace(), work);
+/// assert_ne!(store.namespace("work").namespace("work").current_namespace(), work);
+/// assert_eq!(work.to_string().len(), 64);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Namespace([u8; 32]);
 

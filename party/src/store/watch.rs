@@ -17,6 +17,23 @@ use crate::feed::{
 };
 
 /// A feed has come to a store, or has gone.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
+/// use party::store::{FeedEvent, Store};
+///
+/// let store = Store::memory();
+/// let mut events = store.subscribe_feeds();
+/// store.named_feed("log").await?;
+/// match events.next().await {
+///     Some(FeedEvent::Added(entry)) => assert_eq!(entry.name.as_deref(), Some("log")),
+///     Some(FeedEvent::Removed(entry)) => println!("{} is gone", entry.discovery_key),
+///     Some(_) => {} // there may be other kinds one day
+///     None => println!("the store was closed"),
+/// }
+/// # Ok::<(), party::error::Error>(()) })?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FeedEvent {

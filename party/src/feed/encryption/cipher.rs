@@ -17,6 +17,18 @@ use crate::error::ApiMisuse;
 ///
 /// A block's keystream is determined by the key, the block's index and the fork that it was appended on, so no two
 /// blocks may ever be sealed under the same index and fork: what is appended after a truncation has a higher fork.
+///
+/// ```
+/// use party::feed::encryption::{Encryption, Scheme};
+/// use party::key::FeedKey;
+///
+/// let feed = FeedKey::from_bytes([1; 32]);
+/// let cipher = Encryption::new([7; 32]).cipher(&feed, Scheme::Manifest);
+/// let stored = cipher.seal(3, 0, b"hello");
+/// assert_eq!(cipher.open(3, 0, stored.clone())?, "hello");
+/// assert!(cipher.open(4, 0, stored).is_err()); // it opens in its own place only
+/// # Ok::<(), party::error::ApiMisuse>(())
+/// ```
 #[derive(Clone)]
 pub struct BlockCipher {
     block_key: Zeroizing<[u8; 32]>,

@@ -9,6 +9,16 @@ use crate::{
 };
 
 /// How a feed's block key is derived. It isn't chosen: every release of hypercore goes by the feed's kind.
+///
+/// ```
+/// use party::feed::encryption::{Encryption, Scheme};
+/// use party::key::FeedKey;
+///
+/// let (feed, encryption) = (FeedKey::from_bytes([1; 32]), Encryption::new([7; 32]));
+/// let stored = encryption.cipher(&feed, Scheme::Legacy).seal(0, 0, b"hello");
+/// // Who takes a feed for one of the other kind doesn't get at its blocks.
+/// assert!(encryption.cipher(&feed, Scheme::Manifest).open(0, 0, stored).is_err());
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
     /// Of feeds with a manifest, as hypercore 11 has it.

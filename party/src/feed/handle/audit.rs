@@ -21,6 +21,22 @@ const HEIGHT: u32 = 6;
 const MAX_PROBLEMS: usize = 1000;
 
 /// What [`Feed::audit`] has found.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// # use party::key::KeyPair;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// # let identity = Identity::writer(KeyPair::generate());
+/// # let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+/// feed.append_batch(vec!["a".into(), "b".into()]).await?;
+/// let audit = feed.audit().await?;
+/// assert!(audit.is_clean());
+/// assert_eq!((audit.blocks, audit.nodes), (2, 1)); // both blocks, and the node above them
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Audit {
@@ -49,6 +65,28 @@ impl Audit {
 }
 
 /// Something that is not as the feed's writer has signed it.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// # use party::key::KeyPair;
+/// use party::feed::{Problem, storage::{Key, Storage as _, Write}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// # let storage = Arc::new(MemoryStorage::new());
+/// # let feed = Feed::create(storage.clone(), Slot(0), Identity::writer(KeyPair::generate())).await?;
+/// feed.append_batch(vec!["a".into(), "b".into(), "c".into()]).await?;
+/// // Somebody meddles with the storage.
+/// let forged = Write::Put(Key::Block(Slot(0), 1), "B".into());
+/// storage.commit(vec![Write::Delete(Key::Block(Slot(0), 0)), forged]).await?;
+///
+/// let audit = feed.audit().await?;
+/// assert_eq!(audit.problems, [Problem::MissingBlock(0), Problem::WrongBlock(1)]);
+/// assert_eq!(audit.problems[0].to_string(), "block 0 is missing");
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {

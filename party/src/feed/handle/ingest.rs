@@ -14,6 +14,33 @@ use crate::{
 };
 
 /// What came of a proof that was taken in.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// # use party::key::KeyPair;
+/// use party::feed::{Ingested, proof::{BlockRequest, ProofRequest, UpgradeRequest}};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// # let mine = Identity::writer(KeyPair::generate());
+/// # let theirs = Identity::reader(mine.key);
+/// # let writer = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), mine).await?;
+/// # let reader = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), theirs).await?;
+/// writer.append("hello").await?;
+/// let request = ProofRequest {
+///     block: Some(BlockRequest { index: 0, nodes: 0 }),
+///     upgrade: Some(UpgradeRequest { start: 0, length: 1 }),
+///     manifest: true,
+///     ..ProofRequest::default()
+/// };
+/// let proof = writer.prove(request, 0).await?.expect("it has the block");
+/// let ingested = reader.ingest(vec![proof]).await.remove(0)?;
+/// assert_eq!(ingested, Ingested { block: Some(0), length: Some(1), manifest: true, stale: false });
+/// assert_eq!(reader.get(0).await?, Some("hello".into()));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ingested {
     /// The block that it brought, which is stored now.

@@ -57,6 +57,27 @@ use crate::{
 };
 
 /// A feed's figures at one moment.
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// # use party::key::KeyPair;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// # let identity = Identity::writer(KeyPair::generate());
+/// # let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+/// feed.append_batch(vec!["hello".into(), "big".into(), "world".into()]).await?;
+/// feed.clear(1..2).await?;
+/// let info = feed.info();
+/// assert_eq!((info.length, info.byte_length), (3, 13)); // what is cleared still counts
+/// assert_eq!(info.contiguous_length, 1);
+/// assert!(info.writable);
+///
+/// feed.truncate(2).await?;
+/// assert_eq!((feed.info().length, feed.info().fork), (2, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Info {
     /// Blocks of the signed tree, stored here or not.

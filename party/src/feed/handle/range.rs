@@ -190,6 +190,24 @@ impl FeedSnapshot {
 }
 
 /// The bytes of a range of a feed, block by block; made by [`Feed::read_range`].
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// # use party::key::KeyPair;
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// # let identity = Identity::writer(KeyPair::generate());
+/// # let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+/// feed.append_batch(vec!["hello ".into(), "world".into()]).await?;
+/// let mut reader = feed.read_range(2..100).await?.expect("stored here");
+/// assert_eq!(reader.remaining(), 9); // the feed has no more
+/// assert_eq!(reader.next().await?, Some("llo ".into())); // block by block
+/// assert_eq!(reader.next().await?, Some("world".into()));
+/// assert_eq!(reader.next().await?, None);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct RangeReader {
     snapshot: FeedSnapshot,

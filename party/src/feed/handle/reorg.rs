@@ -12,6 +12,38 @@ use crate::{
 
 /// A feed's way to a higher fork, begun by [`Feed::reorg`]. The feed stays as it is, and can be used, until
 /// [`commit`](Self::commit).
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// # use party::key::KeyPair;
+/// use party::feed::proof::{ProofRequest, UpgradeRequest};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), party::error::Error> {
+/// # let mine = Identity::writer(KeyPair::generate());
+/// # let theirs = Identity::reader(mine.key);
+/// # let writer = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), mine).await?;
+/// # let reader = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), theirs).await?;
+/// let all = |length| {
+///     let upgrade = Some(UpgradeRequest { start: 0, length });
+///     ProofRequest { upgrade, manifest: true, ..ProofRequest::default() }
+/// };
+/// writer.append_batch(vec!["a".into(), "b".into()]).await?;
+/// reader.ingest(vec![writer.prove(all(2), 0).await?.unwrap()]).await.remove(0)?;
+/// writer.truncate(0).await?;
+/// writer.append("c").await?;
+///
+/// let proof = writer.prove(all(1), 1).await?.unwrap();
+/// let reorg = reader.reorg(proof).await?.expect("its fork is higher");
+/// assert_eq!((reorg.fork(), reorg.length()), (1, 1));
+/// assert!(reorg.want().is_none()); // so little that the first proof tells all
+/// assert_eq!(reader.info().length, 2); // not yet
+/// assert_eq!(reorg.commit().await?, Some(0)); // nothing in common
+/// assert_eq!((reader.info().length, reader.info().fork), (1, 1));
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct FeedReorg {
     feed: Feed,

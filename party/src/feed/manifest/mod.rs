@@ -35,6 +35,25 @@ pub fn default_namespace() -> Hash {
 }
 
 /// Who signs a feed and how many of them must.
+///
+/// ```
+/// use party::encoding::Reader;
+/// use party::feed::manifest::Manifest;
+/// use party::{key::KeyPair, limits::Limits};
+///
+/// let writer = KeyPair::from_seed(&[1; 32]).public();
+/// let manifest = Manifest::single(writer);
+/// assert_eq!((manifest.quorum, manifest.signers[0].public_key), (1, writer));
+///
+/// // Another word in it, and it is another feed.
+/// let other = Manifest::builder().signer(writer).user_data("minutes").build()?;
+/// assert_ne!(manifest.key(), other.key());
+///
+/// let mut bytes = Vec::new();
+/// other.encode(&mut bytes);
+/// assert_eq!(Manifest::decode(&mut Reader::new(&bytes), &Limits::default())?, other);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {
     /// 0, 1 or 2: the layout, and what signatures are made over.
@@ -54,6 +73,21 @@ pub struct Manifest {
 }
 
 /// One Ed25519 signer.
+///
+/// ```
+/// use party::feed::manifest::{Manifest, default_namespace};
+/// use party::key::KeyPair;
+///
+/// let writer = KeyPair::from_seed(&[1; 32]).public();
+/// let plain = Manifest::builder().signer(writer).build()?;
+/// assert_eq!(plain.signers[0].namespace, default_namespace());
+///
+/// // The same key in a namespace of its own signs another feed.
+/// let second = Manifest::builder().signer_in([2; 32], writer).build()?;
+/// assert_eq!(second.signers[0].public_key, writer);
+/// assert_ne!(second.key(), plain.key());
+/// # Ok::<(), party::error::ApiMisuse>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Signer {
     /// Separates signatures of version 0; part of the hash in all versions.
@@ -63,6 +97,20 @@ pub struct Signer {
 }
 
 /// A tree that needs no signature: all of a static feed, or the start of a signed one.
+///
+/// ```
+/// use party::feed::{manifest::{Manifest, Prologue}, tree::Tree, verifier::Verifier};
+/// use party::key::KeyPair;
+///
+/// let prologue = Prologue::of_blocks(&["chapter one", "chapter two"]).unwrap();
+/// assert!(!prologue.is(&Tree::default()));
+///
+/// // Nobody signs such a feed, and nobody can add to it.
+/// let manifest = Manifest::builder().prologue(prologue).build()?;
+/// let verifier = Verifier::new(manifest.key(), manifest)?;
+/// assert!(!verifier.is_signer(&KeyPair::from_seed(&[1; 32])));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prologue {
     /// The tree's hash.

@@ -166,6 +166,28 @@ impl fmt::Debug for ByteReader {
 }
 
 /// Appends bytes to a feed: an [`AsyncWrite`] from [`Feed::byte_writer`].
+///
+/// ```
+/// # use std::sync::Arc;
+/// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+/// # use party::key::KeyPair;
+/// use tokio::io::AsyncWriteExt as _;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let identity = Identity::writer(KeyPair::generate());
+/// # let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+/// let mut writer = feed.byte_writer(4)?; // bytes to a block; a file wants many more
+/// writer.write_all(b"hello ").await?;
+/// writer.write_all(b"world").await?;
+/// writer.shutdown().await?; // or what is left would be lost
+///
+/// assert_eq!(feed.info().length, 3);
+/// assert_eq!(feed.get(1).await?.as_deref(), Some(b"o wo".as_slice()));
+/// assert_eq!(feed.get(2).await?.as_deref(), Some(b"rld".as_slice()));
+/// # Ok(())
+/// # }
+/// ```
 pub struct ByteWriter {
     feed: Feed,
     block_len: usize,

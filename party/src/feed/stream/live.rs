@@ -18,6 +18,26 @@ use crate::{
 };
 
 /// Something that a [`Live`] reader is told.
+///
+/// ```
+/// use bytes::Bytes;
+/// use party::feed::LiveEvent;
+///
+/// /// Keeps `lines` as the feed is.
+/// fn apply(lines: &mut Vec<Bytes>, event: LiveEvent) {
+///     match event {
+///         LiveEvent::Block { block, .. } => lines.push(block),
+///         LiveEvent::Truncated { length } => lines.truncate(length as usize),
+///     }
+/// }
+///
+/// let mut lines = vec![];
+/// apply(&mut lines, LiveEvent::Block { index: 0, block: "a".into() });
+/// apply(&mut lines, LiveEvent::Block { index: 1, block: "b".into() });
+/// apply(&mut lines, LiveEvent::Truncated { length: 1 });
+/// apply(&mut lines, LiveEvent::Block { index: 1, block: "c".into() });
+/// assert_eq!(lines, ["a", "c"]);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LiveEvent {
     /// The next block.

@@ -9,6 +9,23 @@
 ///
 /// Under both, a commit is there as a whole or not at all, and nothing is ever read as something else than
 /// what was written.
+///
+/// ```
+/// use party::store::{Store, StoreOptions, disk::Durability};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let dir = folder.path().join("ledger");
+/// assert_eq!(Durability::default(), Durability::Process);
+///
+/// let options = StoreOptions::default().durability(Durability::Power);
+/// let store = Store::open_with(&dir, options).await?;
+/// store.named_feed("payments").await?.append("paid").await?; // on the disk when this returns
+/// # store.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Durability {
