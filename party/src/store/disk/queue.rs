@@ -2,15 +2,27 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::Duration,
 };
+
+/// How often a thread gives way to others before it goes to sleep: some tens of microseconds, where nobody else
+/// has anything to do.
+const LINGER: usize = 256;
 
 /// First in, first out, until it is closed; what is in it then is still taken out.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     state: Mutex<State<T>>,
     changed: Condvar,
+    /// Whether there is something to take, for who looks without the lock.
+    has_items: AtomicBool,
+    /// Whether a thread that waits is awake.
+    lingers: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -33,7 +45,12 @@ pub(super) enum Popped<T> {
 impl<T> Queue<T> {
     pub(super) fn new() -> Self {
         let state = State { items: VecDeque::new(), is_closed: false, is_paused: false };
-        Self { state: Mutex::new(state), changed: Condvar::new() }
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            has_items: AtomicBool::new(false),
+            lingers: AtomicBool::new(false),
+        }
     }
 
     /// Adds `item`; `false` if the queue is closed.
@@ -43,18 +60,23 @@ impl<T> Queue<T> {
             return false;
         }
         state.items.push_back(item);
+        self.has_items.store(true, Ordering::Release);
         drop(state);
-        self.changed.notify_one();
+        // Who is awake looks once more before it goes to sleep.
+        if !self.lingers.load(Ordering::SeqCst) {
+            self.changed.notify_one();
+        }
         true
     }
 
     /// Waits for an item; `None` when the queue is closed and empty. While it is paused and not closed, there
     /// is none.
     pub(super) fn pop(&self) -> Option<T> {
+        self.linger();
         let mut state = self.lock();
         loop {
             if !state.is_paused || state.is_closed {
-                if let Some(item) = state.items.pop_front() {
+                if let Some(item) = self.take(&mut state) {
                     return Some(item);
                 }
                 if state.is_closed {
@@ -65,13 +87,38 @@ impl<T> Queue<T> {
         }
     }
 
+    /// The first item. If there are more, another thread is woken for them.
+    fn take(&self, state: &mut State<T>) -> Option<T> {
+        let item = state.items.pop_front();
+        self.has_items.store(!state.items.is_empty(), Ordering::Release);
+        if item.is_some() && !state.items.is_empty() {
+            self.changed.notify_one();
+        }
+        item
+    }
+
+    /// Waits a moment without going to sleep. Who awaits one thing after the other comes back soon, and waking a
+    /// thread takes longer than most of what it is woken for. Others who have something to do go first.
+    fn linger(&self) {
+        // One at a time, or the threads that read would keep each other awake.
+        if self.lingers.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let mut left = LINGER;
+        while left > 0 && !self.has_items.load(Ordering::Acquire) {
+            thread::yield_now();
+            left -= 1;
+        }
+        self.lingers.store(false, Ordering::SeqCst);
+    }
+
     /// Waits for an item, but not longer than `timeout`.
     pub(super) fn pop_within(&self, timeout: Duration) -> Popped<T> {
         let state = self.lock();
         let is_waiting = |state: &mut State<T>| state.items.is_empty() && !state.is_closed;
         let waited = self.changed.wait_timeout_while(state, timeout, is_waiting);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        match state.items.pop_front() {
+        match self.take(&mut state) {
             Some(item) => Popped::Item(item),
             None if state.is_closed => Popped::Closed,
             None => Popped::Nothing,
@@ -101,7 +148,7 @@ impl<T> Queue<T> {
     /// Takes the first item if there is one and `accept` likes it.
     pub(super) fn pop_if(&self, accept: impl FnOnce(&T) -> bool) -> Option<T> {
         let mut state = self.lock();
-        if state.items.front().is_some_and(accept) { state.items.pop_front() } else { None }
+        if state.items.front().is_some_and(accept) { self.take(&mut state) } else { None }
     }
 
     pub(super) fn is_closed(&self) -> bool {
