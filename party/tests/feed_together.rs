@@ -228,3 +228,43 @@ async fn a_large_append_does_not_wait_for_small_ones_and_none_is_left_out() {
     assert_eq!(indexes, [1, 2, 3, 4]);
     assert!(empty.await.unwrap().unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn the_first_block_decides_on_the_key() {
+    for at_once in [true, false] {
+        let (storage, feed) = slow_feed().await;
+        let (one, other) = (feed.with_encryption([7; 32]), feed.with_encryption([8; 32]));
+        // The other handle has looked at the feed when nothing was in it.
+        let empty = append(&other, &[]);
+        rest().await;
+        empty.await.unwrap().unwrap();
+        let (first, second) = if at_once {
+            (append(&one, &["first"]), append(&other, &["second"]))
+        } else {
+            let first = append(&one, &["first"]);
+            rest().await;
+            (first, append(&other, &["second"]))
+        };
+        for _ in 0..3 {
+            rest().await;
+            storage.let_through(true);
+        }
+        assert_eq!(first.await.unwrap().unwrap(), 0..1);
+        let refused = second.await.unwrap();
+        assert!(
+            matches!(refused, Err(Error::ApiMisuse(ApiMisuse::WrongEncryptionKey { .. }))),
+            "{refused:?}"
+        );
+
+        let mut batch = party::feed::Batch::new();
+        let (_, fresh) = slow_feed().await;
+        batch.append(&fresh.with_encryption([7; 32]), ["first".into()]);
+        batch.append(&fresh.with_encryption([7; 32]), ["second".into()]);
+        batch.append(&fresh.with_encryption([8; 32]), ["third".into()]);
+        let refused = batch.commit().await;
+        assert!(
+            matches!(refused, Err(Error::ApiMisuse(ApiMisuse::WrongEncryptionKey { .. }))),
+            "{refused:?}"
+        );
+    }
+}

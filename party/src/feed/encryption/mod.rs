@@ -77,6 +77,11 @@ impl Encryption {
         if self.is_block_key { self.key.clone() } else { scheme.block_key(feed, &self.key) }
     }
 
+    #[cfg(feature = "tokio")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.is_block_key == other.is_block_key && *self.key == *other.key
+    }
+
     /// What encrypts and decrypts the blocks of `feed`.
     pub fn cipher(&self, feed: &FeedKey, scheme: Scheme) -> BlockCipher {
         BlockCipher::new(self.block_key(feed, scheme))

@@ -111,8 +111,16 @@ impl Batch {
             let length = feed.info().length;
             let mut added = length..length;
             if !part.texts.is_empty() {
-                for key in part.texts.iter().filter_map(|text| text.key.as_ref()) {
-                    feed.try_key(turn, key).await?;
+                let mut keys = part.texts.iter().filter_map(|text| text.key.as_ref());
+                if let Some(first) = keys.next() {
+                    feed.try_key(turn, first).await?;
+                    // The first may have found no block to be tried on.
+                    for key in keys.filter(|key| !key.is_same(first)) {
+                        feed.try_key(turn, key).await?;
+                        if !key.is_tried() {
+                            return Err(ApiMisuse::WrongEncryptionKey { index: length }.into());
+                        }
+                    }
                 }
                 let grown = feed.grow(turn, part.texts)?;
                 added = grown.indexes;

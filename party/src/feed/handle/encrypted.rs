@@ -113,7 +113,8 @@ impl Feed {
     }
 
     /// Tries `key` on the last block, unless it has been: a wrong key would encrypt what comes so that who has
-    /// the right one can't read it. With the turn to change the feed.
+    /// the right one can't read it. Where there is no such block it is tried again the next time. With the turn to
+    /// change the feed.
     pub(super) async fn try_key(&self, _turn: &Turn<'_>, key: &HeldKey) -> Result<(), Error> {
         if key.is_tried() {
             return Ok(());
@@ -124,9 +125,9 @@ impl Feed {
             let state = self.state();
             if let Some(stored) = stored {
                 key.cipher(&self.inner.key, &state)?.open(last, state.fork, stored)?;
+                key.is_tried.store(true, Ordering::Release);
             }
         }
-        key.is_tried.store(true, Ordering::Release);
         Ok(())
     }
 
@@ -165,6 +166,11 @@ impl Feed {
 }
 
 impl HeldKey {
+    /// Whether it is the same key, if it comes by another handle.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        self.encryption.is_same(&other.encryption)
+    }
+
     pub(super) fn is_tried(&self) -> bool {
         self.is_tried.load(Ordering::Acquire)
     }

@@ -74,9 +74,14 @@ impl Feed {
     /// Carries out some of what waits, the first of it at least. Nothing is taken out of the queue before it is
     /// certain that it will be answered, as whoever does this may go away.
     async fn append_waiting<'f>(&'f self, turn: &mut Turn<'f>) {
-        while let Some(key) = self.inner.appends.untried_key() {
-            if let Err(error) = self.try_key(turn, &key).await {
-                self.inner.appends.lock().refuse(&key, &error);
+        let mut tried = None;
+        while let Some(key) = self.inner.appends.first_key().filter(|key| !key.is_tried()) {
+            match self.try_key(turn, &key).await {
+                Ok(()) => {
+                    tried = Some(key);
+                    break;
+                }
+                Err(error) => self.inner.appends.lock().refuse(&key, &error),
             }
         }
         let requests = {
@@ -84,7 +89,7 @@ impl Feed {
             let fixed = state.verifier.as_ref().map_or(0, |verifier| verifier.prologue_length());
             // Blocks that have to be certain ones may be wrong, which is no fault of the others.
             let is_alone = state.tree.length() < fixed;
-            self.inner.appends.lock().take(is_alone)
+            self.inner.appends.lock().take(is_alone, tried.as_ref())
         };
         if requests.is_empty() {
             return;
@@ -110,9 +115,17 @@ impl Feed {
     }
 }
 
+impl Request {
+    /// All blocks of a request came by one handle.
+    fn key(&self) -> Option<&Arc<HeldKey>> {
+        self.texts.first()?.key.as_ref()
+    }
+}
+
 impl Queue {
-    fn untried_key(&self) -> Option<Arc<HeldKey>> {
-        self.lock().untried_key()
+    fn first_key(&self) -> Option<Arc<HeldKey>> {
+        let requests = self.lock();
+        requests.0.iter().find(|request| !request.reply.is_closed())?.key().cloned()
     }
 
     fn lock(&self) -> Requests<'_> {
@@ -128,16 +141,10 @@ impl Requests<'_> {
         self.0.push_back(request);
     }
 
-    fn untried_key(&self) -> Option<Arc<HeldKey>> {
-        let mut keys = self.0.iter().filter_map(|request| request.texts.first()?.key.as_ref());
-        keys.find(|key| !key.is_tried()).cloned()
-    }
-
     /// Answers all that came with `key`.
     fn refuse(&mut self, key: &Arc<HeldKey>, error: &Error) {
         for request in std::mem::take(&mut *self.0) {
-            let held = request.texts.first().and_then(|text| text.key.as_ref());
-            if held.is_some_and(|held| Arc::ptr_eq(held, key)) {
+            if request.key().is_some_and(|held| Arc::ptr_eq(held, key)) {
                 let _ = request.reply.send(Err(error.clone()));
             } else {
                 self.0.push_back(request);
@@ -146,28 +153,25 @@ impl Requests<'_> {
     }
 
     /// Takes out the first that somebody waits for, and unless it `is_alone` those after it that go with it: up to
-    /// a limit, and not the ones with a key together with those without.
-    fn take(&mut self, is_alone: bool) -> Vec<Request> {
+    /// a limit, and neither the ones with a key together with those without, nor any whose key was not tried. Now
+    /// only `tried` was, and on a feed without blocks it is the first.
+    fn take(&mut self, is_alone: bool, tried: Option<&Arc<HeldKey>>) -> Vec<Request> {
         let mut taken: Vec<Request> = vec![];
-        let (mut blocks, mut bytes, mut has_key) = (0usize, 0usize, None);
+        let (mut blocks, mut bytes) = (0usize, 0usize);
         while let Some(next) = self.0.front() {
             if !next.reply.is_closed() {
                 blocks = blocks.saturating_add(next.texts.len());
-                let len = next.texts.iter().map(|text| text.block.len()).sum();
-                bytes = bytes.saturating_add(len);
-                let key = next.texts.first().map(|text| text.key.is_some());
-                let fits = !is_alone
-                    && blocks <= MAX_BLOCKS
-                    && bytes <= MAX_BYTES
-                    && (key.is_none() || has_key.is_none() || key == has_key)
-                    && next
-                        .texts
-                        .first()
-                        .is_none_or(|text| text.key.as_ref().is_none_or(|key| key.is_tried()));
-                if !taken.is_empty() && !fits {
+                bytes = bytes.saturating_add(next.texts.iter().map(|text| text.block.len()).sum());
+                let is_tried = next
+                    .key()
+                    .is_none_or(|key| key.is_tried() || tried.is_some_and(|tried| Arc::ptr_eq(key, tried)));
+                let fits = taken.first().is_none_or(|first| {
+                    let is_alike = first.key().is_some() == next.key().is_some();
+                    !is_alone && is_alike && blocks <= MAX_BLOCKS && bytes <= MAX_BYTES
+                });
+                if !is_tried || !fits {
                     break;
                 }
-                has_key = has_key.or(key);
             }
             // Those that nobody waits for any more are let go of.
             taken.extend(self.0.pop_front().filter(|request| !request.reply.is_closed()));
