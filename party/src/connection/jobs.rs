@@ -6,9 +6,9 @@ use futures_util::FutureExt as _;
 
 use crate::{
     admission::TransactionId,
-    error::Error,
+    error::{Error, PeerMisbehaved},
     feed::{
-        Feed,
+        self, Feed,
         proof::{Proof, ProofRequest},
     },
     key::{DiscoveryKey, FeedKey},
@@ -107,6 +107,13 @@ pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>) 
 pub(super) async fn ingest(feed: Feed, job: FeedJob, queue: Vec<(Ticket, Proof)>, bytes: usize) -> Outcome {
     let (tickets, proofs): (Vec<_>, Vec<_>) = queue.into_iter().unzip();
     let results = feed.ingest(proofs).await;
-    let results = tickets.into_iter().zip(results.into_iter().map(|result| result.map(|_| ()))).collect();
+    let results = results.into_iter().map(|result| match result? {
+        // Each request asks for all that its answer rests on.
+        feed::Ingested { unconnected: true, .. } => {
+            Err(PeerMisbehaved::InvalidProof("a node that does not lead to a known one").into())
+        }
+        _ => Ok(()),
+    });
+    let results = tickets.into_iter().zip(results).collect();
     Outcome::Ingested(Ingested { job, results, bytes })
 }
