@@ -6,9 +6,9 @@ use futures_util::FutureExt as _;
 
 use crate::{
     admission::TransactionId,
-    error::Error,
+    error::{Error, PeerMisbehaved},
     feed::{
-        Feed,
+        self, Feed,
         proof::{Proof, ProofRequest},
     },
     key::{DiscoveryKey, FeedKey},
@@ -107,7 +107,10 @@ pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>) 
 pub(super) async fn ingest(feed: Feed, job: FeedJob, queue: Vec<(Ticket, Proof)>, bytes: usize) -> Outcome {
     let (tickets, proofs): (Vec<_>, Vec<_>) = queue.into_iter().unzip();
     let results = feed.ingest(proofs).await;
-    let verdicts = results.into_iter().map(|result| result.map(|_| Verdict::Holds));
+    let verdicts = results.into_iter().map(|result| {
+        let unconnected = result?.unconnected;
+        Ok(if unconnected { Verdict::Unconnected } else { Verdict::Holds })
+    });
     let results = tickets.into_iter().zip(verdicts).collect();
     Outcome::Ingested(Ingested { job, results, bytes })
 }
