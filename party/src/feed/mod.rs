@@ -11,7 +11,6 @@ pub(crate) mod changes;
 // Some of what stores a feed is used by its handle alone.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod bitfield;
-#[cfg(feature = "tokio")]
 mod demand;
 pub mod encryption;
 #[cfg(feature = "tokio")]
@@ -58,7 +57,8 @@ pub use self::{
     view::{Binary, Codec, Utf8, View},
 };
 pub use self::{
+    demand::{Demand, Order, RangeSet},
     encryption::Encryption,
-    local::{Demand, Local},
+    local::Local,
     state::State,
 };

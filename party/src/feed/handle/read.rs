@@ -60,7 +60,7 @@ impl Feed {
                 return Ok(block);
             }
             // What has come may be cleared again before it is read.
-            self.download(index..=index).done().await;
+            self.awaiting(index).stored().await;
         }
     }
 
