@@ -102,7 +102,7 @@ impl FeedLink {
         self.how.download |= how.download;
         self.how.upload |= how.upload;
         if self.how.download && self.download.is_none() && !self.feed.info().writable {
-            self.download = Some(self.feed.download(0..));
+            self.download = Some(self.feed.want_all());
         }
         fresh
     }

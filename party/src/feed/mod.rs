@@ -50,8 +50,10 @@ pub use self::view::Json;
 pub use self::{
     as_feed::AsFeed,
     changes::{FeedChange, FeedChanges},
-    demand::{Changes, Download},
-    handle::{Audit, Batch, Feed, FeedReorg, FeedSnapshot, Info, Ingested, Problem, RangeReader},
+    demand::{Changes, Download, DownloadOptions, Progress},
+    handle::{
+        Audit, Batch, Feed, FeedReorg, FeedSnapshot, FetchOptions, Info, Ingested, Problem, RangeReader,
+    },
     identity::Identity,
     stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
     view::{Binary, Codec, Utf8, View},

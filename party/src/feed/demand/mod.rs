@@ -16,9 +16,12 @@ use std::ops::Range;
 
 pub use self::range_set::RangeSet;
 #[cfg(feature = "tokio")]
-pub(crate) use self::wanted::Demands;
+pub(crate) use self::wanted::{Demands, Stored};
 #[cfg(feature = "tokio")]
-pub use self::{download::Download, wanted::Changes};
+pub use self::{
+    download::{Download, DownloadOptions, Progress},
+    wanted::Changes,
+};
 use super::local::Local;
 
 /// In which order the blocks of a download are asked for. Blocks that somebody [waits](Demand::urgent) for

@@ -2,13 +2,16 @@
 
 use std::{
     collections::{BTreeMap, btree_map::Entry},
-    ops::{Bound, Range},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    ops::Range,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use tokio::sync::{Notify, watch};
 
-use super::{Demand, Order, coverage::Coverage};
+use super::{Demand, Order, RangeSet, coverage::Coverage};
 use crate::feed::Feed;
 
 /// All demands on one feed, and who is told when they or the feed change. Of thousands of feeds that are open,
@@ -28,6 +31,26 @@ struct Wanted {
     orders: [Coverage; Order::ALL.len()],
     /// Those who wait for single blocks. Only they are woken by what comes, however many wait for others.
     awaited: BTreeMap<u64, Awaited>,
+    /// How many of the newest blocks are wanted, as the feed grows, and how often.
+    newest: BTreeMap<u64, usize>,
+    /// Downloads that count what comes.
+    tracked: BTreeMap<u64, Arc<Tracked>>,
+    next_id: u64,
+}
+
+/// What a download has got.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    pub(super) blocks: Blocks,
+    pub(super) bytes: AtomicU64,
+}
+
+/// Which blocks a download is about.
+#[derive(Debug)]
+pub(super) enum Blocks {
+    These(RangeSet, Order),
+    /// So many of the highest.
+    Newest(u64),
 }
 
 #[derive(Default)]
@@ -36,8 +59,34 @@ struct Awaited {
     times: usize,
 }
 
-/// The blocks that a commit has stored: those next to the contiguous part, and all others.
-pub(crate) type Stored = (Range<u64>, Vec<u64>);
+impl Tracked {
+    fn count(&self, received: &[(u64, u64)], length: u64) {
+        let ours = received.iter().filter(|(index, _)| self.blocks.contain(*index, length));
+        self.bytes.fetch_add(ours.map(|(_, bytes)| bytes).sum(), Ordering::Relaxed);
+    }
+}
+
+impl Blocks {
+    /// Whether block `index` of a feed of this length is one of them.
+    fn contain(&self, index: u64, length: u64) -> bool {
+        match self {
+            Self::These(set, _) => set.contains(index),
+            Self::Newest(count) => index >= length.saturating_sub(*count),
+        }
+    }
+}
+
+/// The blocks that a commit has stored.
+pub(crate) struct Stored {
+    /// Those that have become contiguous, and some that were stored before.
+    pub(crate) next: Range<u64>,
+    /// All others.
+    pub(crate) scattered: Vec<u64>,
+    /// Those that came from peers, and their sizes in bytes, if [anybody counts](Demands::are_tracked).
+    pub(crate) received: Vec<(u64, u64)>,
+    /// How many blocks the feed has now.
+    pub(crate) length: u64,
+}
 
 impl Demands {
     pub(crate) fn new() -> Self {
@@ -55,7 +104,7 @@ impl Demands {
     /// Says that the feed has changed; `None` for what stores no blocks.
     pub(crate) fn notify(&self, stored: Option<Stored>) {
         let wanted = self.wanted();
-        if let Some((next, scattered)) = stored {
+        if let Some(Stored { next, scattered, received, length }) = stored {
             if !next.is_empty() {
                 wanted.awaited.range(next).for_each(|(_, awaited)| awaited.stored.notify_waiters());
             }
@@ -63,6 +112,7 @@ impl Demands {
                 let awaited = scattered.iter().filter_map(|index| wanted.awaited.get(index));
                 awaited.for_each(|awaited| awaited.stored.notify_waiters());
             }
+            wanted.tracked.values().for_each(|tracked| tracked.count(&received, length));
         } else {
             wanted.awaited.values().for_each(|awaited| awaited.stored.notify_waiters());
         }
@@ -71,25 +121,64 @@ impl Demands {
         tell(&self.changes);
     }
 
-    pub(super) fn add(&self, order: Order, ranges: &[Range<u64>]) {
-        self.change(|wanted| ranges.iter().for_each(|range| wanted.orders[order as usize].add(range)));
+    /// Whether anybody counts what comes.
+    pub(crate) fn are_tracked(&self) -> bool {
+        !self.wanted().tracked.is_empty()
     }
 
-    pub(super) fn remove(&self, order: Order, ranges: &[Range<u64>]) {
-        self.change(|wanted| ranges.iter().for_each(|range| wanted.orders[order as usize].remove(range)));
+    /// Wants the blocks until they are [removed](Self::remove). Returns the number under which they are tracked.
+    pub(super) fn add(&self, tracked: &Arc<Tracked>, track: bool) -> Option<u64> {
+        self.change(|wanted| {
+            match &tracked.blocks {
+                Blocks::These(set, order) => {
+                    let order = &mut wanted.orders[*order as usize];
+                    set.iter().for_each(|range| order.add(&range));
+                }
+                Blocks::Newest(count) => *wanted.newest.entry(*count).or_default() += 1,
+            }
+            track.then(|| {
+                wanted.next_id += 1;
+                wanted.tracked.insert(wanted.next_id, tracked.clone());
+                wanted.next_id
+            })
+        })
     }
 
-    fn demand(&self) -> Demand {
+    pub(super) fn remove(&self, tracked: &Tracked, id: Option<u64>) {
+        self.change(|wanted| {
+            match &tracked.blocks {
+                Blocks::These(set, order) => {
+                    let order = &mut wanted.orders[*order as usize];
+                    set.iter().for_each(|range| order.remove(&range));
+                }
+                Blocks::Newest(count) => {
+                    if let Entry::Occupied(mut times) = wanted.newest.entry(*count) {
+                        *times.get_mut() -= 1;
+                        if *times.get() == 0 {
+                            times.remove();
+                        }
+                    }
+                }
+            }
+            if let Some(id) = id {
+                wanted.tracked.remove(&id);
+            }
+        });
+    }
+
+    /// All that is wanted of a feed of this length.
+    fn demand(&self, length: u64) -> Demand {
         let wanted = self.wanted();
-        Demand {
-            urgent: wanted.urgent.union().clone(),
-            orders: wanted.orders.each_ref().map(|order| order.union().clone()),
-        }
+        let urgent = wanted.urgent.union().clone();
+        let orders = wanted.orders.each_ref().map(|order| order.union().clone());
+        let newest = wanted.newest.last_key_value().map(|(count, _)| length.saturating_sub(*count)..length);
+        Demand { urgent, orders }.with(Order::Newest, newest)
     }
 
-    fn change(&self, change: impl FnOnce(&mut Wanted)) {
-        change(&mut self.wanted());
+    fn change<R>(&self, change: impl FnOnce(&mut Wanted) -> R) -> R {
+        let changed = change(&mut self.wanted());
         tell(&self.changes);
+        changed
     }
 
     fn wanted(&self) -> MutexGuard<'_, Wanted> {
@@ -174,33 +263,18 @@ impl Changes {
 impl Feed {
     /// All that is wanted here at this moment.
     pub fn demand(&self) -> Demand {
-        self.demands().demand()
+        let length = self.with_local(|local| local.length());
+        self.demands().demand(length)
     }
 
     /// Wants a block at once, which is below [`MAX_LENGTH`](crate::feed::tree::MAX_LENGTH).
     pub(crate) fn awaiting(&self, index: u64) -> Awaiting {
-        let mut stored = None;
-        self.demands().change(|wanted| {
+        let stored = self.demands().change(|wanted| {
             wanted.urgent.add(&(index..index + 1));
             let awaited = wanted.awaited.entry(index).or_default();
             awaited.times += 1;
-            stored = Some(awaited.stored.clone());
+            awaited.stored.clone()
         });
-        Awaiting { feed: self.clone(), index, stored: stored.unwrap_or_default() }
+        Awaiting { feed: self.clone(), index, stored }
     }
-}
-
-/// The blocks that `range` is about; one without an end goes to `u64::MAX`.
-pub(super) fn bounds(range: impl std::ops::RangeBounds<u64>) -> Range<u64> {
-    let start = match range.start_bound() {
-        Bound::Included(start) => *start,
-        Bound::Excluded(start) => start.saturating_add(1),
-        Bound::Unbounded => 0,
-    };
-    let end = match range.end_bound() {
-        Bound::Included(end) => end.saturating_add(1),
-        Bound::Excluded(end) => *end,
-        Bound::Unbounded => u64::MAX,
-    };
-    start..end.max(start)
 }

@@ -16,6 +16,7 @@ use super::{Feed, together::Reply};
 use crate::{
     error::{Error, StorageError},
     feed::{
+        demand::Stored,
         proof::Node,
         state::{State, Update, encode_node},
         storage::{Completion, Key, Write},
@@ -89,8 +90,12 @@ impl Feed {
             let mut state = self.inner.state.write().unwrap_or_else(PoisonError::into_inner);
             let before = self.figures(&state);
             if let Some(mut update) = update {
-                let scattered = update.blocks.take_scattered();
-                stored = Some((before.contiguous_length..update.blocks.contiguous(), scattered));
+                stored = Some(Stored {
+                    next: before.contiguous_length..update.blocks.contiguous(),
+                    scattered: update.blocks.take_scattered(),
+                    received: update.blocks.take_received(),
+                    length: update.tree.length(),
+                });
                 state.apply(update);
                 change = Some(self.figures(&state)).filter(|after| *after != before);
             }

@@ -35,6 +35,7 @@ pub use self::{
     batch::Batch,
     ingest::Ingested,
     range::RangeReader,
+    read::FetchOptions,
     reorg::FeedReorg,
     snapshot::FeedSnapshot,
 };
