@@ -35,6 +35,8 @@ pub mod storage;
 #[cfg(feature = "tokio")]
 mod stream;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+mod traffic;
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod tree;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod verifier;
@@ -42,8 +44,6 @@ pub mod verify;
 #[cfg(feature = "tokio")]
 mod view;
 
-#[cfg(feature = "tokio")]
-pub(crate) use self::handle::{Home, WeakFeed};
 #[cfg(feature = "json")]
 pub use self::view::Json;
 #[cfg(feature = "tokio")]
@@ -63,4 +63,10 @@ pub use self::{
     encryption::Encryption,
     local::Local,
     state::State,
+    traffic::Traffic,
+};
+#[cfg(feature = "tokio")]
+pub(crate) use self::{
+    handle::{Home, WeakFeed},
+    traffic::Tally,
 };

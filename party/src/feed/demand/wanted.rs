@@ -1,11 +1,12 @@
 //! Who wants what of a feed, and word of its changes.
 
 use std::{
+    any::Any,
     collections::{BTreeMap, btree_map::Entry},
     ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -22,6 +23,8 @@ pub(crate) struct Demands {
     changes: OnceLock<watch::Sender<()>>,
     /// The feed alone: who waits for blocks need not look each time that another begins or ends to wait.
     growth: OnceLock<watch::Sender<()>>,
+    /// Whether the feed is not to be replicated for a while.
+    suspended: AtomicBool,
 }
 
 #[derive(Default)]
@@ -94,11 +97,11 @@ impl Demands {
     }
 
     pub(crate) fn subscribe(&self) -> Changes {
-        Changes { receiver: self.changes.get_or_init(watch::Sender::default).subscribe() }
+        Changes { receiver: self.changes.get_or_init(watch::Sender::default).subscribe(), _teller: None }
     }
 
     pub(crate) fn subscribe_to_growth(&self) -> Changes {
-        Changes { receiver: self.growth.get_or_init(watch::Sender::default).subscribe() }
+        Changes { receiver: self.growth.get_or_init(watch::Sender::default).subscribe(), _teller: None }
     }
 
     /// Says that the feed has changed; `None` for what stores no blocks.
@@ -248,9 +251,15 @@ impl Drop for Awaiting {
 #[derive(Clone, Debug)]
 pub struct Changes {
     receiver: watch::Receiver<()>,
+    /// Whoever tells, if nobody else holds him.
+    _teller: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Changes {
+    pub(crate) fn told_by(teller: Arc<dyn Any + Send + Sync>, receiver: watch::Receiver<()>) -> Self {
+        Self { receiver, _teller: Some(teller) }
+    }
+
     /// Waits for the next change since the last call, or since [`Feed::subscribe`]. Never completes once the
     /// feed is gone.
     pub async fn changed(&mut self) {
@@ -265,6 +274,44 @@ impl Feed {
     pub fn demand(&self) -> Demand {
         let length = self.with_local(|local| local.length());
         self.demands().demand(length)
+    }
+
+    /// Makes a pause in the replication of the feed: no peer is asked for anything more, and the requests of peers
+    /// wait. What is under way ends; channels stay open. It holds for peers that come later, too, and for as
+    /// long as somebody holds the feed.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), party::error::Error> {
+    /// # let identity = Identity::reader([7; 32].into());
+    /// # let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+    /// feed.suspend_replication();
+    /// assert!(feed.is_replication_suspended());
+    /// feed.resume_replication();
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn suspend_replication(&self) {
+        self.demands().suspended.store(true, Ordering::Release);
+        self.stir();
+    }
+
+    /// Goes on where [`suspend_replication`](Self::suspend_replication) has stopped it.
+    pub fn resume_replication(&self) {
+        self.demands().suspended.store(false, Ordering::Release);
+        self.stir();
+    }
+
+    /// Whether the replication of the feed is suspended as a whole.
+    pub fn is_replication_suspended(&self) -> bool {
+        self.demands().suspended.load(Ordering::Acquire)
+    }
+
+    /// Has the channels of the feed look again.
+    pub(crate) fn stir(&self) {
+        tell(&self.demands().changes);
     }
 
     /// Wants a block at once, which is below [`MAX_LENGTH`](crate::feed::tree::MAX_LENGTH).

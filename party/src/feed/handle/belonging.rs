@@ -1,6 +1,9 @@
 //! A feed and the store that it is of: word of changes, the end of the last handle, and the end of the feed.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    any::Any,
+    sync::{Arc, PoisonError, Weak, atomic::Ordering},
+};
 
 use super::{
     Feed, Inner,
@@ -13,6 +16,7 @@ use crate::{
         identity::Identity,
         state::State,
         storage::{Slot, Span, Storage, Write},
+        traffic::{Tally, Traffic},
     },
     key::{DiscoveryKey, KeyPair},
 };
@@ -77,6 +81,27 @@ impl Feed {
 
     pub(crate) fn followers(&self) -> &Followers {
         &self.inner.followers
+    }
+
+    /// What has come from peers and gone to them since the feed was opened.
+    pub fn traffic(&self) -> Traffic {
+        self.inner.tally.total()
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.inner.tally
+    }
+
+    /// What keeps the feed's links, which is of a floor above. It lives as long as somebody holds it.
+    pub(crate) fn links<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let mut place = self.inner.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = place.as_ref().and_then(Weak::upgrade).and_then(|held| held.downcast::<T>().ok());
+        held.unwrap_or_else(|| {
+            let fresh = Arc::new(T::default());
+            let weak: Weak<T> = Arc::downgrade(&fresh);
+            *place = Some(weak);
+            fresh
+        })
     }
 
     pub(super) fn signer(&self) -> Option<&KeyPair> {

@@ -20,6 +20,7 @@ mod together;
 mod write;
 
 use std::{
+    any::Any,
     collections::HashMap,
     fmt,
     sync::{
@@ -52,6 +53,7 @@ use crate::{
         proof::Node,
         state::State,
         storage::{Key, Slot, Storage},
+        traffic::Tally,
         verifier::Verifier,
     },
     key::{DiscoveryKey, FeedKey, KeyPair},
@@ -154,6 +156,9 @@ struct Inner {
     /// The store that it is of, if any.
     home: Option<Arc<dyn Home>>,
     followers: Followers,
+    tally: Tally,
+    /// The feed's links, which are of a floor above; see [`Feed::links`].
+    links: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     is_purged: AtomicBool,
 }
 
@@ -191,6 +196,8 @@ impl Feed {
                 demands: Demands::new(),
                 home,
                 followers: Followers::default(),
+                tally: Tally::default(),
+                links: Mutex::default(),
                 is_purged: AtomicBool::new(false),
             }),
             key: None,
