@@ -125,7 +125,7 @@ impl Feed {
     ) -> Result<(), Error> {
         let mut nodes = BTreeMap::new();
         let mut blocks = BTreeMap::new();
-        let update = {
+        let mut update = {
             let state = self.state();
             for proof in verified.iter().flatten() {
                 nodes.extend(proof.nodes().iter().map(|node| (node.index, *node)));
@@ -151,6 +151,10 @@ impl Feed {
                 cut: None,
             }
         };
+        if self.demands().are_tracked() {
+            let sizes = blocks.iter().map(|(index, block)| (*index, block.len() as u64));
+            update.blocks.note_received(sizes.collect());
+        }
         let nodes: Vec<Node> = nodes.into_values().collect();
         let mut writes = self.writes(&update, &nodes);
         writes.extend(blocks.into_iter().map(|(index, value)| Write::Put(self.block_key(index), value)));
