@@ -189,7 +189,7 @@ impl Peer {
     /// When there is no such feed, or the download fails.
     pub async fn download(&self, name: &str, from: u64, to: u64) -> Result<FeedInfo> {
         let feed = self.feed(name)?;
-        feed.download(from..to).done().await;
+        feed.download(from..to).done().await?;
         self.info(name)
     }
 

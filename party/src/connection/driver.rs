@@ -60,6 +60,7 @@ where
     let span = tracing::info_span!("connection", remote = %session.remote, dialled = is_initiator);
     let (commands, received) = mpsc::channel(COMMANDS);
     let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    let handle = commands.clone();
     let engine =
         Engine::new(session.clone(), &parties, open.as_ref(), finite, limits.clone(), number, commands);
 
@@ -75,7 +76,7 @@ where
         let _ = end.send(Some(result));
     };
     tokio::spawn(task.instrument(span));
-    Ok(Connection { session, close: Some(close), ended })
+    Ok(Connection { session, commands: handle, close: Some(close), ended })
 }
 
 async fn shake<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
@@ -136,7 +137,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         self.take_input(last_read)?;
         loop {
             let unsent = self.stream.outgoing().len();
-            self.engine.flush(unsent, |message| self.stream.seal(message))?;
+            self.engine.flush(unsent, Instant::now(), |message| self.stream.seal(message))?;
             // Before the other: who is refused everywhere has nothing left to do either.
             if self.engine.is_refused() {
                 self.close().await?;
@@ -243,7 +244,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
     async fn close(mut self) -> Result<(), Error> {
         let deadline = Instant::now() + LINGER;
         self.engine.close();
-        self.engine.flush(usize::MAX, |message| self.stream.seal(message))?;
+        self.engine.flush(usize::MAX, Instant::now(), |message| self.stream.seal(message))?;
         let last_bytes = async {
             self.writer.write_all_buf(self.stream.outgoing()).await?;
             self.writer.shutdown().await

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Instant,
 };
 
 use tracing::Span;
@@ -13,10 +14,11 @@ use crate::{
         changes::{Following, Reports},
         proof::Proof,
     },
+    key::PublicKey,
     limits::Limits,
     mux::{ChannelId, Mux},
-    peer::{MemberId, Replicate},
-    replication::{Channel, Options, Output, RemoteHandshake, Ticket},
+    peer::{LinkState, Linked, MemberId, Peer, Replicate},
+    replication::{Channel, Options, Output, Pace, RemoteHandshake, Swarm, Ticket},
     session::Session,
 };
 
@@ -28,6 +30,10 @@ const INGEST_PROOFS: usize = 1024;
 /// A feed that was released on this connection by at least one member.
 pub(super) struct FeedLink {
     pub(super) feed: Feed,
+    /// What the feed's channels share.
+    swarm: Arc<Swarm>,
+    /// What the app sees of it.
+    linked: Linked,
     pub(super) span: Span,
     /// The members that released it; to each of their parties it reports its changes.
     pub(super) released_by: BTreeMap<MemberId, Following>,
@@ -62,17 +68,34 @@ pub(super) enum Line {
     },
 }
 
+impl Line {
+    fn state(&self) -> LinkState {
+        match self {
+            Self::Down | Self::Failed { for_good: false } => LinkState::Down,
+            Self::Opening(..) => LinkState::Opening,
+            Self::Open(..) => LinkState::Open,
+            Self::Failed { for_good: true } => LinkState::Failed,
+        }
+    }
+}
+
 /// What a link wants the engine to do after it was pumped.
 pub(super) struct Pumped {
     /// Bytes of blocks that have come and wait to be verified.
     pub(super) new_unverified_bytes: usize,
     pub(super) in_sync: bool,
+    /// Whether it would ask for more if it were its turn.
+    pub(super) hungry: bool,
+    /// When it is to be pumped again, whatever happens.
+    pub(super) wake: Option<Instant>,
 }
 
 impl FeedLink {
-    pub(super) fn new(feed: Feed) -> Self {
+    pub(super) fn new(feed: Feed, remote: PublicKey) -> Self {
         let span = tracing::debug_span!("feed", key = %feed.discovery_key());
         Self {
+            swarm: feed.shared(),
+            linked: Linked::new(&feed, remote),
             feed,
             span,
             released_by: BTreeMap::new(),
@@ -96,20 +119,43 @@ impl FeedLink {
     }
 
     /// Adds a release. Returns whether the member had not released it before.
-    pub(super) fn release(&mut self, member: MemberId, how: Replicate, reports: &Arc<Reports>) -> bool {
+    pub(super) fn release(
+        &mut self,
+        member: MemberId,
+        peer: &Peer,
+        how: Replicate,
+        reports: &Arc<Reports>,
+    ) -> bool {
         let fresh = !self.released_by.contains_key(&member);
+        if fresh {
+            self.linked.add_peer(peer);
+        }
         self.released_by.entry(member).or_insert_with(|| Following::new(&self.feed, reports));
         self.how.download |= how.download;
         self.how.upload |= how.upload;
         if self.how.download && self.download.is_none() && !self.feed.info().writable {
-            self.download = Some(self.feed.download(0..));
+            self.download = Some(self.feed.want_all());
         }
         fresh
     }
 
-    pub(super) fn new_channel(&self, session: &Session, finite: bool, limits: &Limits) -> Channel {
+    /// Takes the release of a member back that is gone. Returns whether nobody releases it any more.
+    pub(super) fn take_back(&mut self, member: MemberId, peer: &Peer) -> bool {
+        if self.released_by.remove(&member).is_some() {
+            self.linked.remove_peer(peer);
+        }
+        self.released_by.is_empty()
+    }
+
+    pub(super) fn new_channel(
+        &self,
+        session: &Session,
+        finite: bool,
+        limits: &Limits,
+        pace: &Arc<Pace>,
+    ) -> Channel {
         let options = Options { live: !finite, download: true, upload: self.how.upload };
-        Channel::new(session, &self.feed.key(), options, limits)
+        Channel::new(session, &self.feed.key(), options, limits, &self.swarm, pace)
     }
 
     pub(super) fn job(&self) -> FeedJob {
@@ -143,17 +189,30 @@ impl FeedLink {
         (id, std::mem::take(&mut self.arrived_bytes))
     }
 
-    /// Lets the channel say what it has to say.
-    pub(super) fn pump(&mut self, mux: &mut Mux, writable: bool) -> Pumped {
-        let mut pumped = Pumped { new_unverified_bytes: 0, in_sync: false };
+    /// Lets the channel say what it has to say, and make so many requests. With `suspended`, the whole connection is.
+    pub(super) fn pump(
+        &mut self,
+        mux: &mut Mux,
+        writable: bool,
+        suspended: bool,
+        requests: usize,
+        now: Instant,
+    ) -> Pumped {
+        let mut pumped = Pumped { new_unverified_bytes: 0, in_sync: false, hungry: false, wake: None };
+        let suspended =
+            suspended || self.linked.link().is_suspended() || self.feed.is_replication_suspended();
+        let state = self.channel.state();
         let Line::Open(id, channel) = &mut self.channel else {
             // What was refused won't come; what we opened is awaited.
             self.settled = !matches!(self.channel, Line::Opening(..));
+            self.linked.set_state(state, suspended);
             return pumped;
         };
+        channel.set_suspended(suspended);
         channel.set_writable(writable && self.serving.is_empty());
+        channel.set_allowance(requests);
         self.feed.with_local(|local| {
-            while let Some(output) = channel.poll_output(local) {
+            while let Some(output) = channel.poll_output(local, now) {
                 match output {
                     Output::Send { message_type, payload } => {
                         // A channel that the remote has closed meanwhile tells so by its event.
@@ -170,8 +229,15 @@ impl FeedLink {
                     }
                 }
             }
-            pumped.in_sync = channel.status(local).in_sync;
+            let status = channel.status(local);
+            pumped.in_sync = status.in_sync && !suspended;
+            self.linked.set_open(&status, suspended, None);
         });
+        pumped.hungry = channel.is_hungry();
+        pumped.wake = channel.poll_timeout();
+        if self.swarm.take_news() {
+            self.feed.stir();
+        }
         let at_rest =
             self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && !self.ingest_running;
         self.settled = pumped.in_sync && at_rest;

@@ -20,6 +20,7 @@ mod together;
 mod write;
 
 use std::{
+    any::Any,
     collections::HashMap,
     fmt,
     sync::{
@@ -35,6 +36,7 @@ pub use self::{
     batch::Batch,
     ingest::Ingested,
     range::RangeReader,
+    read::FetchOptions,
     reorg::FeedReorg,
     snapshot::FeedSnapshot,
 };
@@ -51,6 +53,7 @@ use crate::{
         proof::Node,
         state::State,
         storage::{Key, Slot, Storage},
+        traffic::Tally,
         verifier::Verifier,
     },
     key::{DiscoveryKey, FeedKey, KeyPair},
@@ -153,6 +156,9 @@ struct Inner {
     /// The store that it is of, if any.
     home: Option<Arc<dyn Home>>,
     followers: Followers,
+    /// What those share who replicate it; see [`Feed::shared`].
+    shared: Mutex<Vec<Weak<dyn Any + Send + Sync>>>,
+    tally: Tally,
     is_purged: AtomicBool,
 }
 
@@ -190,6 +196,8 @@ impl Feed {
                 demands: Demands::new(),
                 home,
                 followers: Followers::default(),
+                shared: Mutex::default(),
+                tally: Tally::default(),
                 is_purged: AtomicBool::new(false),
             }),
             key: None,
