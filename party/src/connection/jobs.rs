@@ -14,7 +14,7 @@ use crate::{
     key::{DiscoveryKey, FeedKey},
     party::{Rule, RuleFailure},
     peer::{MemberId, Message},
-    replication::Ticket,
+    replication::{Ticket, Verdict},
     rules,
 };
 
@@ -64,7 +64,7 @@ pub(super) struct Served {
 
 pub(super) struct Ingested {
     pub(super) job: FeedJob,
-    pub(super) results: Vec<(Ticket, Result<(), Error>)>,
+    pub(super) results: Vec<(Ticket, Result<Verdict, Error>)>,
     /// The size of all that was ingested.
     pub(super) bytes: usize,
 }
@@ -107,13 +107,10 @@ pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>) 
 pub(super) async fn ingest(feed: Feed, job: FeedJob, queue: Vec<(Ticket, Proof)>, bytes: usize) -> Outcome {
     let (tickets, proofs): (Vec<_>, Vec<_>) = queue.into_iter().unzip();
     let results = feed.ingest(proofs).await;
-    let results = results.into_iter().map(|result| match result? {
-        // Each request asks for all that its answer rests on.
-        feed::Ingested { unconnected: true, .. } => {
-            Err(PeerMisbehaved::InvalidProof("a node that does not lead to a known one").into())
-        }
-        _ => Ok(()),
+    let verdicts = results.into_iter().map(|result| {
+        let unconnected = result?.unconnected;
+        Ok(if unconnected { Verdict::Unconnected } else { Verdict::Holds })
     });
-    let results = tickets.into_iter().zip(results).collect();
+    let results = tickets.into_iter().zip(verdicts).collect();
     Outcome::Ingested(Ingested { job, results, bytes })
 }
