@@ -37,39 +37,48 @@ pub trait Work {
     /// Makes in `folder` what all rounds start from, off the clock.
     fn prepare(&self, side: Side, folder: &Path) -> impl Future<Output = Result<Self::Prepared>>;
 
-    /// Does it once. `scratch` is empty and goes afterwards; the `first` round of a side checks what was done, off
-    /// the clock.
+    /// Does it once. `scratch` is empty and goes afterwards. Rounds count from 0; the first of a side checks what was
+    /// done, off the clock.
     fn round(
         &self,
         side: Side,
         prepared: &Self::Prepared,
         scratch: &Path,
-        first: bool,
+        round: usize,
     ) -> impl Future<Output = Result<Figures>>;
 }
 
-/// Does `work` so many times on each side. The sides take turns, and which goes first alternates, so that what else the
+/// How often work is done, and by whom.
+#[derive(Debug, Clone, Copy)]
+pub struct Rounds {
+    /// How often on each side.
+    pub count: usize,
+    /// By one side alone.
+    pub only: Option<Side>,
+}
+
+/// Does `work` in each round on each side. The sides take turns, and which goes first alternates, so that what else the
 /// machine does meets both.
 ///
 /// # Errors
 ///
 /// When a process fails.
-pub async fn contest<W: Work>(work: &W, rounds: usize) -> Result<Report> {
+pub async fn contest<W: Work>(work: &W, rounds: Rounds) -> Result<Report> {
     let folder = TempDir::new()?;
     let mut measures = work.measures();
     let mut sides = Vec::new();
-    for &side in work.sides() {
+    for &side in work.sides().iter().filter(|side| rounds.only.is_none_or(|only| only == **side)) {
         note(&format!("{}: preparing {side:?}", work.title()));
         let at = folder.path().join(format!("{side:?}"));
         fs::create_dir(&at)?;
         sides.push((side, work.prepare(side, &at).await?));
     }
-    for round in 0..rounds {
+    for round in 0..rounds.count {
         for (side, prepared) in &sides {
             let scratch = folder.path().join("scratch");
             fs::create_dir(&scratch)?;
             let figures = work
-                .round(*side, prepared, &scratch, round == 0)
+                .round(*side, prepared, &scratch, round)
                 .await
                 .with_context(|| format!("{side:?} has failed at {}", work.title()))?;
             fs::remove_dir_all(&scratch)?;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use blake2b_simd::{Params, State, many::update_many};
 use bytes::{BufMut as _, Bytes, BytesMut};
 use clap::Args;
-use conformance::{measure::monotonic, node::block};
+use conformance::{measure::monotonic, node::block, process::usage};
 use party::{
     feed::storage::{Completion, Key, Slot, Storage as _, Write},
     key::KeyPair,
@@ -19,10 +19,11 @@ use party::{
     noise::{Handshake, HandshakeConfig, Progress, SecretStream},
     store::disk::DiskStorage,
 };
+use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
-    process::{Child, Command},
+    process::Command,
     sync::mpsc,
 };
 
@@ -46,22 +47,34 @@ pub struct Limit {
     pub size: usize,
 }
 
-/// Seconds from the handshake until all is stored in `folder`, by two processes.
+/// What it took.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Took {
+    /// From the handshake until all is stored.
+    pub seconds: f64,
+    /// User and system time of both processes meanwhile.
+    pub cpu_seconds: f64,
+}
+
+/// Brings blocks into `folder`, by two processes.
 ///
 /// # Errors
 ///
 /// When a process fails.
-pub async fn measure_limit(limit: Limit, folder: &Path) -> Result<f64> {
+pub async fn measure_limit(limit: Limit, folder: &Path) -> Result<Took> {
     let mut receiver = command("limit-receive", limit)?;
     let mut receiver = receiver.arg("--store").arg(folder).stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(receiver.stdout.take().context("no standard output")?).lines();
     let port = lines.next_line().await?.context("the receiver has no port")?;
-    let sender = command("limit-send", limit)?.arg("--port").arg(port).spawn()?;
-    let seconds = lines.next_line().await?.context("the receiver has failed")?.parse()?;
-    for mut child in [sender, receiver] {
-        succeed(&mut child).await?;
-    }
-    Ok(seconds)
+    let sender = command("limit-send", limit)?.arg("--port").arg(port).stdout(Stdio::piped()).spawn()?;
+    let sent = sender.wait_with_output().await?;
+    ensure!(sent.status.success(), "the sender ended with {}", sent.status);
+    let sending: f64 = serde_json::from_slice(&sent.stdout)?;
+    let received = lines.next_line().await?.context("the receiver has failed")?;
+    let received: Took = serde_json::from_str(&received)?;
+    let status = receiver.wait().await?;
+    ensure!(status.success(), "the receiver ended with {status}");
+    Ok(Took { cpu_seconds: received.cpu_seconds + sending, ..received })
 }
 
 fn command(role: &str, limit: Limit) -> Result<Command> {
@@ -71,22 +84,17 @@ fn command(role: &str, limit: Limit) -> Result<Command> {
     Ok(command)
 }
 
-async fn succeed(child: &mut Child) -> Result<()> {
-    let status = child.wait().await?;
-    ensure!(status.success(), "a process ended with {status}");
-    Ok(())
-}
-
-/// Encrypts and sends.
+/// Encrypts and sends, and gives the processor's seconds.
 ///
 /// # Errors
 ///
 /// When the connection fails.
-pub async fn send(limit: Limit, port: u16) -> Result<()> {
+pub async fn send(limit: Limit, port: u16) -> Result<f64> {
     let blocks: Vec<Bytes> = (0..limit.count).map(|index| block(SEED, index, limit.size)).collect();
     let mut socket = TcpStream::connect(("127.0.0.1", port)).await?;
     socket.set_nodelay(true)?;
     let (mut stream, _) = shake(&mut socket, true).await?;
+    let before = usage()?.cpu_seconds;
     for block in blocks {
         stream.seal(&block)?;
         if stream.outgoing().len() >= AT_ONCE {
@@ -97,10 +105,10 @@ pub async fn send(limit: Limit, port: u16) -> Result<()> {
     // Until the other end has all.
     socket.shutdown().await?;
     socket.read_to_end(&mut Vec::new()).await?;
-    Ok(())
+    Ok(usage()?.cpu_seconds - before)
 }
 
-/// Listens, tells the port to `say`, receives, decrypts, hashes and stores in `folder`, and tells the seconds.
+/// Listens, tells the port to `say`, receives, decrypts, hashes and stores in `folder`, and tells what it [took](Took).
 ///
 /// # Errors
 ///
@@ -112,7 +120,7 @@ pub async fn receive(limit: Limit, folder: &Path, mut say: impl FnMut(String) ->
     let (mut socket, _) = listener.accept().await?;
     socket.set_nodelay(true)?;
     let (mut stream, mut input) = shake(&mut socket, false).await?;
-    let began = monotonic();
+    let (began, before) = (monotonic(), usage()?.cpu_seconds);
 
     let (batches, mut received) = mpsc::channel::<Vec<Bytes>>(BATCHES);
     let storing = tokio::spawn(async move {
@@ -149,10 +157,10 @@ pub async fn receive(limit: Limit, folder: &Path, mut say: impl FnMut(String) ->
     }
     drop(batches);
     let (stored, storage) = storing.await??;
-    let seconds = monotonic() - began;
+    let took = Took { seconds: monotonic() - began, cpu_seconds: usage()?.cpu_seconds - before };
     ensure!(stored == limit.count, "{stored} blocks have come");
     storage.close().await?;
-    say(seconds.to_string())
+    say(serde_json::to_string(&took)?)
 }
 
 /// Blocks and leaves, as a feed stores them. A leaf is the hash of a zero, the length, and the block.

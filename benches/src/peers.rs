@@ -4,6 +4,7 @@
 use std::{env, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
 use conformance::node::{NodeOptions, NodePeer, Usage, digest_of_blocks};
 use serde::Serialize;
 use tokio::process::Command;
@@ -18,7 +19,7 @@ pub(crate) const SEED: u32 = 0x5EED;
 pub(crate) const FEED: &str = "feed";
 
 /// Which implementation stands at both ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Side {
     /// This library, both ends.

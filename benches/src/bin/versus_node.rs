@@ -9,8 +9,9 @@ use std::{
 
 use anyhow::{Result, ensure};
 use benches::{
-    contest::note,
+    contest::{Rounds, note},
     limit::{self, Limit},
+    peers::Side,
     report,
     rows::{Amount, Row},
     storage::{self, Work},
@@ -35,6 +36,9 @@ struct Arguments {
     /// 10^7 blocks in the row `growth` too: some minutes and 2 GB of disk
     #[arg(long)]
     huge: bool,
+    /// One side alone, for a profile
+    #[arg(long, value_enum)]
+    side: Option<Side>,
     /// Every round and the medians as JSON on standard output, instead of the table
     #[arg(long)]
     json: bool,
@@ -87,7 +91,7 @@ async fn main() -> Result<()> {
             let took = storage::perform(*work, store).await?;
             return say(&serde_json::to_string(&took)?);
         }
-        Some(Role::LimitSend { port, limit }) => return limit::send(*limit, *port).await,
+        Some(Role::LimitSend { port, limit }) => return say(&limit::send(*limit, *port).await?.to_string()),
         Some(Role::LimitReceive { store, limit }) => {
             return limit::receive(*limit, store, |line| say(&line)).await;
         }
@@ -104,9 +108,10 @@ async fn main() -> Result<()> {
     }
     let rows = if arguments.rows.is_empty() { Row::all() } else { &arguments.rows };
     let amount = Amount { quick: arguments.quick, huge: arguments.huge };
+    let rounds = Rounds { count: arguments.rounds, only: arguments.side };
     let mut reports = Vec::new();
     for row in rows {
-        reports.push(row.run(amount, arguments.rounds).await?);
+        reports.push(row.run(amount, rounds).await?);
     }
     print(&reports, arguments.json, report::table)
 }

@@ -45,7 +45,7 @@ impl Work for FanOut {
         Download::new(SIZE, self.count).prepare(side, folder).await
     }
 
-    async fn round(&self, side: Side, prepared: &Prepared, scratch: &Path, first: bool) -> Result<Figures> {
+    async fn round(&self, side: Side, prepared: &Prepared, scratch: &Path, round: usize) -> Result<Figures> {
         let writer = spawn(side, prepared.folder())?;
         open_writer(&writer, prepared.key(), self.count).await?;
         let port = writer.listen().await?;
@@ -64,7 +64,7 @@ impl Work for FanOut {
         });
         let ended = try_join_all(all).await?.into_iter().fold(began, f64::max);
         let processes = meter.read().await?;
-        if first {
+        if round == 0 {
             for reader in &readers {
                 check(reader, self.count, SIZE).await?;
             }

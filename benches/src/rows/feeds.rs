@@ -60,7 +60,7 @@ impl Work for Feeds {
         Ok(Prepared { keys, folder })
     }
 
-    async fn round(&self, side: Side, prepared: &Prepared, scratch: &Path, first: bool) -> Result<Figures> {
+    async fn round(&self, side: Side, prepared: &Prepared, scratch: &Path, round: usize) -> Result<Figures> {
         let (writer, reader) = (spawn(side, &prepared.folder)?, [spawn(side, &scratch.join("reader"))?]);
         let open = Order::OpenAll { names: self.names.clone(), keys: prepared.keys.clone() };
         tokio::try_join!(writer.measure(&open), reader[0].measure(&open))?;
@@ -70,7 +70,7 @@ impl Work for Feeds {
         let began = monotonic();
         let (complete, ()) = tokio::try_join!(reader[0].complete(&self.names, BLOCKS), reader[0].dial(port))?;
         let processes = meter.read().await?;
-        if first {
+        if round == 0 {
             for (name, seed) in self.names.iter().zip(SEED..) {
                 let expected = digest_of_blocks(seed, BLOCKS, SIZE);
                 ensure!(

@@ -74,14 +74,14 @@ impl Work for Growth {
         side: Side,
         prepared: &Vec<Prepared>,
         scratch: &Path,
-        first: bool,
+        round: usize,
     ) -> Result<Figures> {
         let mut figures = Vec::new();
         let (mut rates, mut writers, mut readers) = (Vec::new(), Vec::new(), Vec::new());
         for (count, prepared) in self.counts.iter().zip(prepared) {
             let scratch = scratch.join(count.to_string());
             fs::create_dir(&scratch)?;
-            let compare = first && *count <= CHECKED;
+            let compare = round == 0 && *count <= CHECKED;
             let transfer = Download::new(SIZE, *count).transfer(side, prepared, &scratch, compare).await?;
             fs::remove_dir_all(&scratch)?;
             rates.push(*count as f64 / transfer.seconds);

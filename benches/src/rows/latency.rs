@@ -49,7 +49,7 @@ impl Work for Latency {
         Ok(())
     }
 
-    async fn round(&self, side: Side, (): &(), scratch: &Path, _: bool) -> Result<Figures> {
+    async fn round(&self, side: Side, (): &(), scratch: &Path, _: usize) -> Result<Figures> {
         let (writer, reader) =
             (spawn(side, &scratch.join("writer"))?, [spawn(side, &scratch.join("reader"))?]);
         let key = writer.create(FEED, Kind::Default).await?.key;

@@ -51,7 +51,7 @@ impl Work for Live {
         Ok(())
     }
 
-    async fn round(&self, side: Side, (): &(), scratch: &Path, first: bool) -> Result<Figures> {
+    async fn round(&self, side: Side, (): &(), scratch: &Path, round: usize) -> Result<Figures> {
         let (writer, reader) =
             (spawn(side, &scratch.join("writer"))?, [spawn(side, &scratch.join("reader"))?]);
         let key = writer.create(FEED, Kind::Default).await?.key;
@@ -70,7 +70,7 @@ impl Work for Live {
             tokio::try_join!(writer.measure(&produce), reader[0].complete(&feed, end))?;
         let appended: Span = serde_json::from_value(appended)?;
         let processes = meter.read().await?;
-        if first {
+        if round == 0 {
             check(&reader[0], end, SIZE).await?;
         }
         let [reader] = reader;

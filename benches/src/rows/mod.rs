@@ -10,7 +10,10 @@ mod live;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::{contest::contest, report::Report};
+use crate::{
+    contest::{Rounds, contest},
+    report::Report,
+};
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -58,12 +61,12 @@ impl Row {
         Self::value_variants()
     }
 
-    /// Measures it, so many times on each side.
+    /// Measures it.
     ///
     /// # Errors
     ///
     /// When a process fails.
-    pub async fn run(self, amount: Amount, rounds: usize) -> Result<Report> {
+    pub async fn run(self, amount: Amount, rounds: Rounds) -> Result<Report> {
         match self {
             Self::Download64 => contest(&download::Download::new(64, amount.of(200_000)), rounds).await,
             Self::Download1K => contest(&download::Download::new(1 << 10, amount.of(50_000)), rounds).await,
