@@ -94,12 +94,14 @@ impl Measure {
         }
     }
 
-    /// Whether it is what was asked for; `None` if nothing was.
+    /// Whether it is what was asked for; `None` if nothing was, or if there is nothing to compare with.
     #[must_use]
     pub fn reached(&self) -> Option<bool> {
         let (_, rust) = self.medians();
         match self.asked {
             Asked::Nothing => None,
+            // A side that was left out can't be compared with.
+            Asked::Times(_) if self.ratio().is_nan() => None,
             Asked::Times(times) => Some(self.ratio() >= times),
             Asked::AtLeast(least) => Some(rust >= least),
             Asked::AtMost(most) => Some(rust <= most),
@@ -238,5 +240,8 @@ mod tests {
         late.add(Side::Node, 100.0);
         late.add(Side::Rust, 21.0);
         assert_eq!(late.reached(), Some(false));
+        let mut alone = Measure::more("blocks/s", Asked::Times(15.0));
+        alone.add(Side::Rust, 1500.0);
+        assert_eq!(alone.reached(), None);
     }
 }
