@@ -5,3 +5,4 @@ mod model;
 mod pair;
 #[cfg(feature = "tokio")]
 mod real;
+mod swarm;

@@ -1,6 +1,6 @@
 //! A feed without hashes: it knows what a real one would know, and nothing of what that is.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, ops::Range};
 
 use bytes::Bytes;
 
@@ -27,6 +27,10 @@ pub(super) struct Model {
     pub(super) block: usize,
     /// Lengths that the feed has had: their roots stay known.
     pub(super) lengths: BTreeSet<u64>,
+    /// Blocks that were stored: their nodes stay known.
+    pub(super) cleared: BTreeSet<u64>,
+    /// Whether what it has, or its fork, has changed under requests that it was going to serve.
+    pub(super) unsettled: bool,
 }
 
 impl Model {
@@ -44,7 +48,30 @@ impl Model {
     }
 
     fn any_stored(&self, start: u64, end: u64) -> bool {
-        start < end && self.stored.range(start..end).next().is_some()
+        let any = |blocks: &BTreeSet<u64>| start < end && blocks.range(start..end).next().is_some();
+        any(&self.stored) || any(&self.cleared)
+    }
+
+    /// Clears blocks.
+    pub(super) fn forget(&mut self, blocks: Range<u64>) {
+        let gone: Vec<u64> = self.stored.range(blocks).copied().collect();
+        for index in gone {
+            self.stored.remove(&index);
+            self.cleared.insert(index);
+        }
+        self.unsettled = true;
+    }
+
+    /// Truncates to `length`, if it is longer, on another fork.
+    pub(super) fn cut(&mut self, length: u64) {
+        self.length = self.length.min(length);
+        let length = self.length;
+        for blocks in [&mut self.stored, &mut self.cleared] {
+            blocks.retain(|index| *index < length);
+        }
+        self.lengths.retain(|before| *before < length);
+        self.fork += 1;
+        self.unsettled = true;
     }
 
     /// Whether the node `level` levels above block `index` is known.
@@ -72,7 +99,7 @@ impl Local for Model {
     }
 
     fn contiguous_length(&self) -> u64 {
-        (0..).find(|index| !self.stored.contains(index)).unwrap()
+        (0..).zip(&self.stored).take_while(|(n, index)| n == *index).count() as u64
     }
 
     fn has(&self, index: u64) -> bool {
@@ -95,7 +122,9 @@ impl Local for Model {
     }
 
     fn next_missing(&self, from: u64, to: u64) -> Option<u64> {
-        (from..to).find(|index| !self.stored.contains(index))
+        // What is stored without a gap from there on is passed over.
+        let stored = (from..).zip(self.stored.range(from..)).take_while(|(n, index)| n == *index).count();
+        Some(from + stored as u64).filter(|index| *index < to)
     }
 
     fn words(&self, start: u64, length: u64) -> Vec<(u64, Vec<u32>)> {
@@ -123,6 +152,10 @@ impl Engine for Model {
     }
 
     fn prove(&self, request: ProofRequest, fork: u64) -> Option<Proof> {
+        let gone = fork != self.fork || request.block.is_some_and(|block| !self.has(block.index));
+        if gone && self.unsettled {
+            return None;
+        }
         assert_eq!(fork, self.fork);
         let block = match request.block {
             Some(block) => {
