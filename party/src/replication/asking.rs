@@ -62,6 +62,8 @@ pub(super) struct Asking {
     probes: u8,
     /// Requests without success; each success makes up for one.
     failures: usize,
+    /// Requests that others were asked for, as no answer came in time.
+    pub(super) overdue: u64,
     /// Requests of ours that the remote called invalid. Node ends the connection after 64.
     invalid: usize,
     /// Whether it goes on when both sides are in sync.
@@ -95,6 +97,7 @@ impl Asking {
             refused_manifest: false,
             probes: 0,
             failures: 0,
+            overdue: 0,
             invalid: 0,
             live,
         }
@@ -206,8 +209,12 @@ impl Asking {
         now: Instant,
     ) -> Option<Message> {
         let lost = self.window.claims().take_lost();
-        if !lost.is_empty() {
-            self.cancels.extend(self.window.cancel(|index| lost.contains(&index), false, limits));
+        if !lost.blocks.is_empty() {
+            self.cancels.extend(self.window.cancel(|index| lost.blocks.contains(&index), false, limits));
+        }
+        if lost.overdue > 0 {
+            self.overdue = self.overdue.saturating_add(lost.overdue);
+            self.window.overdue(now);
         }
         if let Some(request) = self.cancels.pop_front() {
             return Some(Message::Cancel { request });
@@ -220,6 +227,10 @@ impl Asking {
             return Some(want);
         }
         self.look_again(now);
+        if let Some(until) = self.window.paused_until(now) {
+            self.wake = earliest(self.wake, Some(until));
+            return None;
+        }
         if self.allowance == 0 || !self.window.has_room(limits) {
             self.hungry = true;
             return None;
@@ -293,7 +304,7 @@ impl Asking {
         let asked = Asked { fork: remote.sync.fork, manifest: wants_manifest, ..Asked::default() };
         if let Some(upgrade) = self.next_upgrade(local, remote) {
             if self.window.claim_upgrade(now) == Claimed::Others {
-                self.wake = earliest(self.wake, self.window.claims().upgrade_overdue());
+                self.wake = earliest(self.wake, self.window.upgrade_overdue());
             } else {
                 // A block beyond our length comes with the upgrade; the place of others in the tree isn't
                 // known before.
@@ -344,7 +355,7 @@ impl Asking {
         loop {
             let Some(range) = self.todo.within(0..end).next() else {
                 if self.wake.is_none() && self.passed.len() > 0 {
-                    self.wake = self.window.claims().next_overdue();
+                    self.wake = self.window.next_overdue();
                 }
                 return None;
             };

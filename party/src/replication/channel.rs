@@ -135,6 +135,8 @@ pub struct Counters {
     pub invalid_proofs: u64,
     /// Requests of ours that the remote refused.
     pub refused_by_remote: u64,
+    /// Requests of ours that other peers were asked for, as no answer had come in time.
+    pub overdue: u64,
     /// Requests of the remote's that we refused.
     pub refused_by_us: u64,
     /// Messages that were passed over: of unknown types, of extensions, pushed data, answers that came too
@@ -462,7 +464,7 @@ impl Channel {
             remote_contiguous_length: self.remote.have.next_gap(0).min(self.remote.sync.length),
             waiting: self.asking.window.waiting(),
             serving: self.serving.len(),
-            counters: self.counters,
+            counters: Counters { overdue: self.asking.overdue, ..self.counters },
         }
     }
 

@@ -27,6 +27,11 @@ const OVERDUE_FACTOR: u32 = 4;
 const MIN_PATIENCE: Duration = Duration::from_secs(1);
 /// ...and when this has.
 const MAX_PATIENCE: Duration = Duration::from_secs(30);
+/// A remote that did not answer in time isn't asked for this time, which doubles each time that it is too late
+/// again...
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+/// ...up to this.
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 /// How long the first answers may take.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -62,6 +67,10 @@ struct Inner {
     /// The usual time to an answer, and how far it usually is from that.
     usual: Option<(Duration, Duration)>,
     shrunk: Option<Instant>,
+    /// How often it was too late since it was last in time.
+    overdue: u32,
+    /// It isn't asked before.
+    paused_until: Option<Instant>,
 }
 
 impl Pace {
@@ -76,6 +85,8 @@ impl Pace {
             drained: false,
             usual: None,
             shrunk: None,
+            overdue: 0,
+            paused_until: None,
         };
         Self {
             inner: Mutex::new(inner),
@@ -132,6 +143,24 @@ impl Share {
         self.pace.inner().patience()
     }
 
+    /// The remote did not answer in time what others had to be asked for. It is left alone for a while, and then tried
+    /// with one request: it may take as little as possible with it that somebody waits for.
+    pub(super) fn overdue(&self, now: Instant) {
+        let mut inner = self.pace.inner();
+        if inner.paused_until.is_some_and(|until| now < until) {
+            return;
+        }
+        let pause = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(inner.overdue)).min(MAX_PAUSE);
+        inner.overdue = inner.overdue.saturating_add(1);
+        inner.paused_until = now.checked_add(pause);
+        inner.window = 1.0;
+    }
+
+    /// Until when the remote is left alone.
+    pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.pace.inner().paused_until.filter(|until| now < *until)
+    }
+
     /// A request is made whose answer is about so large.
     pub(super) fn ask(&mut self, bytes: usize) {
         self.requests += 1;
@@ -185,6 +214,9 @@ impl Inner {
             None => (latency, latency / 2),
             Some((usual, spread)) => ((usual * 7 + latency) / 8, (spread * 3 + usual.abs_diff(latency)) / 4),
         });
+        if latency <= MAX_PATIENCE {
+            (self.overdue, self.paused_until) = (0, None);
+        }
         if latency <= base + TARGET {
             // Only a window that is used says something by not being too large.
             if self.requests as f64 + 1.0 >= self.window / 2.0 {

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Shared by the [`Channel`](super::Channel)s of one feed, one for each peer that it is replicated with.
@@ -29,8 +29,8 @@ struct Inner {
     members: usize,
     blocks: BTreeMap<u64, Claim>,
     upgrade: Option<Claim>,
-    /// By member: blocks that were claimed over it, which it has not heard of.
-    lost: BTreeMap<u64, Vec<u64>>,
+    /// By member: what was claimed over it, which it has not heard of.
+    lost: BTreeMap<u64, Lost>,
     /// Grows when a claim ends without the block: who passed over it looks again.
     released: u64,
     /// Whether others than the one who caused it have not been told of that.
@@ -40,8 +40,25 @@ struct Inner {
 #[derive(Clone, Copy, Debug)]
 struct Claim {
     member: u64,
-    /// From when on somebody else may ask.
+    since: Instant,
+    /// From when on anybody else may ask.
     overdue: Instant,
+}
+
+impl Claim {
+    /// From when on somebody may ask who gets answers within `patience`. Who is quicker need not wait as long as
+    /// the slow one takes.
+    fn free_for(&self, patience: Duration) -> Instant {
+        self.since.checked_add(patience).map_or(self.overdue, |end| end.min(self.overdue))
+    }
+}
+
+/// What a member had claimed and others ask for now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lost {
+    pub(super) blocks: Vec<u64>,
+    /// How many claims, with that of the growth, were overdue by its own measure.
+    pub(super) overdue: u64,
 }
 
 /// What became of a wish to ask.
@@ -91,7 +108,8 @@ impl Member {
     /// Claims a block that is going to be asked for, to be waited for until `overdue`.
     pub(super) fn claim(&self, index: u64, now: Instant, overdue: Instant) -> Claimed {
         let mut inner = self.swarm.inner();
-        let claim = Claim { member: self.number, overdue };
+        let claim = Claim { member: self.number, since: now, overdue };
+        let patience = overdue.saturating_duration_since(now);
         let before = match inner.blocks.entry(index) {
             Entry::Vacant(vacant) => {
                 vacant.insert(claim);
@@ -99,7 +117,7 @@ impl Member {
             }
             Entry::Occupied(mut claimed) => {
                 let before = *claimed.get();
-                if before.member != self.number && before.overdue > now {
+                if before.member != self.number && before.free_for(patience) > now {
                     return Claimed::Others;
                 }
                 claimed.insert(claim);
@@ -107,7 +125,9 @@ impl Member {
             }
         };
         if before.member != self.number {
-            inner.lost.entry(before.member).or_default().push(index);
+            let lost = inner.lost.entry(before.member).or_default();
+            lost.blocks.push(index);
+            lost.overdue += u64::from(before.overdue <= now);
             inner.news = true;
         }
         Claimed::Ours
@@ -130,10 +150,16 @@ impl Member {
     /// Claims the growth of the feed. One channel at a time asks for it.
     pub(super) fn claim_upgrade(&self, now: Instant, overdue: Instant) -> Claimed {
         let mut inner = self.swarm.inner();
-        if inner.upgrade.is_some_and(|claim| claim.member != self.number && claim.overdue > now) {
+        let patience = overdue.saturating_duration_since(now);
+        let before = inner.upgrade.filter(|claim| claim.member != self.number);
+        if before.is_some_and(|claim| claim.free_for(patience) > now) {
             return Claimed::Others;
         }
-        inner.upgrade = Some(Claim { member: self.number, overdue });
+        if let Some(before) = before {
+            inner.lost.entry(before.member).or_default().overdue += u64::from(before.overdue <= now);
+            inner.news = true;
+        }
+        inner.upgrade = Some(Claim { member: self.number, since: now, overdue });
         Claimed::Ours
     }
 
@@ -150,22 +176,22 @@ impl Member {
     }
 
     /// When the growth of the feed may be asked for, if another channel has done so.
-    pub(super) fn upgrade_overdue(&self) -> Option<Instant> {
+    pub(super) fn upgrade_overdue(&self, patience: Duration) -> Option<Instant> {
         let inner = self.swarm.inner();
-        inner.upgrade.filter(|claim| claim.member != self.number).map(|claim| claim.overdue)
+        inner.upgrade.filter(|claim| claim.member != self.number).map(|claim| claim.free_for(patience))
     }
 
     /// When the first of the blocks that other channels have claimed may be asked for by us.
-    pub(super) fn next_overdue(&self) -> Option<Instant> {
+    pub(super) fn next_overdue(&self, patience: Duration) -> Option<Instant> {
         let inner = self.swarm.inner();
         let others = inner.blocks.values().filter(|claim| claim.member != self.number);
-        others.map(|claim| claim.overdue).min()
+        others.map(|claim| claim.free_for(patience)).min()
     }
 
-    /// Blocks that were ours and that others ask for now, as we took too long.
-    pub(super) fn take_lost(&self) -> Vec<u64> {
+    /// What was ours and others ask for now, as we took too long.
+    pub(super) fn take_lost(&self) -> Lost {
         let mut inner = self.swarm.inner();
-        if inner.lost.is_empty() { Vec::new() } else { inner.lost.remove(&self.number).unwrap_or_default() }
+        if inner.lost.is_empty() { Lost::default() } else { inner.lost.remove(&self.number).unwrap_or_default() }
     }
 
     /// How often a claim of anybody's has ended without its block.
@@ -195,8 +221,6 @@ impl Drop for Member {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -206,14 +230,27 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(a.claim(7, start, at(2)), Claimed::Ours);
-        assert_eq!(b.claim(7, at(1), at(3)), Claimed::Others);
-        assert_eq!(b.next_overdue(), Some(at(2)));
-        assert_eq!(b.claim(7, at(2), at(4)), Claimed::Ours);
-        assert_eq!(a.take_lost(), [7]);
+        assert_eq!(b.claim(7, at(1), at(4)), Claimed::Others);
+        assert_eq!(b.next_overdue(at(4) - at(1)), Some(at(2)));
+        assert_eq!(b.claim(7, at(2), at(5)), Claimed::Ours);
+        assert_eq!(a.take_lost(), Lost { blocks: vec![7], overdue: 1 });
         a.release(7, false); // it is not a's any more
         assert_eq!(swarm.claims(), 1);
         b.release(7, true);
         assert_eq!(swarm.claims(), 0);
+    }
+
+    #[test]
+    fn who_is_quick_does_not_wait_for_who_is_slow() {
+        let swarm = Arc::new(Swarm::default());
+        let (slow, quick) = (Member::join(&swarm), Member::join(&swarm));
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        slow.claim(7, start, at(30));
+        assert_eq!(quick.next_overdue(Duration::from_secs(1)), Some(at(1)));
+        assert_eq!(quick.claim(7, at(1), at(2)), Claimed::Ours);
+        // Nobody is to blame.
+        assert_eq!(slow.take_lost(), Lost { blocks: vec![7], overdue: 0 });
     }
 
     #[test]

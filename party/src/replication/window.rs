@@ -148,6 +148,26 @@ impl Window {
         self.member.claim_upgrade(now, now + self.share.patience())
     }
 
+    /// When a block may be asked for that another channel has asked for.
+    pub(super) fn next_overdue(&self) -> Option<Instant> {
+        self.member.next_overdue(self.share.patience())
+    }
+
+    /// When the growth of the feed may be asked for, if another channel has done so.
+    pub(super) fn upgrade_overdue(&self) -> Option<Instant> {
+        self.member.upgrade_overdue(self.share.patience())
+    }
+
+    /// The remote did not answer in time, and others were asked.
+    pub(super) fn overdue(&self, now: Instant) {
+        self.share.overdue(now);
+    }
+
+    /// Until when the remote isn't asked, after it has not answered in time.
+    pub(super) fn paused_until(&self, now: Instant) -> Option<Instant> {
+        self.share.paused_until(now)
+    }
+
     /// How many levels above block `index` the first node stands that blocks will bring which are under way on this
     /// channel; `missing` if that is not below the first one that is stored here.
     pub(super) fn missing_nodes(&self, index: u64, missing: u64) -> u64 {

@@ -538,7 +538,7 @@ impl<E: Peer> Net<E> {
         let node = &mut self.nodes[which];
         assert!(!node.feed.with_local(|local| local.has(block)), "block {block} is here");
         assert!(node.demand.wants(block) || node.told, "block {block} is not wanted");
-        let caused = node.lost.remove(&block);
+        let caused = node.lost.contains(&block);
         for (other, side) in self.ends_of(which) {
             let Some(link) = self.links.get_mut(&other) else { continue };
             let end = &mut link.ends[side];
@@ -576,7 +576,9 @@ impl<E: Peer> Net<E> {
                 assert!(status.in_sync, "not in sync: {who}");
                 assert!(lengths[0] >= lengths[1], "too short: {who}");
                 let lacks = (0..lengths[0]).find(|index| {
+                    // What was cleared here is not fetched again before somebody asks for it.
                     ours.demand.wants(*index)
+                        && !ours.lost.contains(index)
                         && !ours.feed.with_local(|local| local.has(*index))
                         && theirs.feed.with_local(|local| local.has(*index))
                 });
