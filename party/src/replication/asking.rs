@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use super::{
@@ -27,6 +27,8 @@ use crate::{
 pub(super) const SEGMENT: u64 = 1 << 21;
 /// Ranges to be looked through again, beyond which they are joined.
 const MAX_TODO: usize = 1024;
+/// How soon, at the soonest, to look again for what other channels have claimed.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Probes after which a remote that has not acknowledged our length is taken not to do so. Node is silent
 /// when it can't prove its length from ours; when it can, it reads storage before it says so.
 const ACKNOWLEDGE_PROBES: u8 = 3;
@@ -355,7 +357,9 @@ impl Asking {
         loop {
             let Some(range) = self.todo.within(0..end).next() else {
                 if self.wake.is_none() && self.passed.len() > 0 {
-                    self.wake = self.window.next_overdue();
+                    // Only for what this remote has: what nobody else has may be overdue for ever.
+                    let overdue = self.window.next_overdue(|index| self.passed.around(index).is_some());
+                    self.wake = overdue.map(|overdue| overdue.max(now + LOOK_AGAIN));
                 }
                 return None;
             };

@@ -181,11 +181,16 @@ impl Member {
         inner.upgrade.filter(|claim| claim.member != self.number).map(|claim| claim.free_for(patience))
     }
 
-    /// When the first of the blocks that other channels have claimed may be asked for by us.
-    pub(super) fn next_overdue(&self, patience: Duration) -> Option<Instant> {
+    /// When the first of the blocks may be asked for by us that other channels have claimed and `is_wanted` says so
+    /// of.
+    pub(super) fn next_overdue(
+        &self,
+        patience: Duration,
+        is_wanted: impl Fn(u64) -> bool,
+    ) -> Option<Instant> {
         let inner = self.swarm.inner();
-        let others = inner.blocks.values().filter(|claim| claim.member != self.number);
-        others.map(|claim| claim.free_for(patience)).min()
+        let others = inner.blocks.iter().filter(|(_, claim)| claim.member != self.number);
+        others.filter(|(index, _)| is_wanted(**index)).map(|(_, claim)| claim.free_for(patience)).min()
     }
 
     /// What was ours and others ask for now, as we took too long.
@@ -231,7 +236,7 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(a.claim(7, start, at(2)), Claimed::Ours);
         assert_eq!(b.claim(7, at(1), at(4)), Claimed::Others);
-        assert_eq!(b.next_overdue(at(4) - at(1)), Some(at(2)));
+        assert_eq!(b.next_overdue(at(4) - at(1), |_| true), Some(at(2)));
         assert_eq!(b.claim(7, at(2), at(5)), Claimed::Ours);
         assert_eq!(a.take_lost(), Lost { blocks: vec![7], overdue: 1 });
         a.release(7, false); // it is not a's any more
@@ -247,7 +252,8 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         slow.claim(7, start, at(30));
-        assert_eq!(quick.next_overdue(Duration::from_secs(1)), Some(at(1)));
+        assert_eq!(quick.next_overdue(Duration::from_secs(1), |_| true), Some(at(1)));
+        assert_eq!(quick.next_overdue(Duration::from_secs(1), |index| index != 7), None);
         assert_eq!(quick.claim(7, at(1), at(2)), Claimed::Ours);
         // Nobody is to blame.
         assert_eq!(slow.take_lost(), Lost { blocks: vec![7], overdue: 0 });

@@ -148,9 +148,9 @@ impl Window {
         self.member.claim_upgrade(now, now + self.share.patience())
     }
 
-    /// When a block may be asked for that another channel has asked for.
-    pub(super) fn next_overdue(&self) -> Option<Instant> {
-        self.member.next_overdue(self.share.patience())
+    /// When a block may be asked for that another channel has asked for and `is_wanted` says so of.
+    pub(super) fn next_overdue(&self, is_wanted: impl Fn(u64) -> bool) -> Option<Instant> {
+        self.member.next_overdue(self.share.patience(), is_wanted)
     }
 
     /// When the growth of the feed may be asked for, if another channel has done so.
