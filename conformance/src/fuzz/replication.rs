@@ -222,7 +222,7 @@ impl End {
     }
 
     fn receive(&mut self, message_type: u64, payload: Bytes) -> Result<(), Error> {
-        if let Ok(Some(message)) = Message::decode(message_type, &payload, true, &limits()) {
+        if let Ok(Some(message)) = Message::decode(message_type, &payload.into_bytes(), true, &limits()) {
             match message {
                 Message::Sync(sync) => self.remote_length = sync.length,
                 Message::Data(Data { request: id, .. }) | Message::NoData(NoData { request: id, .. }) => {
