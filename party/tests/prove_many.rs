@@ -130,7 +130,7 @@ async fn take(writer: &Feed, reader: &Feed, index: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
     fn proofs_made_together_are_those_made_one_by_one(

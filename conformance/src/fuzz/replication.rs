@@ -222,7 +222,7 @@ impl End {
     }
 
     fn receive(&mut self, message_type: u64, payload: Bytes) -> Result<(), Error> {
-        if let Ok(Some(message)) = Message::decode(message_type, &payload.into_bytes(), true, &limits()) {
+        if let Ok(Some(message)) = Message::decode(message_type, &payload, true, &limits()) {
             match message {
                 Message::Sync(sync) => self.remote_length = sync.length,
                 Message::Data(Data { request: id, .. }) | Message::NoData(NoData { request: id, .. }) => {
@@ -242,6 +242,7 @@ impl End {
             match self.channel.poll_output(&self.feed, self.now) {
                 None => break,
                 Some(Output::Send { message_type, payload }) => {
+                    let payload = payload.into_bytes();
                     let message = Message::decode(message_type, &payload, true, &Limits::default());
                     let message = message.expect("our own message").expect("a known type");
                     if let Message::Request(request) = message {
