@@ -216,7 +216,7 @@ impl FeedLink {
                 match output {
                     Output::Send { message_type, payload } => {
                         // A channel that the remote has closed meanwhile tells so by its event.
-                        let _ = mux.send(*id, message_type, &payload);
+                        let _ = mux.send_parts(*id, message_type, &payload.parts());
                     }
                     Output::Serve { ticket, request, fork } => {
                         self.serving.push_back(Serve { ticket, request, fork });
