@@ -154,7 +154,7 @@ impl Feed {
         let mut nodes: Vec<Node> = proofs().flat_map(|proof| proof.nodes()).copied().collect();
         nodes.sort_unstable_by_key(|node| node.index);
         let mut blocks: Vec<(u64, &Bytes)>;
-        let update = {
+        let mut update = {
             let state = self.state();
             let is_new = |index: &u64| !state.bitfield.get(*index);
             blocks = proofs().filter_map(VerifiedProof::block).filter(|(index, _)| is_new(index)).collect();
@@ -175,6 +175,10 @@ impl Feed {
                 cut: None,
             }
         };
+        if self.demands().are_tracked() {
+            let sizes = blocks.iter().map(|(index, block)| (*index, block.len() as u64));
+            update.blocks.note_received(sizes.collect());
+        }
         let mut writes = self.writes(&update, &nodes);
         writes.reserve_exact(blocks.len());
         writes.extend(
