@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::{Duration, Instant},
 };
 
 use tracing::Span;
@@ -17,7 +18,7 @@ use crate::{
     limits::Limits,
     mux::{ChannelId, Mux},
     peer::{LinkState, Linked, MemberId, Peer, Replicate},
-    replication::{Channel, Options, Output, RemoteHandshake, Ticket},
+    replication::{Channel, Options, Output, Pace, RemoteHandshake, Swarm, Ticket},
     session::Session,
 };
 
@@ -31,6 +32,8 @@ pub(super) struct FeedLink {
     pub(super) feed: Feed,
     /// What the app sees of it.
     linked: Linked,
+    /// What the feed's channels share.
+    swarm: Arc<Swarm>,
     pub(super) span: Span,
     /// The members that released it; to each of their parties it reports its changes.
     pub(super) released_by: BTreeMap<MemberId, Following>,
@@ -76,11 +79,28 @@ impl Line {
     }
 }
 
+/// What holds for a link when it is pumped.
+#[derive(Clone, Copy)]
+pub(super) struct Pump {
+    pub(super) writable: bool,
+    /// Whether the whole connection is.
+    pub(super) suspended: bool,
+    /// How many requests it may make.
+    pub(super) requests: usize,
+    /// The usual time to an answer on this connection.
+    pub(super) round_trip: Option<Duration>,
+    pub(super) now: Instant,
+}
+
 /// What a link wants the engine to do after it was pumped.
 pub(super) struct Pumped {
     /// Bytes of blocks that have come and wait to be verified.
     pub(super) new_unverified_bytes: usize,
     pub(super) in_sync: bool,
+    /// Whether it would ask for more if it were its turn.
+    pub(super) hungry: bool,
+    /// When it is to be pumped again, whatever happens.
+    pub(super) wake: Option<Instant>,
 }
 
 impl FeedLink {
@@ -88,6 +108,7 @@ impl FeedLink {
         let span = tracing::debug_span!("feed", key = %feed.discovery_key());
         Self {
             linked: Linked::new(&feed, remote),
+            swarm: feed.shared(),
             feed,
             span,
             released_by: BTreeMap::new(),
@@ -139,9 +160,15 @@ impl FeedLink {
         self.released_by.is_empty()
     }
 
-    pub(super) fn new_channel(&self, session: &Session, finite: bool, limits: &Limits) -> Channel {
+    pub(super) fn new_channel(
+        &self,
+        session: &Session,
+        finite: bool,
+        limits: &Limits,
+        pace: &Arc<Pace>,
+    ) -> Channel {
         let options = Options { live: !finite, download: true, upload: self.how.upload };
-        Channel::new(session, &self.feed.key(), options, limits)
+        Channel::new(session, &self.feed.key(), options, limits, &self.swarm, pace)
     }
 
     pub(super) fn job(&self) -> FeedJob {
@@ -175,11 +202,11 @@ impl FeedLink {
         (id, std::mem::take(&mut self.arrived_bytes))
     }
 
-    /// Lets the channel say what it has to say. With `suspended`, the whole connection is.
-    pub(super) fn pump(&mut self, mux: &mut Mux, writable: bool, suspended: bool) -> Pumped {
-        let mut pumped = Pumped { new_unverified_bytes: 0, in_sync: false };
+    /// Lets the channel say what it has to say, and make some requests.
+    pub(super) fn pump(&mut self, mux: &mut Mux, pump: Pump) -> Pumped {
+        let mut pumped = Pumped { new_unverified_bytes: 0, in_sync: false, hungry: false, wake: None };
         let suspended =
-            suspended || self.linked.link().is_suspended() || self.feed.is_replication_suspended();
+            pump.suspended || self.linked.link().is_suspended() || self.feed.is_replication_suspended();
         let state = self.channel.state();
         let Line::Open(id, channel) = &mut self.channel else {
             // What was refused won't come; what we opened is awaited.
@@ -188,9 +215,10 @@ impl FeedLink {
             return pumped;
         };
         channel.set_suspended(suspended);
-        channel.set_writable(writable && self.serving.is_empty());
+        channel.set_writable(pump.writable && self.serving.is_empty());
+        channel.set_allowance(pump.requests);
         self.feed.with_local(|local| {
-            while let Some(output) = channel.poll_output(local) {
+            while let Some(output) = channel.poll_output(local, pump.now) {
                 match output {
                     Output::Send { message_type, payload } => {
                         // A channel that the remote has closed meanwhile tells so by its event.
@@ -209,8 +237,15 @@ impl FeedLink {
             }
             let status = channel.status(local);
             pumped.in_sync = status.in_sync && !suspended;
-            self.linked.set_open(&status, suspended, None);
+            self.linked.set_open(&status, suspended, pump.round_trip);
         });
+        if !suspended {
+            pumped.hungry = channel.is_hungry();
+            pumped.wake = channel.poll_timeout();
+        }
+        if self.swarm.take_news() {
+            self.feed.demands().stir();
+        }
         let at_rest =
             self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && !self.ingest_running;
         self.settled = pumped.in_sync && at_rest;

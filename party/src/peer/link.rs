@@ -205,13 +205,13 @@ impl fmt::Debug for Link {
 impl Feed {
     /// The peers that it is released to now, each with what is known of it.
     pub fn peers(&self) -> Vec<Link> {
-        self.links::<Links>().list().values().cloned().collect()
+        self.shared::<Links>().list().values().cloned().collect()
     }
 
     /// Says from now on when something has changed about its [`peers`](Self::peers): one has come or gone, or its
     /// [status](LinkStatus), but for counters, round trip and requests under way. Many changes may be told as one.
     pub fn subscribe_to_peers(&self) -> Changes {
-        let links = self.links::<Links>();
+        let links = self.shared::<Links>();
         let receiver = links.changes();
         Changes::told_by(links, receiver)
     }
@@ -253,7 +253,7 @@ pub(crate) struct Linked {
 
 impl Linked {
     pub(crate) fn new(feed: &Feed, remote: PublicKey) -> Self {
-        let (link, links) = (Link::new(feed, remote), feed.links::<Links>());
+        let (link, links) = (Link::new(feed, remote), feed.shared::<Links>());
         let mut list = links.list();
         let number = list.last_key_value().map_or(0, |(last, _)| last + 1);
         list.insert(number, link.clone());

@@ -75,7 +75,7 @@ impl Feed {
     pub async fn update_with(&self, options: UpdateOptions) -> Result<bool, Error> {
         let before = self.extent();
         let answered = async {
-            let links = self.links::<Links>();
+            let links = self.shared::<Links>();
             let mut changes = links.changes();
             loop {
                 if self.is_purged() {

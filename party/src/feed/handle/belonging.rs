@@ -1,9 +1,6 @@
 //! A feed and the store that it is of: word of changes, the end of the last handle, and the end of the feed.
 
-use std::{
-    any::Any,
-    sync::{Arc, PoisonError, Weak, atomic::Ordering},
-};
+use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     Feed, Inner,
@@ -90,18 +87,6 @@ impl Feed {
 
     pub(crate) fn tally(&self) -> &Tally {
         &self.inner.tally
-    }
-
-    /// What keeps the feed's links, which is of a floor above. It lives as long as somebody holds it.
-    pub(crate) fn links<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
-        let mut place = self.inner.links.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = place.as_ref().and_then(Weak::upgrade).and_then(|held| held.downcast::<T>().ok());
-        held.unwrap_or_else(|| {
-            let fresh = Arc::new(T::default());
-            let weak: Weak<T> = Arc::downgrade(&fresh);
-            *place = Some(weak);
-            fresh
-        })
     }
 
     pub(super) fn signer(&self) -> Option<&KeyPair> {

@@ -157,8 +157,8 @@ struct Inner {
     home: Option<Arc<dyn Home>>,
     followers: Followers,
     tally: Tally,
-    /// The feed's links, which are of a floor above; see [`Feed::links`].
-    links: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    /// What those share who replicate it; see [`Feed::shared`].
+    shared: Mutex<Vec<Weak<dyn Any + Send + Sync>>>,
     is_purged: AtomicBool,
 }
 
@@ -197,7 +197,7 @@ impl Feed {
                 home,
                 followers: Followers::default(),
                 tally: Tally::default(),
-                links: Mutex::default(),
+                shared: Mutex::default(),
                 is_purged: AtomicBool::new(false),
             }),
             key: None,
@@ -245,6 +245,20 @@ impl Feed {
     /// Says from now on when the feed or its demand has changed.
     pub fn subscribe(&self) -> Changes {
         self.inner.demands.subscribe()
+    }
+
+    /// A thing that all share who deal with this feed above this floor, which needn't know what it is; one of each
+    /// type. It lives as long as somebody holds it.
+    pub(crate) fn shared<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let mut places = self.inner.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        places.retain(|place| place.strong_count() > 0);
+        let held = places.iter().filter_map(Weak::upgrade).find_map(|held| held.downcast::<T>().ok());
+        held.unwrap_or_else(|| {
+            let fresh = Arc::new(T::default());
+            let weak: Weak<T> = Arc::downgrade(&fresh);
+            places.push(weak);
+            fresh
+        })
     }
 
     pub(crate) fn demands(&self) -> &Demands {
