@@ -213,7 +213,8 @@ async fn downloads_of_a_purged_feed_fail() {
     let (all, some) = (feed.download(..), feed.download(0..3));
     let progress = all.progress();
     let ends = async { tokio::join!(some.done(), all.progressed(progress)) };
-    let (ends, purged) = tokio::join!(ends, store.purge(&feed.discovery_key()));
+    let key = feed.discovery_key();
+    let (ends, purged) = tokio::join!(ends, store.purge(&key));
     purged.unwrap();
     assert!(matches!(ends.0, Err(Error::ApiMisuse(ApiMisuse::Purged(_)))));
     assert!(matches!(ends.1, Err(Error::ApiMisuse(ApiMisuse::Purged(_)))));

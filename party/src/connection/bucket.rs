@@ -72,6 +72,23 @@ impl Bucket {
     }
 }
 
+/// How many bytes a bucket lets through now, if there is one, or else when it will.
+pub(super) fn budget_of(bucket: &mut Option<Bucket>, now: Instant) -> Result<usize, Instant> {
+    let Some(bucket) = bucket else { return Ok(usize::MAX) };
+    match bucket.budget(now) {
+        0 => Err(bucket.ready_at()),
+        budget => Ok(budget),
+    }
+}
+
+/// Sets the rate to so many bytes a second, if there is to be one.
+pub(super) fn set_rate(bucket: &mut Option<Bucket>, rate: Option<u64>, now: Instant) {
+    match rate {
+        Some(rate) if bucket.as_ref().is_some_and(|bucket| bucket.rate() == rate.max(1)) => {}
+        rate => *bucket = rate.map(|rate| Bucket::new(rate, now)),
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::disallowed_methods)]
 mod tests {

@@ -22,7 +22,10 @@ use crate::{
     session::Session,
 };
 
-use super::jobs::{FeedJob, Serve};
+use super::{
+    bucket::{self, Bucket},
+    jobs::{FeedJob, Serve},
+};
 
 /// Proofs that are verified and stored together at most.
 const INGEST_PROOFS: usize = 1024;
@@ -43,6 +46,9 @@ pub(super) struct FeedLink {
     download: Option<Download>,
     /// Tells the channels of this link apart, one after the other.
     generation: u64,
+    /// Holds up what is served, if there is a limit.
+    bucket: Option<Bucket>,
+    suspended: bool,
     serving: VecDeque<Serve>,
     serve_running: bool,
     arrived: Vec<(Ticket, Proof)>,
@@ -113,9 +119,11 @@ impl FeedLink {
             span,
             released_by: BTreeMap::new(),
             channel: Line::Down,
-            how: Replicate { download: false, upload: false },
+            how: Replicate { download: false, upload: false, upload_limit: None },
             download: None,
             generation: 0,
+            bucket: None,
+            suspended: false,
             serving: VecDeque::new(),
             serve_running: false,
             arrived: Vec::new(),
@@ -146,6 +154,9 @@ impl FeedLink {
         self.released_by.entry(member).or_insert_with(|| Following::new(&self.feed, reports));
         self.how.download |= how.download;
         self.how.upload |= how.upload;
+        if let Some(rate) = how.upload_limit {
+            self.linked.link().limit_upload(Some(rate));
+        }
         if self.how.download && self.download.is_none() && !self.feed.info().writable {
             self.download = Some(self.feed.want_all());
         }
@@ -214,6 +225,7 @@ impl FeedLink {
             self.linked.set_state(state, suspended);
             return pumped;
         };
+        self.suspended = suspended;
         channel.set_suspended(suspended);
         channel.set_writable(pump.writable && self.serving.is_empty());
         channel.set_allowance(pump.requests);
@@ -253,7 +265,17 @@ impl FeedLink {
     }
 
     pub(super) fn wants_to_serve(&self) -> bool {
-        !self.serve_running && !self.serving.is_empty()
+        !self.serve_running && !self.suspended && !self.serving.is_empty()
+    }
+
+    /// How many bytes may be served now, or else when.
+    pub(super) fn upload_budget(&mut self, now: Instant) -> Result<usize, Instant> {
+        bucket::set_rate(&mut self.bucket, self.linked.link().upload_limit(), now);
+        bucket::budget_of(&mut self.bucket, now)
+    }
+
+    pub(super) fn bucket(&mut self) -> Option<&mut Bucket> {
+        self.bucket.as_mut()
     }
 
     pub(super) fn start_serving(&mut self) -> VecDeque<Serve> {

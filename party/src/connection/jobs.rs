@@ -60,6 +60,10 @@ pub(super) struct Served {
     pub(super) proofs: Vec<(Ticket, Result<Option<Proof>, Error>)>,
     /// What the job did not get to.
     pub(super) rest: VecDeque<Serve>,
+    /// What of the upload limits it was given.
+    pub(super) budget: usize,
+    /// What it has used, in bytes.
+    pub(super) bytes: usize,
 }
 
 pub(super) struct Ingested {
@@ -87,11 +91,12 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
-/// Makes proofs until the queue is empty or enough bytes have come together.
-pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>) -> Outcome {
+/// Makes proofs until the queue is empty or so many bytes have come together, [`SERVE_BYTES`] at most.
+pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>, budget: usize) -> Outcome {
+    let most = budget.min(SERVE_BYTES);
     let mut proofs = Vec::with_capacity(queue.len());
     let mut bytes = 0;
-    while bytes < SERVE_BYTES
+    while bytes < most
         && let Some(Serve { ticket, request, fork }) = queue.pop_front()
     {
         let proof = feed.prove(request, fork).await;
@@ -100,7 +105,7 @@ pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>) 
         }
         proofs.push((ticket, proof));
     }
-    Outcome::Served(Served { job, proofs, rest: queue })
+    Outcome::Served(Served { job, proofs, rest: queue, budget, bytes })
 }
 
 /// Verifies and stores what has come.

@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -50,9 +50,13 @@ struct Inner {
     /// Those in whose name it was released: one in each party, or the open mode.
     peers: Mutex<Vec<Peer>>,
     suspended: AtomicBool,
+    /// In bytes a second; [`NO_LIMIT`] for none.
+    upload_limit: AtomicU64,
     status: Mutex<LinkStatus>,
     tally: Tally,
 }
+
+const NO_LIMIT: u64 = u64::MAX;
 
 /// Whether a [`Link`] is up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -121,6 +125,7 @@ impl Link {
             remote,
             peers: Mutex::default(),
             suspended: AtomicBool::new(false),
+            upload_limit: AtomicU64::new(NO_LIMIT),
             // Till the connection has looked at it, it may be that there is more.
             status: Mutex::new(LinkStatus { is_updating: true, ..LinkStatus::default() }),
             tally: Tally::default(),
@@ -172,6 +177,17 @@ impl Link {
     /// Goes on where [`suspend`](Self::suspend) has stopped it.
     pub fn resume(&self) {
         self.set_suspended(false);
+    }
+
+    /// Sends blocks of this feed to this peer no faster than so many bytes a second from now on; `None` for as fast
+    /// as it goes. Blocks are sent whole: a large one is made up for by a pause.
+    pub fn limit_upload(&self, bytes_per_second: Option<u64>) {
+        self.inner.upload_limit.store(bytes_per_second.unwrap_or(NO_LIMIT), Ordering::Release);
+        self.inner.feed.stir();
+    }
+
+    pub(crate) fn upload_limit(&self) -> Option<u64> {
+        Some(self.inner.upload_limit.load(Ordering::Acquire)).filter(|limit| *limit != NO_LIMIT)
     }
 
     fn set_suspended(&self, suspended: bool) {
