@@ -259,3 +259,30 @@ async fn an_update_of_a_feed_that_is_replicated_in_full_waits_for_the_length_alo
     assert_eq!(reader.info().length, 5_000);
     assert!(stored(&reader).len() < 5_000);
 }
+
+#[tokio::test]
+#[ignore]
+async fn measure() {
+    for count in [1_000_u64, 5_000, 20_000, 100_000] {
+        let writer = written(count).await;
+        let reader = reader_of(&writer).await;
+        let _connection = sparsely(&writer, &reader).await;
+        let start = std::time::Instant::now();
+        for n in 0..count {
+            reader.fetch((n * 7919) % count).await.unwrap();
+        }
+        eprintln!("{count} one after the other: {:?} each", start.elapsed() / count as u32);
+    }
+    for count in [1_000_u64, 10_000, 40_000, 100_000] {
+        let writer = written(count).await;
+        let reader = reader_of(&writer).await;
+        let _connection = sparsely(&writer, &reader).await;
+        let start = std::time::Instant::now();
+        let fetches = (0..count).map(|n| {
+            let reader = reader.clone();
+            tokio::spawn(async move { reader.fetch((n * 7919) % count).await })
+        });
+        join_all(fetches).await;
+        eprintln!("{count} at once: {:?} each", start.elapsed() / count as u32);
+    }
+}

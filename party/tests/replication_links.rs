@@ -193,7 +193,7 @@ async fn a_finite_connection_does_not_end_while_it_is_suspended() {
 /// A finite connection of two stores.
 async fn finite(here: &Store, there: &Store) -> (Connection, Connection) {
     let (left, right) = connection::memory();
-    let party = |store: &Store| Party::new(party_key(1), WholeStore::new(store.clone()));
+    let party = |store: &Store| Party::new(party_key(1), WholeStore::new(store.clone()).max_feeds(4096));
     let (ours, theirs) = (identity(1), identity(2));
     tokio::try_join!(
         Connection::dial(left, &ours).join(&party(here)).finite().into_future(),
