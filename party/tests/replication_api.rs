@@ -249,6 +249,29 @@ async fn an_update_ends_when_every_peer_has_answered() {
     assert!(!reader.update().await.unwrap());
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_update_does_not_wait_for_who_cannot_answer() {
+    let writer = written(10).await;
+    let reader = reader_of(&writer).await;
+    let (connection, _other) = sparsely(&writer, &reader).await;
+    // It has opened its channel, and then says nothing.
+    writer.suspend_replication();
+    let patient = UpdateOptions::within(Duration::from_secs(5)).waiting_for_a_peer();
+    assert!(matches!(reader.update_with(patient).await, Err(Error::Timeout)));
+    let updating = tokio::spawn({
+        let reader = reader.clone();
+        async move { reader.update().await }
+    });
+    tokio::task::yield_now().await;
+    connection.close().await.unwrap();
+    assert!(!updating.await.unwrap().unwrap());
+
+    writer.resume_replication();
+    reader.suspend_replication();
+    let _connection = sparsely(&writer, &reader).await;
+    assert!(!reader.update().await.unwrap());
+}
+
 #[tokio::test]
 async fn an_update_of_a_feed_that_is_replicated_in_full_waits_for_the_length_alone() {
     let writer = written(5_000).await;
@@ -258,31 +281,4 @@ async fn an_update_of_a_feed_that_is_replicated_in_full_waits_for_the_length_alo
     assert!(reader.update_with(UpdateOptions::default().waiting_for_a_peer()).await.unwrap());
     assert_eq!(reader.info().length, 5_000);
     assert!(stored(&reader).len() < 5_000);
-}
-
-#[tokio::test]
-#[ignore]
-async fn measure() {
-    for count in [1_000_u64, 5_000, 20_000, 100_000] {
-        let writer = written(count).await;
-        let reader = reader_of(&writer).await;
-        let _connection = sparsely(&writer, &reader).await;
-        let start = std::time::Instant::now();
-        for n in 0..count {
-            reader.fetch((n * 7919) % count).await.unwrap();
-        }
-        eprintln!("{count} one after the other: {:?} each", start.elapsed() / count as u32);
-    }
-    for count in [1_000_u64, 10_000, 40_000, 100_000] {
-        let writer = written(count).await;
-        let reader = reader_of(&writer).await;
-        let _connection = sparsely(&writer, &reader).await;
-        let start = std::time::Instant::now();
-        let fetches = (0..count).map(|n| {
-            let reader = reader.clone();
-            tokio::spawn(async move { reader.fetch((n * 7919) % count).await })
-        });
-        join_all(fetches).await;
-        eprintln!("{count} at once: {:?} each", start.elapsed() / count as u32);
-    }
 }

@@ -8,7 +8,7 @@ use std::{future::IntoFuture as _, time::Duration};
 
 use common::{
     identity, meet,
-    one_feed::{block, party_of, reader_of, sparsely, written},
+    one_feed::{One, block, party_of, reader_of, sparsely, written},
     party_key,
 };
 use futures_util::FutureExt as _;
@@ -102,6 +102,61 @@ async fn totals_go_on_over_one_connection_after_the_other() {
     }
     assert_eq!(reader.traffic().blocks_received, 60);
     assert_eq!(writer.traffic().blocks_sent, 60);
+}
+
+#[tokio::test]
+async fn a_peer_with_whom_we_share_two_parties_is_one_link() {
+    let writer = written(10).await;
+    let reader = reader_of(&writer).await;
+    let party = |n, feed: &Feed| Party::new(party_key(n), One(feed.clone(), Replicate::sparsely()));
+    let (ours, theirs) = ([1, 2].map(|n| party(n, &reader)), [1, 2].map(|n| party(n, &writer)));
+    let (left, right) = connection::memory();
+    let (one, other) = (identity(1), identity(2));
+    let _connection = tokio::try_join!(
+        Connection::dial(left, &one).join(&ours[0]).join(&ours[1]).into_future(),
+        Connection::accept(right, &other).join(&theirs[0]).join(&theirs[1]).into_future(),
+    )
+    .unwrap();
+    reader.download(..10).done().await.unwrap();
+    let link = until(&reader, |status| status.in_sync && status.counters.blocks_received == 10).await;
+    while link.peers().len() < 2 {
+        tokio::task::yield_now().await;
+    }
+    for party in &ours {
+        let peers = party.peers();
+        assert!(link.peers().contains(&peers[0]));
+        assert_eq!(peers[0].feeds().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_feed_that_a_peer_refuses_is_down() {
+    let feed = written(1).await;
+    let _connection = sparsely(&written(1).await, &feed).await;
+    let link = until(&feed, |status| !status.is_updating).await;
+    assert_eq!(link.status().state, LinkState::Down);
+    assert!(link.has(0).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_under_way_ends_when_a_feed_is_suspended() {
+    let writer = written(20_000).await;
+    let reader = reader_of(&writer).await;
+    let _connection = sparsely(&writer, &reader).await;
+    let all = reader.download(..20_000);
+    let mut progress = all.progress();
+    while progress.blocks < 100 {
+        progress = all.progressed(progress).await.unwrap();
+    }
+    reader.suspend_replication();
+    sleep(Duration::from_secs(60)).await;
+    let status = only(&reader).status();
+    assert_eq!(status.waiting, 0);
+    assert_eq!(status.counters.blocks_received, all.progress().blocks);
+    assert!((100..10_000).contains(&all.progress().blocks), "{:?}", all.progress());
+    reader.resume_replication();
+    all.done().await.unwrap();
+    assert_eq!((writer.traffic().blocks_sent, reader.traffic().blocks_received), (20_000, 20_000));
 }
 
 /// What can be suspended and resumed.

@@ -33,10 +33,10 @@ const INGEST_PROOFS: usize = 1024;
 /// A feed that was released on this connection by at least one member.
 pub(super) struct FeedLink {
     pub(super) feed: Feed,
-    /// What the app sees of it.
-    linked: Linked,
     /// What the feed's channels share.
     swarm: Arc<Swarm>,
+    /// What the app sees of it.
+    linked: Linked,
     pub(super) span: Span,
     /// The members that released it; to each of their parties it reports its changes.
     pub(super) released_by: BTreeMap<MemberId, Following>,
@@ -113,8 +113,8 @@ impl FeedLink {
     pub(super) fn new(feed: Feed, remote: PublicKey) -> Self {
         let span = tracing::debug_span!("feed", key = %feed.discovery_key());
         Self {
-            linked: Linked::new(&feed, remote),
             swarm: feed.shared(),
+            linked: Linked::new(&feed, remote),
             feed,
             span,
             released_by: BTreeMap::new(),
@@ -256,7 +256,7 @@ impl FeedLink {
             pumped.wake = channel.poll_timeout();
         }
         if self.swarm.take_news() {
-            self.feed.demands().stir();
+            self.feed.stir();
         }
         let at_rest =
             self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && !self.ingest_running;

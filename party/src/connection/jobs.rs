@@ -6,9 +6,9 @@ use futures_util::FutureExt as _;
 
 use crate::{
     admission::TransactionId,
-    error::{Error, PeerMisbehaved},
+    error::Error,
     feed::{
-        self, Feed,
+        Feed,
         proof::{Proof, ProofRequest},
     },
     key::{DiscoveryKey, FeedKey},

@@ -156,9 +156,9 @@ struct Inner {
     /// The store that it is of, if any.
     home: Option<Arc<dyn Home>>,
     followers: Followers,
-    tally: Tally,
     /// What those share who replicate it; see [`Feed::shared`].
     shared: Mutex<Vec<Weak<dyn Any + Send + Sync>>>,
+    tally: Tally,
     is_purged: AtomicBool,
 }
 
@@ -196,8 +196,8 @@ impl Feed {
                 demands: Demands::new(),
                 home,
                 followers: Followers::default(),
-                tally: Tally::default(),
                 shared: Mutex::default(),
+                tally: Tally::default(),
                 is_purged: AtomicBool::new(false),
             }),
             key: None,
@@ -245,20 +245,6 @@ impl Feed {
     /// Says from now on when the feed or its demand has changed.
     pub fn subscribe(&self) -> Changes {
         self.inner.demands.subscribe()
-    }
-
-    /// A thing that all share who deal with this feed above this floor, which needn't know what it is; one of each
-    /// type. It lives as long as somebody holds it.
-    pub(crate) fn shared<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
-        let mut places = self.inner.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        places.retain(|place| place.strong_count() > 0);
-        let held = places.iter().filter_map(Weak::upgrade).find_map(|held| held.downcast::<T>().ok());
-        held.unwrap_or_else(|| {
-            let fresh = Arc::new(T::default());
-            let weak: Weak<T> = Arc::downgrade(&fresh);
-            places.push(weak);
-            fresh
-        })
     }
 
     pub(crate) fn demands(&self) -> &Demands {
