@@ -24,6 +24,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::{
+    measure,
     node::{ContentDigest, FeedInfo, Kind, block, digest},
     process::usage,
 };
@@ -351,6 +352,9 @@ enum Order {
 }
 
 async fn obey(peer: &Peer, command: &Value) -> Result<Value> {
+    if measure::is_order(command) {
+        return measure::obey(peer, command).await;
+    }
     Ok(match Order::deserialize(command)? {
         Order::Create { name, kind } => json!(peer.create(&name, kind).await?),
         Order::Open { name, key } => json!(peer.open(&name, &key).await?),

@@ -20,6 +20,8 @@ use crate::{
 
 /// Bytes of blocks after which a serving job makes a pause, so that what it has read can be sent.
 pub(super) const SERVE_BYTES: usize = 1 << 20;
+/// Proofs after which it does so: while they are being sent, the next are made.
+const SERVE_PROOFS: usize = 256;
 
 /// What a job has come to.
 pub(super) enum Outcome {
@@ -91,20 +93,16 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
-/// Makes proofs until the queue is empty or so many bytes have come together, [`SERVE_BYTES`] at most.
+/// Makes proofs of the first in the queue, as many as are worth a batch and come to no more than `budget` bytes; the
+/// last may go beyond that.
 pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>, budget: usize) -> Outcome {
-    let most = budget.min(SERVE_BYTES);
-    let mut proofs = Vec::with_capacity(queue.len());
-    let mut bytes = 0;
-    while bytes < most
-        && let Some(Serve { ticket, request, fork }) = queue.pop_front()
-    {
-        let proof = feed.prove(request, fork).await;
-        if let Ok(Some(Proof { block: Some(block), .. })) = &proof {
-            bytes += block.value.len();
-        }
-        proofs.push((ticket, proof));
-    }
+    let next = queue.iter().take(SERVE_PROOFS);
+    let requests: Vec<_> = next.map(|serve| (serve.request.clone(), serve.fork)).collect();
+    let proofs = feed.prove_up_to(&requests, budget.min(SERVE_BYTES)).await;
+    let served = queue.drain(..proofs.len().min(queue.len()));
+    let proofs: Vec<_> = served.zip(proofs).map(|(serve, proof)| (serve.ticket, proof)).collect();
+    let sent = proofs.iter().filter_map(|(_, proof)| proof.as_ref().ok()?.as_ref()?.block.as_ref());
+    let bytes = sent.map(|block| block.value.len()).sum();
     Outcome::Served(Served { job, proofs, rest: queue, budget, bytes })
 }
 

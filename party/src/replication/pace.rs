@@ -15,6 +15,8 @@ use crate::limits::Limits;
 const MIN_WINDOW: usize = 4;
 /// Requests that may be under way before anything is known of the remote.
 const FIRST_WINDOW: usize = 64;
+/// The window while the time to an answer is measured without a queue.
+const DRAINED_WINDOW: f64 = 2.0;
 /// How long a request may wait in the remote's queue, over the shortest time that an answer takes.
 const TARGET: Duration = Duration::from_millis(150);
 /// For so long the shortest time to an answer is believed.
@@ -55,6 +57,8 @@ struct Inner {
     base: Option<Duration>,
     /// The shortest since when.
     fresh: Option<(Duration, Instant)>,
+    /// Whether the window was closed to measure that.
+    drained: bool,
     /// The usual time to an answer, and how far it usually is from that.
     usual: Option<(Duration, Duration)>,
     shrunk: Option<Instant>,
@@ -69,6 +73,7 @@ impl Pace {
             bytes: 0,
             base: None,
             fresh: None,
+            drained: false,
             usual: None,
             shrunk: None,
         };
@@ -164,10 +169,17 @@ impl Drop for Share {
 impl Inner {
     fn learn(&mut self, latency: Duration, now: Instant, max: f64) {
         let (fresh, since) = self.fresh.map_or((latency, now), |(fresh, since)| (fresh.min(latency), since));
+        let old = self.base.map_or(latency, |base| base.min(latency));
         let expired = now.saturating_duration_since(since) >= BASE_LIFETIME;
-        let base = self.base.filter(|_| !expired).map_or(fresh, |base| base.min(latency));
-        self.base = Some(base);
         self.fresh = Some(if expired { (latency, now) } else { (fresh, since) });
+        // Answers that have all become slower may be our own queue at the remote. It is drained once to see.
+        let suspicious = expired && !self.drained && fresh > old + old / 4;
+        if suspicious {
+            self.window = self.window.min(DRAINED_WINDOW);
+        }
+        self.drained = if expired { suspicious } else { self.drained };
+        let base = if expired && !suspicious { fresh } else { old };
+        self.base = Some(base);
         // As TCP smooths its round-trip time, RFC 6298.
         self.usual = Some(match self.usual {
             None => (latency, latency / 2),
