@@ -227,7 +227,8 @@ impl FeedLink {
         };
         self.suspended = suspended;
         channel.set_suspended(suspended);
-        channel.set_writable(pump.writable && self.serving.is_empty());
+        channel.set_writable(pump.writable);
+        channel.set_busy(!self.serving.is_empty());
         channel.set_allowance(pump.requests);
         self.feed.with_local(|local| {
             while let Some(output) = channel.poll_output(local, pump.now) {

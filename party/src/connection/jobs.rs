@@ -96,14 +96,22 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
 /// Makes proofs of the first in the queue, as many as are worth a batch and come to no more than `budget` bytes; the
 /// last may go beyond that.
 pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>, budget: usize) -> Outcome {
-    let next = queue.iter().take(SERVE_PROOFS);
-    let requests: Vec<_> = next.map(|serve| (serve.request.clone(), serve.fork)).collect();
-    let proofs = feed.prove_up_to(&requests, budget.min(SERVE_BYTES)).await;
-    let served = queue.drain(..proofs.len().min(queue.len()));
-    let proofs: Vec<_> = served.zip(proofs).map(|(serve, proof)| (serve.ticket, proof)).collect();
-    let sent = proofs.iter().filter_map(|(_, proof)| proof.as_ref().ok()?.as_ref()?.block.as_ref());
-    let bytes = sent.map(|block| block.value.len()).sum();
-    Outcome::Served(Served { job, proofs, rest: queue, budget, bytes })
+    // Where there is a limit, one by one: what is read together may come to more.
+    let together = if budget < SERVE_BYTES { 1 } else { SERVE_PROOFS };
+    let (mut proofs, mut bytes) = (Vec::new(), 0);
+    loop {
+        let next = queue.iter().take(together);
+        let requests: Vec<_> = next.map(|serve| (serve.request.clone(), serve.fork)).collect();
+        let answers = feed.prove_up_to(&requests, SERVE_BYTES).await;
+        let sent = answers.iter().filter_map(|answer| answer.as_ref().ok()?.as_ref()?.block.as_ref());
+        bytes += sent.map(|block| block.value.len()).sum::<usize>();
+        let made = answers.len();
+        let served = queue.drain(..made.min(queue.len()));
+        proofs.extend(served.zip(answers).map(|(serve, answer)| (serve.ticket, answer)));
+        if together > 1 || made == 0 || bytes >= budget || proofs.len() >= SERVE_PROOFS || queue.is_empty() {
+            return Outcome::Served(Served { job, proofs, rest: queue, budget, bytes });
+        }
+    }
 }
 
 /// Verifies and stores what has come.
