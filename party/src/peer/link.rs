@@ -59,6 +59,15 @@ struct Inner {
 const NO_LIMIT: u64 = u64::MAX;
 
 /// Whether a [`Link`] is up.
+///
+/// ```
+/// use party::{feed::Feed, peer::LinkState};
+///
+/// /// How many peers replicate a feed at this moment.
+/// fn active(feed: &Feed) -> usize {
+///     feed.peers().iter().filter(|link| link.status().state == LinkState::Open).count()
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkState {
@@ -373,15 +382,15 @@ impl WeakLink {
 }
 
 fn traffic(counters: &Counters) -> Traffic {
-    let mut traffic = Traffic::default();
-    traffic.blocks_received = counters.blocks_received;
-    traffic.bytes_received = counters.bytes_received;
-    traffic.blocks_sent = counters.blocks_sent;
-    traffic.bytes_sent = counters.bytes_sent;
-    traffic.invalid_proofs = counters.invalid_proofs;
-    traffic.refused_by_remote = counters.refused_by_remote;
-    traffic.refused_by_us = counters.refused_by_us;
-    traffic
+    Traffic {
+        blocks_received: counters.blocks_received,
+        bytes_received: counters.bytes_received,
+        blocks_sent: counters.blocks_sent,
+        bytes_sent: counters.bytes_sent,
+        invalid_proofs: counters.invalid_proofs,
+        refused_by_remote: counters.refused_by_remote,
+        refused_by_us: counters.refused_by_us,
+    }
 }
 
 impl Peer {

@@ -1,4 +1,5 @@
 //! Channels that make a pause.
+#![allow(clippy::disallowed_methods)] // a moment to stand still at
 
 use super::{
     model::Model,
