@@ -42,23 +42,32 @@ pub struct Replicate {
     pub download: bool,
     /// Whether to serve the peer what it asks for.
     pub upload: bool,
+    /// How many bytes of blocks a second to send at most; `None` for as many as can be, or as they were.
+    pub upload_limit: Option<u64>,
 }
 
 impl Replicate {
     /// Get everything, serve everything: what [`Peer::replicate`] does.
     pub fn fully() -> Self {
-        Self { download: true, upload: true }
+        Self { download: true, upload: true, upload_limit: None }
     }
 
     /// Get only what is asked for, serve everything.
     pub fn sparsely() -> Self {
-        Self { download: false, upload: true }
+        Self { download: false, upload: true, upload_limit: None }
     }
 
     /// Serve nothing.
     #[must_use]
     pub fn without_upload(self) -> Self {
         Self { upload: false, ..self }
+    }
+
+    /// Send no more than so many bytes of blocks a second to this peer, of this feed. It can be changed later by
+    /// [`Link::limit_upload`].
+    #[must_use]
+    pub fn upload_at_most(self, bytes_per_second: u64) -> Self {
+        Self { upload_limit: Some(bytes_per_second), ..self }
     }
 }
 
@@ -107,6 +116,11 @@ pub(crate) enum Command {
         feed: DiscoveryKey,
         index: u64,
         reply: oneshot::Sender<Result<bool, Error>>,
+    },
+    /// All feeds of the connection together.
+    LimitUpload {
+        bytes_per_second: Option<u64>,
+        reply: oneshot::Sender<()>,
     },
     /// The whole connection.
     Suspend {

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::oneshot;
@@ -24,7 +24,10 @@ use crate::{
     session::Session,
 };
 
-use super::jobs::{Arrived, FeedJob, Serve};
+use super::{
+    bucket::{self, Bucket},
+    jobs::{Arrived, FeedJob, Serve},
+};
 
 /// Proofs that are verified and stored together at most.
 const INGEST_PROOFS: usize = 1024;
@@ -47,6 +50,9 @@ pub(super) struct FeedLink {
     download: Option<Download>,
     /// Tells the channels of this link apart, one after the other.
     generation: u64,
+    /// Holds up what is served, if there is a limit.
+    bucket: Option<Bucket>,
+    suspended: bool,
     serving: VecDeque<Serve>,
     serve_running: bool,
     arrived: VecDeque<(Ticket, Proof)>,
@@ -86,6 +92,19 @@ impl Line {
     }
 }
 
+/// What holds for a link when it is pumped.
+#[derive(Clone, Copy)]
+pub(super) struct Pump {
+    pub(super) writable: bool,
+    /// Whether the whole connection is.
+    pub(super) suspended: bool,
+    /// How many requests it may make.
+    pub(super) requests: usize,
+    /// The usual time to an answer on this connection.
+    pub(super) round_trip: Option<Duration>,
+    pub(super) now: Instant,
+}
+
 /// What a link wants the engine to do after it was pumped.
 pub(super) struct Pumped {
     /// Bytes of blocks that have come and wait to be verified.
@@ -107,9 +126,11 @@ impl FeedLink {
             span,
             released_by: BTreeMap::new(),
             channel: Line::Down,
-            how: Replicate { download: false, upload: false },
+            how: Replicate { download: false, upload: false, upload_limit: None },
             download: None,
             generation: 0,
+            bucket: None,
+            suspended: false,
             serving: VecDeque::new(),
             serve_running: false,
             arrived: VecDeque::new(),
@@ -141,6 +162,9 @@ impl FeedLink {
         self.released_by.entry(member).or_insert_with(|| Following::new(&self.feed, reports));
         self.how.download |= how.download;
         self.how.upload |= how.upload;
+        if let Some(rate) = how.upload_limit {
+            self.linked.link().limit_upload(Some(rate));
+        }
         if self.how.download && self.download.is_none() && !self.feed.info().writable {
             self.download = Some(self.feed.want_all());
         }
@@ -197,18 +221,11 @@ impl FeedLink {
         (id, std::mem::take(&mut self.arrived_bytes))
     }
 
-    /// Lets the channel say what it has to say, and make so many requests. With `suspended`, the whole connection is.
-    pub(super) fn pump(
-        &mut self,
-        mux: &mut Mux,
-        writable: bool,
-        suspended: bool,
-        requests: usize,
-        now: Instant,
-    ) -> Pumped {
+    /// Lets the channel say what it has to say, and make some requests.
+    pub(super) fn pump(&mut self, mux: &mut Mux, pump: Pump) -> Pumped {
         let mut pumped = Pumped { new_unverified_bytes: 0, in_sync: false, hungry: false, wake: None };
         let suspended =
-            suspended || self.linked.link().is_suspended() || self.feed.is_replication_suspended();
+            pump.suspended || self.linked.link().is_suspended() || self.feed.is_replication_suspended();
         let state = self.channel.state();
         let Line::Open(id, channel) = &mut self.channel else {
             // What was refused won't come; what we opened is awaited.
@@ -216,11 +233,13 @@ impl FeedLink {
             self.linked.set_state(state, suspended);
             return pumped;
         };
+        self.suspended = suspended;
         channel.set_suspended(suspended);
-        channel.set_writable(writable && self.serving.is_empty());
-        channel.set_allowance(requests);
+        channel.set_writable(pump.writable);
+        channel.set_busy(!self.serving.is_empty());
+        channel.set_allowance(pump.requests);
         self.feed.with_local(|local| {
-            while let Some(output) = channel.poll_output(local, now) {
+            while let Some(output) = channel.poll_output(local, pump.now) {
                 match output {
                     Output::Send { message_type, payload } => {
                         // A channel that the remote has closed meanwhile tells so by its event.
@@ -239,10 +258,12 @@ impl FeedLink {
             }
             let status = channel.status(local);
             pumped.in_sync = status.in_sync && !suspended;
-            self.linked.set_open(&status, suspended, None);
+            self.linked.set_open(&status, suspended, pump.round_trip);
         });
-        pumped.hungry = channel.is_hungry();
-        pumped.wake = channel.poll_timeout();
+        if !suspended {
+            pumped.hungry = channel.is_hungry();
+            pumped.wake = channel.poll_timeout();
+        }
         if self.swarm.take_news() {
             self.feed.stir();
         }
@@ -253,7 +274,17 @@ impl FeedLink {
     }
 
     pub(super) fn wants_to_serve(&self) -> bool {
-        !self.serve_running && !self.serving.is_empty()
+        !self.serve_running && !self.suspended && !self.serving.is_empty()
+    }
+
+    /// How many bytes may be served now, or else when.
+    pub(super) fn upload_budget(&mut self, now: Instant) -> Result<usize, Instant> {
+        bucket::set_rate(&mut self.bucket, self.linked.link().upload_limit(), now);
+        bucket::budget_of(&mut self.bucket, now)
+    }
+
+    pub(super) fn bucket(&mut self) -> Option<&mut Bucket> {
+        self.bucket.as_mut()
     }
 
     pub(super) fn start_serving(&mut self) -> VecDeque<Serve> {

@@ -201,6 +201,8 @@ pub struct Channel {
     /// Whether the way to the remote has room.
     writable: bool,
     suspended: bool,
+    /// Whether requests of the remote's that were handed out are enough for now.
+    busy: bool,
     compared: Compared,
     /// A proof that is made only to see whether we can make it, as we can't tell from memory.
     trial: Option<(Ticket, UpgradeRequest)>,
@@ -229,6 +231,7 @@ impl Channel {
             outputs: VecDeque::new(),
             writable: true,
             suspended: false,
+            busy: false,
             compared: Compared::default(),
             trial: None,
             counters: Counters::default(),
@@ -436,6 +439,12 @@ impl Channel {
         None
     }
 
+    /// Whether the driver has enough of the remote's requests to serve for now. The rest wait here, where they can be
+    /// cancelled.
+    pub fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
+    }
+
     /// Makes a pause, or ends it. Meanwhile nothing more is asked for, and the remote's requests wait; there are
     /// [`Limits::max_queued_requests`] of them at most. What is under way ends, and each side still hears
     /// what the other has.
@@ -503,7 +512,7 @@ impl Channel {
         if let Some(refusal) = self.serving.pop_refusal() {
             return Some(output(&Message::NoData(refusal)));
         }
-        if self.suspended {
+        if self.suspended || self.busy {
             return None;
         }
         let (ticket, request) = self.serving.pop()?;

@@ -3,5 +3,6 @@ mod hostile;
 mod messages;
 mod model;
 mod pair;
+mod pauses;
 #[cfg(feature = "tokio")]
 mod real;
