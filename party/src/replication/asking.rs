@@ -220,7 +220,11 @@ impl Asking {
             return Some(want);
         }
         self.look_again(now);
-        if self.allowance == 0 || !self.window.has_room(limits) {
+        // Not hungry: a turn would be of no use before something is stored.
+        if !self.window.takes_more(limits) {
+            return None;
+        }
+        if self.allowance == 0 || !self.window.has_room() {
             self.hungry = true;
             return None;
         }

@@ -131,9 +131,14 @@ impl Window {
         self.storing.is_empty() && self.waiting.values().all(|waiting| waiting.asked.probe)
     }
 
-    pub(super) fn has_room(&self, limits: &Limits) -> bool {
+    /// Whether the connection takes another request.
+    pub(super) fn has_room(&self) -> bool {
         self.share.has_room()
-            && self.waiting.len() < limits.max_inflight_requests
+    }
+
+    /// Whether this feed takes another answer. If not, it does when something that has come is stored.
+    pub(super) fn takes_more(&self, limits: &Limits) -> bool {
+        self.waiting.len() < limits.max_inflight_requests
             && self.storing.len() < limits.max_inflight_requests.saturating_mul(8)
             && self.storing_bytes < limits.max_unverified_bytes
     }
@@ -296,7 +301,7 @@ mod tests {
         let limits = Limits::default();
         let (mut window, now) = (window(), Instant::now());
         let mut asked = 0;
-        while window.has_room(&limits) {
+        while window.has_room() && window.takes_more(&limits) {
             asked = window.ask(block(asked), now);
         }
         assert_eq!(asked as usize, limits.max_inflight_bytes / FIRST_ESTIMATE);
@@ -306,7 +311,7 @@ mod tests {
             assert!(window.stored(id).is_some());
         }
         let before = window.next_id();
-        while window.has_room(&limits) {
+        while window.has_room() && window.takes_more(&limits) {
             window.ask(block(window.next_id()), now);
         }
         assert!(window.next_id() - before > asked);
