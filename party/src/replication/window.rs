@@ -301,7 +301,7 @@ mod tests {
         let limits = Limits::default();
         let (mut window, now) = (window(), Instant::now());
         let mut asked = 0;
-        while window.has_room() {
+        while window.has_room() && !window.is_full(&limits) {
             asked = window.ask(block(asked), now);
         }
         assert_eq!(asked as usize, limits.max_inflight_bytes / FIRST_ESTIMATE);
@@ -311,7 +311,7 @@ mod tests {
             assert!(window.stored(id).is_some());
         }
         let before = window.next_id();
-        while window.has_room() {
+        while window.has_room() && !window.is_full(&limits) {
             window.ask(block(window.next_id()), now);
         }
         assert!(window.next_id() - before > asked);
