@@ -11,6 +11,7 @@ pub(crate) mod changes;
 // Some of what stores a feed is used by its handle alone.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod bitfield;
+pub(crate) mod conflict;
 #[cfg(feature = "tokio")]
 mod demand;
 pub mod encryption;
@@ -52,12 +53,13 @@ pub use self::{
     as_feed::AsFeed,
     changes::{FeedChange, FeedChanges},
     demand::{Changes, Download},
-    handle::{Audit, Batch, Feed, FeedReorg, FeedSnapshot, Info, Ingested, Problem, RangeReader},
+    handle::{Audit, Batch, Feed, FeedReorg, FeedSnapshot, Followed, Info, Ingested, Problem, RangeReader},
     identity::Identity,
     stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
     view::{Binary, Codec, Utf8, View},
 };
 pub use self::{
+    conflict::Conflict,
     encryption::Encryption,
     local::{Demand, Local},
     state::State,

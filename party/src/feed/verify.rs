@@ -19,6 +19,7 @@ use bytes::Bytes;
 use crate::{
     error::PeerMisbehaved,
     feed::{
+        conflict::NOT_IN_THE_TREE,
         manifest::Manifest,
         proof::{Node, Proof, UpgradeProof},
         tree::{Position, Tree, filling, leaf_hashes, parents},
@@ -417,7 +418,7 @@ impl Verification {
         if let Some(top) = top {
             match self.known.get(&top.index) {
                 Some(known) if known.hash == top.hash && known.size == top.size => {}
-                Some(_) => return Err(invalid("a block or node that is not in the tree")),
+                Some(_) => return Err(invalid(NOT_IN_THE_TREE)),
                 None if upgrade.is_none() && proof.upgrade.is_some() => return Ok(verified),
                 None => return Err(invalid("a node that does not lead to a known one")),
             }
