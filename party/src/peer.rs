@@ -30,23 +30,32 @@ pub struct Replicate {
     pub download: bool,
     /// Whether to serve the peer what it asks for.
     pub upload: bool,
+    /// Whether to follow the feed's writer when it truncates the feed. Without it, a feed that was truncated
+    /// stays here as it was; what another peer brings under a release with it counts all the same.
+    pub follow_forks: bool,
 }
 
 impl Replicate {
     /// Get everything, serve everything: what [`Peer::replicate`] does.
     pub fn fully() -> Self {
-        Self { download: true, upload: true }
+        Self { download: true, upload: true, follow_forks: true }
     }
 
     /// Get only what is asked for, serve everything.
     pub fn sparsely() -> Self {
-        Self { download: false, upload: true }
+        Self { download: false, upload: true, follow_forks: true }
     }
 
     /// Serve nothing.
     #[must_use]
     pub fn without_upload(self) -> Self {
         Self { upload: false, ..self }
+    }
+
+    /// Stay on the fork that the feed has here.
+    #[must_use]
+    pub fn without_forks(self) -> Self {
+        Self { follow_forks: false, ..self }
     }
 }
 
@@ -151,7 +160,8 @@ impl Peer {
     ///
     /// # Errors
     /// [`Error::Closed`]; [`ApiMisuse::LimitExceeded`] beyond
-    /// [`Limits::max_released_feeds`](crate::limits::Limits::max_released_feeds).
+    /// [`Limits::max_released_feeds`](crate::limits::Limits::max_released_feeds); [`Error::FeedConflict`] for a feed whose
+    /// signers [have contradicted themselves](Feed::conflict).
     pub async fn replicate(&self, feed: &impl AsFeed) -> Result<bool, Error> {
         self.replicate_as(feed, Replicate::fully()).await
     }

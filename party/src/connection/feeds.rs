@@ -20,7 +20,10 @@ use crate::{
     session::Session,
 };
 
-use super::jobs::{FeedJob, Serve};
+use super::{
+    forks::ForkWork,
+    jobs::{FeedJob, Serve},
+};
 
 /// Proofs that are verified and stored together at most.
 const INGEST_PROOFS: usize = 1024;
@@ -42,6 +45,7 @@ pub(super) struct FeedLink {
     arrived: Vec<(Ticket, Proof)>,
     arrived_bytes: usize,
     ingest_running: bool,
+    pub(super) forks: ForkWork,
     /// Whether nothing is left to get, as far as we know, and nothing under way.
     pub(super) settled: bool,
     /// Whether [`Event::FeedInSync`](crate::party::Event::FeedInSync) was told since the last change.
@@ -77,7 +81,7 @@ impl FeedLink {
             span,
             released_by: BTreeMap::new(),
             channel: Line::Down,
-            how: Replicate { download: false, upload: false },
+            how: Replicate { download: false, upload: false, follow_forks: false },
             download: None,
             generation: 0,
             serving: VecDeque::new(),
@@ -85,6 +89,7 @@ impl FeedLink {
             arrived: Vec::new(),
             arrived_bytes: 0,
             ingest_running: false,
+            forks: ForkWork::default(),
             settled: false,
             told_in_sync: false,
         }
@@ -101,6 +106,7 @@ impl FeedLink {
         self.released_by.entry(member).or_insert_with(|| Following::new(&self.feed, reports));
         self.how.download |= how.download;
         self.how.upload |= how.upload;
+        self.how.follow_forks |= how.follow_forks;
         if self.how.download && self.download.is_none() && !self.feed.info().writable {
             self.download = Some(self.feed.download(0..));
         }
@@ -108,7 +114,12 @@ impl FeedLink {
     }
 
     pub(super) fn new_channel(&self, session: &Session, finite: bool, limits: &Limits) -> Channel {
-        let options = Options { live: !finite, download: true, upload: self.how.upload };
+        let options = Options {
+            live: !finite,
+            download: true,
+            upload: self.how.upload,
+            follow_forks: self.how.follow_forks,
+        };
         Channel::new(session, &self.feed.key(), options, limits)
     }
 
@@ -140,6 +151,7 @@ impl FeedLink {
         self.serve_running = false;
         self.ingest_running = false;
         self.arrived.clear();
+        self.forks.clear();
         (id, std::mem::take(&mut self.arrived_bytes))
     }
 
@@ -168,13 +180,15 @@ impl FeedLink {
                         pumped.new_unverified_bytes += bytes;
                         self.arrived.push((ticket, proof));
                     }
+                    Output::Follow { ticket, proof } => self.forks.follow(ticket, proof),
+                    Output::CheckConflict { proof } => self.forks.check(proof),
                 }
             }
             pumped.in_sync = channel.status(local).in_sync;
         });
         let at_rest =
             self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && !self.ingest_running;
-        self.settled = pumped.in_sync && at_rest;
+        self.settled = pumped.in_sync && at_rest && self.forks.is_at_rest();
         pumped
     }
 

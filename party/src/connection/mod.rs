@@ -13,6 +13,7 @@
 mod driver;
 mod engine;
 mod feeds;
+mod forks;
 mod jobs;
 mod members;
 mod tcp;

@@ -1,5 +1,7 @@
 //! The state machine of the `hypercore/alpha` channel: one feed on one connection.
 
+mod forking;
+
 use std::{collections::VecDeque, ops::Range};
 
 use bytes::Bytes;
@@ -7,11 +9,13 @@ use bytes::Bytes;
 use super::{
     asking::{Asking, SEGMENT},
     capability::{self, RemoteHandshake},
+    conflict::{CONFLICT, Conflicts},
     have::runs,
     messages::{
         Data, Message, NoData, REASON_INVALID_REQUEST, REASON_NOT_AVAILABLE, REASON_UNKNOWN, Request, Sync,
     },
     remote::Remote,
+    reorg::Forks,
     serving::Serving,
     telling::Telling,
     window::{Answered, Asked},
@@ -37,11 +41,13 @@ pub struct Options {
     pub download: bool,
     /// Whether to answer requests.
     pub upload: bool,
+    /// Whether to follow the remote to a higher fork.
+    pub follow_forks: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { live: true, download: true, upload: true }
+        Self { live: true, download: true, upload: true, follow_forks: true }
     }
 }
 
@@ -75,6 +81,20 @@ pub enum Output {
         /// To be handed back.
         ticket: Ticket,
         /// The answer.
+        proof: Proof,
+    },
+    /// A proof of a fork above ours: let the feed [follow](crate::feed::Feed::follow) it, and call
+    /// [`Channel::handle_followed`].
+    Follow {
+        /// To be handed back.
+        ticket: Ticket,
+        /// The proof.
+        proof: Proof,
+    },
+    /// What may show that the feed's signers have contradicted themselves: let the feed
+    /// [look at it](crate::feed::Feed::check_conflict), and call [`Channel::handle_conflict_checked`].
+    CheckConflict {
+        /// The proof.
         proof: Proof,
     },
 }
@@ -119,6 +139,8 @@ pub struct Counters {
     pub refused_by_remote: u64,
     /// Requests of the remote's that we refused.
     pub refused_by_us: u64,
+    /// Proofs that were to show that the feed's signers have contradicted themselves, and did not.
+    pub unproved_conflicts: u64,
     /// Messages that were passed over: of unknown types, of extensions, pushed data, answers that came too
     /// late.
     pub ignored: u64,
@@ -178,6 +200,10 @@ pub struct Channel {
     /// Whether the way to the remote has room.
     writable: bool,
     compared: Compared,
+    forks: Forks,
+    conflicts: Conflicts,
+    /// Our fork when it was last looked at.
+    fork: Option<u64>,
     /// A proof that is made only to see whether we can make it, as we can't tell from memory.
     trial: Option<(Ticket, UpgradeRequest)>,
     counters: Counters,
@@ -197,6 +223,9 @@ impl Channel {
             outputs: VecDeque::new(),
             writable: true,
             compared: Compared::default(),
+            forks: Forks::default(),
+            conflicts: Conflicts::default(),
+            fork: None,
             trial: None,
             counters: Counters::default(),
         }
@@ -240,6 +269,7 @@ impl Channel {
         let Some(handshake) = self.remote.handshake else {
             return Err(PeerMisbehaved::UnexpectedMessage("the channel is not open").into());
         };
+        self.notice_fork(local);
         match Message::decode(message_type, &payload, handshake.seeks, &self.limits)? {
             Some(Message::Sync(sync)) => self.handle_sync(sync, local),
             Some(Message::Request(request)) => self.handle_request(request, local)?,
@@ -273,6 +303,7 @@ impl Channel {
 
     /// Our side of the feed has changed: it has grown, or blocks were stored, by whomever.
     pub fn handle_local_change(&mut self, local: &dyn Local) {
+        self.notice_fork(local);
         self.asking.cancel_stored(local, &self.limits);
         self.compared = Compared::default();
         self.telling.touch_stored();
@@ -296,6 +327,9 @@ impl Channel {
         if let Some((_, upgrade)) = self.trial.take_if(|(trial, _)| *trial == ticket) {
             let provable = matches!(&proof, Ok(Some(proof)) if proof.upgrade.is_some());
             return self.telling.found(upgrade, provable);
+        }
+        if self.handle_conflict_served(ticket, proof.as_ref().ok().and_then(Option::as_ref)) {
+            return;
         }
         let Some(running) = self.serving.served(ticket) else { return };
         let message = match proof {
@@ -325,13 +359,19 @@ impl Channel {
         local: &dyn Local,
     ) -> Result<(), Error> {
         let Some((asked, bytes)) = self.asking.window.stored(ticket.0) else { return Ok(()) };
+        self.notice_fork(local);
         self.telling.touch_stored();
         self.compared = Compared::default();
         if let Err(error) = result {
             if matches!(error, Error::PeerMisbehaved(_)) {
                 self.counters.invalid_proofs += 1;
             }
-            return Err(error);
+            return if self.suspects(&error, local) { Ok(()) } else { Err(error) };
+        }
+        if asked.fork != local.fork() {
+            // Honest, and too late.
+            self.asking.reconsider(asked.block.map_or(0..0, |index| index..index + 1));
+            return Ok(());
         }
         let stored = asked.block.is_none_or(|index| local.has(index));
         let grown = asked.upgrade.is_none_or(|upgrade| local.length() > upgrade.start);
@@ -358,10 +398,20 @@ impl Channel {
         }
         //= protocol-spec/07-replication.md#capability
         self.remote.handshake?;
+        self.notice_fork(local);
+        if local.has_conflict() {
+            return self.poll_conflict(local);
+        }
+        if self.conflicts.is_suspicious() {
+            return None;
+        }
         if self.writable
             && let Some(output) = self.poll_answers(local)
         {
             return Some(output);
+        }
+        if let Some(message) = self.poll_forks(local) {
+            return Some(output(&message));
         }
         if self.options.download
             && let Some(message) = self.asking.poll(local, &self.remote, &self.limits)
@@ -383,7 +433,7 @@ impl Channel {
             remote_length: self.remote.sync.length,
             remote_fork: self.remote.sync.fork,
             remote_contiguous_length: self.remote.have.next_gap(0).min(self.remote.sync.length),
-            waiting: self.asking.window.waiting(),
+            waiting: self.asking.window.waiting() + self.forks.waiting(),
             serving: self.serving.len(),
             counters: self.counters,
         }
@@ -496,12 +546,15 @@ impl Channel {
             return Err(PeerMisbehaved::LimitExceeded("max_block").into());
         }
         //= protocol-spec/07-replication.md#request-1-and-data-3
-        if request == 0 {
-            // A push, which we have said not to take, or the proof of a conflict, which there can't be
-            // before forks are followed.
-            self.counters.ignored += 1;
+        if request == CONFLICT {
+            if !self.handle_unasked(&proof, local)? {
+                // A push, which we have said not to take, or the proof of a conflict that is of no use.
+                self.counters.ignored += 1;
+            }
             return Ok(());
         }
+        let Some(data) = self.handle_fork_data(Data { request, proof }, local)? else { return Ok(()) };
+        let Data { request, proof } = data;
         let asked = match self.asking.window.answered(request) {
             Answered::Asked(asked) => asked,
             Answered::Late => {
@@ -512,6 +565,10 @@ impl Channel {
         };
         self.asking.answered(request, &asked);
         self.telling.touch();
+        if self.conflicts.is_suspicious() {
+            self.counters.ignored += 1;
+            return Ok(());
+        }
         if !asked.covers(&proof) {
             return Err(PeerMisbehaved::UnrequestedData.into());
         }
@@ -545,6 +602,9 @@ impl Channel {
     }
 
     fn handle_no_data(&mut self, refusal: NoData, local: &dyn Local) -> Result<(), Error> {
+        if self.handle_fork_refusal(refusal.request, local)? {
+            return Ok(());
+        }
         match self.asking.window.answered(refusal.request) {
             Answered::Asked(asked) => {
                 self.asking.answered(refusal.request, &asked);
@@ -570,7 +630,10 @@ impl Channel {
 
     fn is_in_sync(&self, local: &dyn Local) -> bool {
         !self.options.download
-            || (self.outputs.is_empty() && self.asking.is_in_sync(local, &self.remote, &self.limits))
+            || (self.outputs.is_empty()
+                && !self.conflicts.is_suspicious()
+                && self.has_followed(local)
+                && self.asking.is_in_sync(local, &self.remote, &self.limits))
     }
 
     fn remote_is_in_sync(&self, local: &dyn Local) -> bool {

@@ -15,10 +15,12 @@
 mod asking;
 mod capability;
 mod channel;
+mod conflict;
 mod have;
 pub mod messages;
 mod ranges;
 mod remote;
+mod reorg;
 mod serving;
 mod telling;
 mod window;

@@ -84,6 +84,9 @@ impl Engine {
     /// Releases a feed to a member and sees to it that it has a channel.
     pub(super) fn release(&mut self, member: MemberId, feed: &Feed, how: Replicate) -> Result<bool, Error> {
         let key = feed.discovery_key();
+        if feed.conflict().is_some() {
+            return Err(Error::FeedConflict(key));
+        }
         let full = self.feeds.len() >= self.limits.max_released_feeds;
         let link = match self.feeds.entry(key) {
             Entry::Occupied(link) => link.into_mut(),
@@ -243,6 +246,7 @@ impl Engine {
         }
         self.dirty.insert(key);
         self.changes.push(next_change(key, changes));
+        self.tell_conflict(key);
     }
 
     pub(super) fn pump_feed(&mut self, key: DiscoveryKey) {
@@ -274,5 +278,6 @@ impl Engine {
         if newly_in_sync {
             self.tell_of_feed(key, |peer, feed| Event::FeedInSync { peer, feed });
         }
+        self.pump_forks(key);
     }
 }
