@@ -193,7 +193,7 @@ async fn serves(peer: &mut RawPeer, feed: &party::feed::Feed) -> Bytes {
 }
 
 fn channel_for(peer: &RawPeer, feed: &party::feed::Feed) -> replication::Channel {
-    let options = replication::Options { live: true, download: true, upload: true };
+    let options = replication::Options::default();
     replication::Channel::new(peer.session(), &feed.key(), options, &Default::default())
 }
 
