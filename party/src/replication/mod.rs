@@ -18,15 +18,19 @@ mod channel;
 mod conflict;
 mod have;
 pub mod messages;
+mod pace;
 mod ranges;
 mod remote;
 mod reorg;
 mod serving;
+mod swarm;
 mod telling;
 mod window;
 
-pub use capability::{RemoteHandshake, capability};
-pub use channel::{Channel, Counters, Options, Output, Status, Ticket};
+pub use capability::{RemoteHandshake, capability, handshake};
+pub use channel::{Channel, Counters, Options, Output, Status, Ticket, Verdict};
+pub use pace::Pace;
+pub use swarm::Swarm;
 
 /// The name of the protocol, as a channel is opened with it.
 pub const PROTOCOL: &str = "hypercore/alpha";

@@ -1,6 +1,8 @@
 //! Feeds that change to another fork, and feeds whose signers have contradicted themselves: the part of the
 //! engine that deals with these.
 
+use tokio::time::Instant;
+
 use super::{Engine, instrumented};
 use crate::{
     connection::{
@@ -28,6 +30,16 @@ impl Engine {
         }
         if is_over {
             self.close_feed(key, Line::Failed { for_good: true });
+        }
+    }
+
+    /// A remote that was to show why what it sent doesn't verify may have had time enough.
+    pub(super) fn pass_time(&mut self, key: DiscoveryKey, now: Instant) {
+        let Some(link) = self.feeds.get_mut(&key) else { return };
+        if let Line::Open(_, channel) = &mut link.channel
+            && let Err(error) = channel.handle_timeout(now.into_std())
+        {
+            self.fail_feed(key, error);
         }
     }
 
