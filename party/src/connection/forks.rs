@@ -14,8 +14,8 @@ pub(super) struct ForkWork {
     /// Of a higher fork.
     arrived: Vec<(Ticket, Proof)>,
     running: bool,
-    /// Of a conflict. The channel hands out one at a time.
-    conflict: Option<Proof>,
+    /// Of a conflict. The channel hands out few at a time.
+    conflicts: Vec<Proof>,
     /// Whether the app was told of a conflict.
     told: bool,
 }
@@ -26,7 +26,7 @@ impl ForkWork {
     }
 
     pub(super) fn check(&mut self, proof: Proof) {
-        self.conflict = Some(proof);
+        self.conflicts.push(proof);
     }
 
     /// What is to be followed next, if nothing is at the moment.
@@ -42,12 +42,12 @@ impl ForkWork {
         self.running = false;
     }
 
-    pub(super) fn take_conflict(&mut self) -> Option<Proof> {
-        self.conflict.take()
+    pub(super) fn take_conflicts(&mut self) -> Vec<Proof> {
+        std::mem::take(&mut self.conflicts)
     }
 
     pub(super) fn is_at_rest(&self) -> bool {
-        !self.running && self.arrived.is_empty() && self.conflict.is_none()
+        !self.running && self.arrived.is_empty() && self.conflicts.is_empty()
     }
 
     /// The channel is gone, and what came over it.

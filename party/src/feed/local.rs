@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use crate::feed::reorg::PendingReorg;
+use crate::feed::{proof::Proof, reorg::PendingReorg};
 
 /// A view of a feed as it stands here. [`State`](crate::feed) is one; tests write their own.
 ///
@@ -43,6 +43,10 @@ pub trait Local {
     /// Whether the feed is not to be replicated, as its signers have contradicted themselves.
     fn has_conflict(&self) -> bool {
         false
+    }
+    /// The signed tree that contradicts ours, if it is at hand: an upgrade from 0.
+    fn contradiction(&self) -> Option<&Proof> {
+        None
     }
 }
 

@@ -74,6 +74,7 @@ pub(super) async fn open(
         bitfield,
         is_encrypted: head.is_encrypted,
         conflict: head.conflict,
+        contradiction: None,
         reorgs: Vec::new(),
     })
 }

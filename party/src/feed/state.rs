@@ -1,6 +1,6 @@
 //! What is known in memory of a feed, and the record that it is stored as.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use crate::{
         conflict::Conflict,
         local::Local,
         manifest::Manifest,
-        proof::Node,
+        proof::{Node, Proof},
         reorg::PendingReorg,
         tree::{MAX_LENGTH, Position, Tree},
         verifier::Verifier,
@@ -46,6 +46,8 @@ pub struct State {
     pub(crate) is_encrypted: bool,
     /// That the signers have contradicted themselves, once that is known. It is never taken back.
     pub(crate) conflict: Option<Conflict>,
+    /// The tree that contradicts ours. It is not stored.
+    pub(crate) contradiction: Option<Arc<Proof>>,
     /// The reorgs under way. They are not stored.
     pub(crate) reorgs: Vec<PendingReorg>,
 }
@@ -185,6 +187,10 @@ impl Local for State {
 
     fn has_conflict(&self) -> bool {
         self.conflict.is_some()
+    }
+
+    fn contradiction(&self) -> Option<&Proof> {
+        self.contradiction.as_deref()
     }
 }
 

@@ -27,6 +27,9 @@ use crate::{
 /// The id of the request for a conflict's proof, and of the answer, asked for or not.
 pub(super) const CONFLICT: u64 = 0;
 
+/// Proofs looked at at a time. Who tells of a conflict shows both trees, as it doesn't know which of them we have.
+const TREES: usize = 2;
+
 /// What is known of contradictions between our tree and the remote's.
 #[derive(Debug, Default)]
 pub(super) struct Conflicts {
@@ -36,8 +39,8 @@ pub(super) struct Conflicts {
     deadline: Option<Instant>,
     /// Whether it was asked before.
     asked: bool,
-    /// Whether a proof is being verified.
-    checking: bool,
+    /// Proofs that are being verified.
+    checking: usize,
     /// Proofs that the remote sent and that showed nothing.
     unproved: usize,
     /// How far we are with telling the remote.
@@ -74,8 +77,8 @@ impl Conflicts {
         Some(Message::Request(Request { id: CONFLICT, fork: local.fork(), proof, priority: 0 }))
     }
 
-    /// Whether data that answers no request may be the proof of a conflict, which is to be verified. One at a time, and
-    /// so many of no use.
+    /// Whether data that answers no request may be the proof of a conflict, which is to be verified. Two at a time,
+    /// and so many of no use.
     pub(super) fn takes(&mut self, proof: &Proof, local: &dyn Local, limits: &Limits) -> bool {
         let of_tree = proof.upgrade.as_ref().filter(|_| {
             proof.block.is_none() && proof.hash.is_none() && proof.seek.is_none() && proof.fork == local.fork()
@@ -83,10 +86,10 @@ impl Conflicts {
         let is_comparable = of_tree.is_some_and(|upgrade| {
             upgrade.start == 0 && upgrade.length <= local.length() && !local.needs_manifest()
         });
-        if !is_comparable || self.checking || self.unproved >= limits.max_failed_requests {
+        if !is_comparable || self.checking >= TREES || self.unproved >= limits.max_failed_requests {
             return false;
         }
-        self.checking = true;
+        self.checking += 1;
         true
     }
 
@@ -114,7 +117,7 @@ impl Conflicts {
 
     /// A proof was verified. Gives what the remote is to be blamed for, if it shows no conflict.
     pub(super) fn checked(&mut self, is_conflict: bool) -> Option<Error> {
-        self.checking = false;
+        self.checking = self.checking.saturating_sub(1);
         if is_conflict {
             self.suspicion = None;
             return None;
@@ -155,6 +158,15 @@ impl Conflicts {
     pub(super) fn is_told(&self) -> bool {
         self.telling == Told::Yes
     }
+}
+
+/// The tree that contradicts ours, if it is for the remote to see.
+pub(super) fn contradiction<'l>(local: &'l dyn Local, remote: &Remote) -> Option<&'l Proof> {
+    let can_compare = |proof: &&Proof| {
+        let length = proof.upgrade.as_ref().map(|upgrade| upgrade.length);
+        proof.fork == remote.sync.fork && length.is_some_and(|length| length <= remote.sync.length)
+    };
+    local.contradiction().filter(can_compare)
 }
 
 /// The upgrade to the longest tree that both sides should have in common.

@@ -23,9 +23,9 @@ impl Engine {
             let job = forks::follow(link.feed.clone(), link.job(), queue);
             self.jobs.spawn(instrumented(&link.span, job));
         }
-        let conflict = link.forks.take_conflict();
+        let conflicts = link.forks.take_conflicts();
         let is_over = matches!(&link.channel, Line::Open(_, channel) if channel.is_over());
-        if let Some(proof) = conflict {
+        for proof in conflicts {
             self.check_conflict(key, proof);
         }
         if is_over {
@@ -53,7 +53,8 @@ impl Engine {
     pub(super) fn check_last_words(&mut self, key: DiscoveryKey) {
         let Some(link) = self.feeds.get_mut(&key) else { return };
         let Line::Open(_, channel) = &mut link.channel else { return };
-        if let Some(proof) = channel.take_conflict().or_else(|| link.forks.take_conflict()) {
+        let last = channel.take_conflicts();
+        for proof in link.forks.take_conflicts().into_iter().chain(last) {
             self.check_conflict(key, proof);
         }
     }

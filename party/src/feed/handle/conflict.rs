@@ -1,6 +1,9 @@
 //! Proofs that a feed's signers have contradicted themselves.
 
-use std::{collections::HashMap, sync::PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, PoisonError},
+};
 
 use bytes::Bytes;
 
@@ -52,15 +55,16 @@ impl Feed {
         }
         let conflict = Conflict { fork, length: theirs.length };
         //= protocol-spec/07-replication.md#conflicts
-        verify(self.key(), &verifier, fork, theirs)?;
+        verify(self.key(), &verifier, fork, theirs.clone())?;
         // Ours was verified when it was stored; that it reads as it was written is not known.
         verify(self.key(), &verifier, fork, ours)
             .map_err(|_| damaged("the tree of a feed is not the one that was signed".into()))?;
-        self.freeze(conflict).await?;
+        let contradiction = Proof { fork, upgrade: Some(theirs), ..Proof::default() };
+        self.freeze(conflict, contradiction).await?;
         Ok(Some(conflict))
     }
 
-    async fn freeze(&self, conflict: Conflict) -> Result<(), Error> {
+    async fn freeze(&self, conflict: Conflict, contradiction: Proof) -> Result<(), Error> {
         let mut turn = self.turn().await?;
         if self.conflict().is_some() {
             return Ok(());
@@ -69,6 +73,7 @@ impl Feed {
         let update = {
             let mut state = self.inner.state.write().unwrap_or_else(PoisonError::into_inner);
             state.conflict = Some(conflict);
+            state.contradiction = Some(Arc::new(contradiction));
             state.reorgs.clear();
             state.with_blocks(state.bitfield.with(std::iter::empty()))
         };

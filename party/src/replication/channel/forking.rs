@@ -7,7 +7,7 @@ use crate::{
     error::{Error, PeerMisbehaved},
     feed::{local::Local, proof::Proof},
     replication::{
-        conflict::CONFLICT,
+        conflict::{CONFLICT, contradiction},
         messages::{Data, Message},
     },
 };
@@ -67,11 +67,12 @@ impl Channel {
 
     /// What a remote said last that is gone now, if it was said to be the proof of a conflict: it has to be
     /// [looked at](Output::CheckConflict) all the same.
-    pub fn take_conflict(&mut self) -> Option<Proof> {
-        self.outputs.drain(..).find_map(|output| match output {
+    pub fn take_conflicts(&mut self) -> Vec<Proof> {
+        let conflicts = self.outputs.drain(..).filter_map(|output| match output {
             Output::CheckConflict { proof } => Some(proof),
             _ => None,
-        })
+        });
+        conflicts.collect()
     }
 
     /// Sees whether our fork is another than it was. What was asked for, told and found out in the old one is void;
@@ -172,6 +173,10 @@ impl Channel {
     pub(super) fn poll_conflict(&mut self, local: &dyn Local) -> Option<Output> {
         let serving = &mut self.serving;
         let (ticket, request) = self.conflicts.tell(|| serving.ticket(), local, &self.remote)?;
+        // Which of the two trees the remote has isn't known, so it is shown both.
+        if let Some(proof) = contradiction(local, &self.remote).cloned() {
+            self.send(&Message::Data(Data { request: CONFLICT, proof }));
+        }
         Some(Output::Serve { ticket, request, fork: local.fork() })
     }
 

@@ -267,6 +267,8 @@ fn peers_with_parts_of_a_fork_bring_a_reader_there_together() {
     net.connect(3, 1);
     net.run();
     assert_eq!((net.feeds[3].info().fork, net.feeds[3].info().length), (1, 64));
+    net.pairs[0].2.ends[0].demand(everything());
+    net.run();
     net.check(&everything());
 }
 
@@ -428,6 +430,7 @@ impl Victim {
     }
 
     fn acts(&mut self) -> Result<(), Error> {
+        self.pair.pump(0);
         self.pair.ingest(0, usize::MAX)?;
         self.pair.follow(0)?;
         self.pair.pump(0);
@@ -587,7 +590,7 @@ fn two_signed_trees_end_the_replication_of_a_feed() {
         assert_eq!((conflict.fork, conflict.length), (0, ours.info().length.min(theirs.info().length)));
         assert!(other.ends[1].channel.is_over());
         assert_eq!(theirs.conflict(), Some(conflict), "it was told");
-        assert_eq!(other.ends[1].sent(3), 1);
+        assert_eq!(other.ends[1].sent(3), 2);
 
         // And so are the others.
         changed(&mut pair.ends[1]);
@@ -613,7 +616,7 @@ fn a_conflict_is_kept() {
 fn what_is_forged_is_no_conflict() {
     let mut victim = Victim::new();
     block_on(victim.feed().clear(5..6)).unwrap();
-    changed(&mut victim.pair.ends[0]);
+    victim.pair.ends[0].demand(Demand::from_ranges([5..6]));
     victim.pair.pump(0);
     let (request, asked, _) = victim.requests().pop().unwrap();
     let mut proof = block_on(victim.writer.prove(asked, 0)).unwrap().unwrap();

@@ -60,7 +60,7 @@ impl Engine for Feed {
     fn ingest(&mut self, proofs: Vec<Proof>) -> Vec<Result<Verdict, Error>> {
         block_on(Feed::ingest(self, proofs))
             .into_iter()
-            .map(|result| result.map(|_| Verdict::Holds))
+            .map(|result| Ok(if result?.unconnected { Verdict::Unconnected } else { Verdict::Holds }))
             .collect()
     }
 
@@ -215,7 +215,7 @@ fn a_forged_proof_is_refused() {
                     block.value = b"forged".as_slice().into();
                 }
             }
-            match pair.ingest(n, usize::MAX) {
+            match pair.ingest(n, usize::MAX).and_then(|_| pair.follow(n)) {
                 Ok(_) => {}
                 Err(Error::PeerMisbehaved(PeerMisbehaved::InvalidProof(_))) => refused += 1,
                 Err(other) => panic!("{other}"),
