@@ -156,12 +156,12 @@ impl Peer {
 
     /// Releases `feed` to the peer and replicates it in full, both ways: what we have is served, what the
     /// peer has is fetched, verified and stored. Returns whether it was not released before; releasing twice
-    /// is harmless.
+    /// is harmless. A feed whose signers [have contradicted themselves](Feed::conflict) is not replicated, and the app
+    /// hears of that by [`Event::FeedConflict`](crate::party::Event::FeedConflict).
     ///
     /// # Errors
     /// [`Error::Closed`]; [`ApiMisuse::LimitExceeded`] beyond
-    /// [`Limits::max_released_feeds`](crate::limits::Limits::max_released_feeds); [`Error::FeedConflict`] for a feed whose
-    /// signers [have contradicted themselves](Feed::conflict).
+    /// [`Limits::max_released_feeds`](crate::limits::Limits::max_released_feeds).
     pub async fn replicate(&self, feed: &impl AsFeed) -> Result<bool, Error> {
         self.replicate_as(feed, Replicate::fully()).await
     }

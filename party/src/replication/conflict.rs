@@ -45,6 +45,8 @@ pub(super) struct Conflicts {
     unproved: usize,
     /// How far we are with telling the remote.
     telling: Told,
+    /// The tree that contradicts ours, to be told too.
+    contradiction: Option<Proof>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -142,16 +144,16 @@ impl Conflicts {
         };
         let ticket = ticket();
         self.telling = Told::Proving(ticket);
+        self.contradiction = contradiction(local, remote).cloned();
         Some((ticket, ProofRequest { upgrade: Some(upgrade), ..ProofRequest::default() }))
     }
 
-    /// Whether `ticket` is that of the proof for the remote, which is made now.
-    pub(super) fn is_proof(&mut self, ticket: Ticket) -> bool {
-        let is_proof = self.telling == Told::Proving(ticket);
-        if is_proof {
+    /// If `ticket` is that of the proof for the remote, which is made now: gives what to tell after it.
+    pub(super) fn proved(&mut self, ticket: Ticket) -> Option<Option<Proof>> {
+        (self.telling == Told::Proving(ticket)).then(|| {
             self.telling = Told::Yes;
-        }
-        is_proof
+            self.contradiction.take()
+        })
     }
 
     /// Whether all is said to the remote.
@@ -161,7 +163,7 @@ impl Conflicts {
 }
 
 /// The tree that contradicts ours, if it is for the remote to see.
-pub(super) fn contradiction<'l>(local: &'l dyn Local, remote: &Remote) -> Option<&'l Proof> {
+fn contradiction<'l>(local: &'l dyn Local, remote: &Remote) -> Option<&'l Proof> {
     let can_compare = |proof: &&Proof| {
         let length = proof.upgrade.as_ref().map(|upgrade| upgrade.length);
         proof.fork == remote.sync.fork && length.is_some_and(|length| length <= remote.sync.length)

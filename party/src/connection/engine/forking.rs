@@ -106,9 +106,14 @@ impl Engine {
     pub(super) fn tell_conflict(&mut self, key: DiscoveryKey) {
         let Some(link) = self.feeds.get_mut(&key) else { return };
         let Some(conflict) = link.feed.conflict() else { return };
+        if matches!(link.channel, Line::Down) {
+            link.channel = Line::Failed { for_good: true };
+        }
         if link.forks.tells() {
             tracing::warn!(feed = %key, fork = conflict.fork, length = conflict.length, "two trees are signed");
-            self.failure.get_or_insert(Error::FeedConflict(key));
+            if !matches!(link.channel, Line::Failed { .. }) {
+                self.failure.get_or_insert(Error::FeedConflict(key));
+            }
             self.tell_of_feed(key, |peer, feed| Event::FeedConflict { peer, feed, conflict });
         }
     }

@@ -88,9 +88,6 @@ impl Engine {
     /// Releases a feed to a member and sees to it that it has a channel.
     pub(super) fn release(&mut self, member: MemberId, feed: &Feed, how: Replicate) -> Result<bool, Error> {
         let key = feed.discovery_key();
-        if feed.conflict().is_some() {
-            return Err(Error::FeedConflict(key));
-        }
         let full = self.feeds.len() >= self.limits.max_released_feeds;
         let link = match self.feeds.entry(key) {
             Entry::Occupied(link) => link.into_mut(),
@@ -104,7 +101,9 @@ impl Engine {
             }
         };
         self.dirty.insert(key);
-        Ok(link.release(member, how, &self.members[member.0].hub.reports))
+        let fresh = link.release(member, how, &self.members[member.0].hub.reports);
+        self.tell_conflict(key);
+        Ok(fresh)
     }
 
     pub(super) fn open_feed(&mut self, key: DiscoveryKey) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, PeerMisbehaved},
     feed::{local::Local, proof::Proof},
     replication::{
-        conflict::{CONFLICT, contradiction},
+        conflict::CONFLICT,
         messages::{Data, Message},
     },
 };
@@ -173,19 +173,17 @@ impl Channel {
     pub(super) fn poll_conflict(&mut self, local: &dyn Local) -> Option<Output> {
         let serving = &mut self.serving;
         let (ticket, request) = self.conflicts.tell(|| serving.ticket(), local, &self.remote)?;
-        // Which of the two trees the remote has isn't known, so it is shown both.
-        if let Some(proof) = contradiction(local, &self.remote).cloned() {
-            self.send(&Message::Data(Data { request: CONFLICT, proof }));
-        }
         Some(Output::Serve { ticket, request, fork: local.fork() })
     }
 
     /// A proof was made. Returns whether it is that of a conflict, for the remote.
     pub(super) fn handle_conflict_served(&mut self, ticket: Ticket, proof: Option<&Proof>) -> bool {
-        let is_conflict = self.conflicts.is_proof(ticket);
-        if let (true, Some(proof)) = (is_conflict, proof) {
-            self.send(&Message::Data(Data { request: CONFLICT, proof: proof.clone() }));
+        let Some(contradiction) = self.conflicts.proved(ticket) else { return false };
+        // Which of the two trees the remote has isn't known, so it is shown both. Ours first, as that is what one
+        // expects that suspects us.
+        for proof in proof.cloned().into_iter().chain(contradiction) {
+            self.send(&Message::Data(Data { request: CONFLICT, proof }));
         }
-        is_conflict
+        true
     }
 }
