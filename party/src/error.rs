@@ -39,6 +39,9 @@ pub enum Error {
     /// [`Feed::conflict`](crate::feed::Feed::conflict).
     #[error("the signers of the feed {0} have contradicted themselves")]
     FeedConflict(DiscoveryKey),
+    /// A block that is not stored here, where it was not to be waited for.
+    #[error("block {0} is not available")]
+    NotAvailable(u64),
     /// The remote refused, and didn't say more.
     #[error("the peer refused")]
     Refused,

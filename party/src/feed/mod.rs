@@ -37,6 +37,8 @@ pub mod storage;
 #[cfg(feature = "tokio")]
 mod stream;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+mod traffic;
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod tree;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod verifier;
@@ -44,23 +46,31 @@ pub mod verify;
 #[cfg(feature = "tokio")]
 mod view;
 
-#[cfg(feature = "tokio")]
-pub(crate) use self::handle::{Home, WeakFeed};
 #[cfg(feature = "json")]
 pub use self::view::Json;
 #[cfg(feature = "tokio")]
 pub use self::{
     as_feed::AsFeed,
     changes::{FeedChange, FeedChanges},
-    demand::{Changes, Download},
-    handle::{Audit, Batch, Feed, FeedReorg, FeedSnapshot, Followed, Info, Ingested, Problem, RangeReader},
+    demand::{Changes, Download, DownloadOptions, Progress},
+    handle::{
+        Audit, Batch, Feed, FeedReorg, FeedSnapshot, FetchOptions, Followed, Info, Ingested, Problem,
+        RangeReader,
+    },
     identity::Identity,
     stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
     view::{Binary, Codec, Utf8, View},
 };
 pub use self::{
     conflict::Conflict,
+    demand::{Demand, Order, RangeSet},
     encryption::Encryption,
-    local::{Demand, Local},
+    local::Local,
     state::State,
+    traffic::Traffic,
+};
+#[cfg(feature = "tokio")]
+pub(crate) use self::{
+    handle::{Home, WeakFeed},
+    traffic::Tally,
 };

@@ -115,7 +115,7 @@ impl Feed {
         }
         if followed == Followed::Further {
             // Other peers may be able to show what is wanted now.
-            self.inner.demands.notify();
+            self.stir();
         }
         Ok(followed)
     }

@@ -90,7 +90,7 @@ impl Channel {
 
     /// The next message on the way to the remote's fork.
     pub(super) fn poll_forks(&mut self, local: &dyn Local) -> Option<Message> {
-        if !self.options.download || !self.options.follow_forks {
+        if !self.options.download || !self.options.follow_forks || self.suspended {
             return None;
         }
         self.forks.poll(local, &self.remote, &mut self.asking, &self.limits)
