@@ -161,7 +161,7 @@ struct Victim {
     remote: RawPeer,
     channel: party::mux::ChannelId,
     events: party::party::Events,
-    _connection: tokio::task::JoinHandle<Result<(), Error>>,
+    connection: tokio::task::JoinHandle<Result<(), Error>>,
 }
 
 impl Victim {
@@ -191,7 +191,14 @@ impl Victim {
         let id = *writer.discovery_key().as_bytes();
         let channel = remote.mux.open(replication::PROTOCOL, Some(&id), &handshake).unwrap();
         remote.flush().await;
-        let mut victim = Self { reader, writer, remote, channel, events, _connection: connection };
+        loop {
+            match remote.event().await.expect("the connection lives") {
+                MuxEvent::Opened { .. } => break,
+                MuxEvent::Incoming { incoming, .. } => remote.mux.reject(incoming),
+                _ => {}
+            }
+        }
+        let mut victim = Self { reader, writer, remote, channel, events, connection };
         victim.say(sync(0, 20)).await;
         let range = replication::messages::Range { drop: false, start: 0, length: 20 };
         victim.say(Message::Range(range)).await;
@@ -219,7 +226,9 @@ impl Victim {
                 }
             }
             self.remote.flush().await;
-            let message = self.remote.hear().await.expect("the connection lives");
+            let Some(message) = self.remote.hear().await else {
+                panic!("the connection has ended: {:?}", (&mut self.connection).await);
+            };
             self.remote.mux.handle_message(message);
         }
     }

@@ -158,7 +158,7 @@ impl Channel {
     /// Something of the remote's does not verify. Returns whether it is asked for the proof of a conflict before it is
     /// blamed. Nothing else is asked of it then, and nothing taken.
     pub(super) fn suspects(&mut self, error: &Error, local: &dyn Local) -> bool {
-        if self.conflicts.is_suspicious() {
+        if self.conflicts.is_suspicious() || local.has_conflict() {
             return true;
         }
         let Some(request) = self.conflicts.suspect(error, local, &self.remote) else { return false };
