@@ -112,9 +112,9 @@ impl Conflicts {
         if self.deadline().is_some_and(|deadline| deadline <= now) { self.suspicion.take() } else { None }
     }
 
-    /// The remote has no proof for us. Gives what it is to be blamed for.
+    /// The remote has no proof for us. Gives what it is to be blamed for, unless one of its proofs is still looked at.
     pub(super) fn cleared(&mut self) -> Option<Error> {
-        self.suspicion.take()
+        if self.checking > 0 { None } else { self.suspicion.take() }
     }
 
     /// A proof was verified. Gives what the remote is to be blamed for, if it shows no conflict.
@@ -125,7 +125,7 @@ impl Conflicts {
             return None;
         }
         self.unproved = self.unproved.saturating_add(1);
-        self.suspicion.take()
+        self.cleared()
     }
 
     /// What to prove to the remote, of a feed that has a conflict; `None` if it was told, or can't be.
