@@ -340,7 +340,8 @@ async fn a_conflict_ends_the_replication_with_everybody_and_is_told() {
     for (n, store) in stores.iter().take(2).enumerate() {
         let options = FeedOptions::default().seed([3; 32]);
         let feed = store.create_feed("log", options).await.unwrap();
-        let text = |index: u64| Bytes::from(if index < 5 { format!("{index}") } else { format!("{index} {n}") });
+        let text =
+            |index: u64| Bytes::from(if index < 5 { format!("{index}") } else { format!("{index} {n}") });
         feed.append_batch((0..10 + n as u64).map(text).collect()).await.unwrap();
         feeds.push(feed);
     }

@@ -83,7 +83,10 @@ impl Conflicts {
     /// and so many of no use.
     pub(super) fn takes(&mut self, proof: &Proof, local: &dyn Local, limits: &Limits) -> bool {
         let of_tree = proof.upgrade.as_ref().filter(|_| {
-            proof.block.is_none() && proof.hash.is_none() && proof.seek.is_none() && proof.fork == local.fork()
+            proof.block.is_none()
+                && proof.hash.is_none()
+                && proof.seek.is_none()
+                && proof.fork == local.fork()
         });
         let is_comparable = of_tree.is_some_and(|upgrade| {
             upgrade.start == 0 && upgrade.length <= local.length() && !local.needs_manifest()
