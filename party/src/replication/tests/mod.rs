@@ -1,8 +1,10 @@
 mod behaviours;
+mod forks;
 mod hostile;
 mod messages;
 mod model;
 mod pair;
+mod pauses;
 #[cfg(feature = "tokio")]
 mod real;
 mod swarm;

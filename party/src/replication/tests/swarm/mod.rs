@@ -4,6 +4,8 @@
 //! first. `PROPTEST_CASES` says how many are tried.
 
 mod net;
+#[cfg(feature = "tokio")]
+mod real;
 
 use std::{ops::Range, time::Duration};
 
@@ -45,15 +47,14 @@ struct Scenario {
 }
 
 impl Scenario {
-    fn net(&self) -> Net<Model> {
+    fn feeds(&self) -> Vec<Model> {
         let readers = self.readers.iter().map(|(_, known)| match known {
             Some(stored) => {
                 Model::sparse(self.length, stored.iter().copied().filter(|index| *index < self.length))
             }
             None => Model::reader(),
         });
-        let feeds = std::iter::once(Model::writer(self.length)).chain(readers).collect();
-        self.play(Net::new(feeds, self.seed))
+        std::iter::once(Model::writer(self.length)).chain(readers).collect()
     }
 
     fn play<E: Peer>(&self, mut net: Net<E>) -> Net<E> {
@@ -131,7 +132,21 @@ proptest! {
 
     #[test]
     fn any_mix_of_peers_converges(scenario in scenario(2..9, false)) {
-        let net = scenario.net();
+        let net = scenario.play(Net::new(scenario.feeds(), scenario.seed));
+        prop_assert!(net.errors.is_empty(), "{:?}", net.errors);
+        net.check();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Peers that don't follow their writer to another fork are left alone with theirs.
+    #[test]
+    fn who_stays_behind_on_a_fork_is_left_alone(scenario in scenario(2..6, true)) {
+        let mut net = Net::new(scenario.feeds(), scenario.seed);
+        net.options.follow_forks = false;
+        let net = scenario.play(net);
         prop_assert!(net.errors.is_empty(), "{:?}", net.errors);
         net.check();
     }

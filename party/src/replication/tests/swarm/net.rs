@@ -64,6 +64,8 @@ pub(super) struct Node<E> {
     pub(super) suspended: bool,
     /// Blocks that went away here after they had come, by hand or with a fork.
     lost: BTreeSet<u64>,
+    /// Of these, those that went away by hand.
+    cleared: BTreeSet<u64>,
     /// Whether a change of the feed is about to be told to its channels.
     told: bool,
 }
@@ -101,6 +103,8 @@ enum Event {
     Arrival(u64, usize),
     Served(u64, usize, Vec<(Ticket, ProofRequest, u64)>),
     Ingested(u64, usize, usize, Vec<(Ticket, Proof)>),
+    Followed(u64, usize, usize, Ticket, Proof),
+    ConflictChecked(u64, usize, usize, Proof),
     /// The feed of a peer has changed.
     Change(usize),
     /// A channel's timer, or room on its way.
@@ -127,7 +131,7 @@ pub(super) struct Net<E> {
     pub(super) now: Instant,
     start: Instant,
     limits: Limits,
-    options: Options,
+    pub(super) options: Options,
     events: BTreeMap<(Instant, u64), Event>,
     serial: u64,
     random: u64,
@@ -148,6 +152,7 @@ impl<E: Peer> Net<E> {
             manner: Manner::Honest,
             suspended: false,
             lost: BTreeSet::new(),
+            cleared: BTreeSet::new(),
             told: false,
         };
         let now = Instant::now();
@@ -262,7 +267,8 @@ impl<E: Peer> Net<E> {
     pub(super) fn clear(&mut self, n: usize, blocks: Range<u64>) {
         let node = &mut self.nodes[n];
         node.feed.clear(blocks.clone());
-        node.lost.extend(blocks);
+        node.lost.extend(blocks.clone());
+        node.cleared.extend(blocks);
         self.changed(n);
     }
 
@@ -314,6 +320,16 @@ impl<E: Peer> Net<E> {
             }
             Event::Served(id, n, jobs) => self.serve(id, n, jobs),
             Event::Ingested(id, n, which, jobs) => self.ingest(id, n, which, jobs),
+            Event::Followed(id, n, which, ticket, proof) => self.follow(id, n, which, ticket, proof),
+            Event::ConflictChecked(id, n, which, proof) => {
+                let is_conflict = self.nodes[which].feed.has_conflict(proof);
+                assert!(!is_conflict, "there is none");
+                if let Some(link) = self.links.get_mut(&id) {
+                    let handled = link.ends[n].channel.handle_conflict_checked(is_conflict);
+                    self.handled(id, handled);
+                    self.pump(id, n);
+                }
+            }
             Event::Change(n) => {
                 self.nodes[n].told = false;
                 for (id, side) in self.ends_of(n) {
@@ -329,6 +345,8 @@ impl<E: Peer> Net<E> {
             Event::Wake(id, n) => {
                 if let Some(link) = self.links.get_mut(&id) {
                     link.ends[n].wake = None;
+                    let handled = link.ends[n].channel.handle_timeout(self.now);
+                    self.handled(id, handled);
                     self.pump(id, n);
                 }
             }
@@ -451,6 +469,25 @@ impl<E: Peer> Net<E> {
         self.pump(id, n);
     }
 
+    fn follow(&mut self, id: u64, n: usize, which: usize, ticket: Ticket, proof: Proof) {
+        let node = &mut self.nodes[which];
+        let before = node.feed.with_local(|local| (local.fork(), local.length()));
+        let result = node.feed.follow(proof);
+        node.feed.with_local(|local| {
+            if local.fork() != before.0 {
+                node.lost.extend((0..before.1).filter(|index| !local.has(*index)));
+            }
+        });
+        if let Some(link) = self.links.get_mut(&id) {
+            let end = &mut link.ends[n];
+            let handled =
+                node.feed.with_local(|local| end.channel.handle_followed(ticket, result, local));
+            self.handled(id, handled);
+        }
+        self.changed(which);
+        self.pump(id, n);
+    }
+
     /// Lets a channel say what it has to say.
     fn pump(&mut self, id: u64, n: usize) {
         let Some(link) = self.links.get_mut(&id) else { return };
@@ -475,9 +512,11 @@ impl<E: Peer> Net<E> {
         });
         let mut arrivals = Vec::new();
         let mut requests = Vec::new();
+        let mut forks = Vec::new();
         for output in outputs {
             match output {
                 Output::Send { message_type, payload } => {
+                    let payload = payload.into_bytes();
                     match Message::decode(message_type, &payload, true, limits).unwrap().unwrap() {
                         Message::Request(request) => requests.push(request),
                         Message::Cancel { request } => {
@@ -496,6 +535,8 @@ impl<E: Peer> Net<E> {
                 }
                 Output::Serve { ticket, request, fork } => end.serve.push((ticket, request, fork)),
                 Output::Ingest { ticket, proof } => end.ingest.push((ticket, proof)),
+                Output::Follow { ticket, proof } => forks.push(Event::Followed(id, n, which, ticket, proof)),
+                Output::CheckConflict { proof } => forks.push(Event::ConflictChecked(id, n, which, proof)),
             }
         }
         let mut wake = end.channel.poll_timeout();
@@ -523,6 +564,10 @@ impl<E: Peer> Net<E> {
         if let Some(jobs) = ingest {
             let at = now + Duration::from_micros(50 + self.below(1_000));
             self.push(at, Event::Ingested(id, n, which, jobs));
+        }
+        for event in forks {
+            let at = now + Duration::from_micros(50 + self.below(1_000));
+            self.push(at, event);
         }
         if let Some(wake) = wake {
             // A channel that wants to be woken in the past would never come to rest.
@@ -578,7 +623,7 @@ impl<E: Peer> Net<E> {
                 let lacks = (0..lengths[0]).find(|index| {
                     // What was cleared here is not fetched again before somebody asks for it.
                     ours.demand.wants(*index)
-                        && !ours.lost.contains(index)
+                        && !ours.cleared.contains(index)
                         && !ours.feed.with_local(|local| local.has(*index))
                         && theirs.feed.with_local(|local| local.has(*index))
                 });
