@@ -153,7 +153,13 @@ impl End {
         let session =
             |is_initiator| Session { binding: [4; 64], is_initiator, local: keys[0], remote: keys[1] };
         let flags = script.byte();
-        let options = Options { live: flags & 1 == 0, download: flags & 2 == 0, upload: flags & 4 == 0 };
+        let options = Options {
+            live: flags & 1 == 0,
+            download: flags & 2 == 0,
+            upload: flags & 4 == 0,
+            allow_push: flags & 8 != 0,
+            push: flags & 16 != 0,
+        };
         let limits = limits();
         let mut channel = Channel::new(&session(true), &key, options, &limits);
         let length = u64::from(script.byte() % 100);
@@ -254,6 +260,7 @@ impl End {
                     }
                     self.serve.push((ticket, request));
                 }
+                Some(Output::Extension { .. }) => {}
                 Some(Output::Ingest { ticket, proof }) => {
                     assert!(proof.block.as_ref().is_none_or(|block| block.value.len() <= limits().max_block));
                     self.ingest.push((ticket, proof));

@@ -9,8 +9,9 @@ use tracing::Span;
 
 use crate::{
     feed::{
-        Changes, Download, Feed,
+        Changes, Download, Feed, FeedPeer,
         changes::{Following, Reports},
+        line::Errand,
         proof::Proof,
     },
     limits::Limits,
@@ -33,6 +34,8 @@ pub(super) struct FeedLink {
     pub(super) released_by: BTreeMap<MemberId, Following>,
     pub(super) channel: Line,
     how: Replicate,
+    /// What apps have for the channel, while it is open.
+    line: Option<FeedPeer>,
     /// Held while everything of the feed is wanted.
     download: Option<Download>,
     /// Tells the channels of this link apart, one after the other.
@@ -77,7 +80,8 @@ impl FeedLink {
             span,
             released_by: BTreeMap::new(),
             channel: Line::Down,
-            how: Replicate { download: false, upload: false },
+            how: Replicate { download: false, upload: false, allow_push: false, push: false },
+            line: None,
             download: None,
             generation: 0,
             serving: VecDeque::new(),
@@ -101,6 +105,8 @@ impl FeedLink {
         self.released_by.entry(member).or_insert_with(|| Following::new(&self.feed, reports));
         self.how.download |= how.download;
         self.how.upload |= how.upload;
+        self.how.allow_push |= how.allow_push;
+        self.how.push |= how.push;
         if self.how.download && self.download.is_none() && !self.feed.info().writable {
             self.download = Some(self.feed.download(0..));
         }
@@ -108,7 +114,13 @@ impl FeedLink {
     }
 
     pub(super) fn new_channel(&self, session: &Session, finite: bool, limits: &Limits) -> Channel {
-        let options = Options { live: !finite, download: true, upload: self.how.upload };
+        let options = Options {
+            live: !finite,
+            download: true,
+            upload: self.how.upload,
+            allow_push: self.how.allow_push,
+            push: self.how.push,
+        };
         Channel::new(session, &self.feed.key(), options, limits)
     }
 
@@ -120,7 +132,15 @@ impl FeedLink {
         self.generation == job.generation
     }
 
-    pub(super) fn opened(&mut self, id: ChannelId, mut channel: Channel, remote: RemoteHandshake) {
+    pub(super) fn opened(
+        &mut self,
+        id: ChannelId,
+        mut channel: Channel,
+        remote: RemoteHandshake,
+        line: FeedPeer,
+    ) {
+        self.feed.lines().add(line.clone());
+        self.line = Some(line);
         let demand = self.feed.demand();
         self.feed.with_local(|local| {
             channel.set_demand(demand, local);
@@ -135,6 +155,9 @@ impl FeedLink {
             Line::Opening(id, _) | Line::Open(id, _) => Some(id),
             Line::Down | Line::Failed { .. } => None,
         };
+        if let Some(line) = self.line.take() {
+            self.feed.lines().remove(&line);
+        }
         self.generation += 1;
         self.serving.clear();
         self.serve_running = false;
@@ -152,7 +175,17 @@ impl FeedLink {
             return pumped;
         };
         channel.set_writable(writable && self.serving.is_empty());
+        let (line, lines) = (self.line.as_ref(), self.feed.lines());
         self.feed.with_local(|local| {
+            while channel.takes_extensions()
+                && let Some(errand) = line.and_then(FeedPeer::next_errand)
+            {
+                match errand {
+                    // It was checked when it was queued.
+                    Errand::Say(name, message) => drop(channel.send_extension(&name, message)),
+                    Errand::Push(blocks) => channel.push(blocks, local),
+                }
+            }
             while let Some(output) = channel.poll_output(local) {
                 match output {
                     Output::Send { message_type, payload } => {
@@ -167,6 +200,11 @@ impl FeedLink {
                         self.arrived_bytes += bytes;
                         pumped.new_unverified_bytes += bytes;
                         self.arrived.push((ticket, proof));
+                    }
+                    Output::Extension { name, message } => {
+                        if let Some(line) = line {
+                            lines.deliver(line, &name, &message);
+                        }
                     }
                 }
             }

@@ -15,9 +15,13 @@ pub mod bitfield;
 mod demand;
 pub mod encryption;
 #[cfg(feature = "tokio")]
+mod extension;
+#[cfg(feature = "tokio")]
 mod handle;
 #[cfg(feature = "tokio")]
 mod identity;
+#[cfg(feature = "tokio")]
+pub(crate) mod line;
 pub mod local;
 #[cfg(feature = "tokio")]
 pub(crate) mod mailbox;
@@ -52,8 +56,10 @@ pub use self::{
     as_feed::AsFeed,
     changes::{FeedChange, FeedChanges},
     demand::{Changes, Download},
+    extension::Extension,
     handle::{Audit, Batch, Feed, FeedReorg, FeedSnapshot, Info, Ingested, Problem, RangeReader},
     identity::Identity,
+    line::FeedPeer,
     stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
     view::{Binary, Codec, Utf8, View},
 };

@@ -48,6 +48,8 @@ pub(super) struct Asking {
     failures: usize,
     /// Requests of ours that the remote called invalid. Node ends the connection after 64.
     invalid: usize,
+    /// Whether we take pushes.
+    pub(super) pushes: bool,
     /// Whether it goes on when both sides are in sync.
     live: bool,
 }
@@ -74,6 +76,7 @@ impl Asking {
             probes: 0,
             failures: 0,
             invalid: 0,
+            pushes: false,
             live,
         }
     }
@@ -176,6 +179,7 @@ impl Asking {
             return None;
         }
         let (asked, nodes) = self.next_request(local, remote)?;
+        let asked = Asked { pushes: self.pushes, ..asked };
         let id = self.window.ask(asked);
         let proof = ProofRequest {
             block: asked.block.map(|index| BlockRequest { index, nodes }),

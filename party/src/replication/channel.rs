@@ -1,18 +1,21 @@
 //! The state machine of the `hypercore/alpha` channel: one feed on one connection.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{collections::VecDeque, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
     asking::{Asking, SEGMENT},
     capability::{self, RemoteHandshake},
+    counters::Counters,
+    extensions::Extensions,
     have::runs,
     messages::{
         Data, Message, NoData, REASON_INVALID_REQUEST, REASON_NOT_AVAILABLE, REASON_UNKNOWN, Request, Sync,
     },
+    push::Push,
     remote::Remote,
-    serving::Serving,
+    serving::{Running, Serving},
     telling::Telling,
     window::{Answered, Asked},
 };
@@ -37,11 +40,15 @@ pub struct Options {
     pub download: bool,
     /// Whether to answer requests.
     pub upload: bool,
+    /// Whether to take blocks that were not asked for, if they are wanted.
+    pub allow_push: bool,
+    /// Whether to push what is appended, if the remote takes it.
+    pub push: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { live: true, download: true, upload: true }
+        Self { live: true, download: true, upload: true, allow_push: false, push: false }
     }
 }
 
@@ -77,6 +84,13 @@ pub enum Output {
         /// The answer.
         proof: Proof,
     },
+    /// A message of an extension has come.
+    Extension {
+        /// The extension's name.
+        name: Arc<str>,
+        /// The message.
+        message: Bytes,
+    },
 }
 
 /// How far a replication is.
@@ -100,28 +114,6 @@ pub struct Status {
     pub serving: usize,
     /// What has happened on the channel.
     pub counters: Counters,
-}
-
-/// What has happened on a channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Blocks that came and were stored.
-    pub blocks_received: u64,
-    /// Bytes of them.
-    pub bytes_received: u64,
-    /// Blocks that were sent.
-    pub blocks_sent: u64,
-    /// Bytes of them.
-    pub bytes_sent: u64,
-    /// Proofs that did not verify.
-    pub invalid_proofs: u64,
-    /// Requests of ours that the remote refused.
-    pub refused_by_remote: u64,
-    /// Requests of the remote's that we refused.
-    pub refused_by_us: u64,
-    /// Messages that were passed over: of unknown types, of extensions, pushed data, answers that came too
-    /// late.
-    pub ignored: u64,
 }
 
 /// The search for a block that we have and the remote has not.
@@ -173,6 +165,8 @@ pub struct Channel {
     asking: Asking,
     telling: Telling,
     serving: Serving,
+    push: Push,
+    extensions: Extensions,
     /// What is ready to go out.
     outputs: VecDeque<Output>,
     /// Whether the way to the remote has room.
@@ -194,6 +188,8 @@ impl Channel {
             asking: Asking::new(options.live),
             telling: Telling::default(),
             serving: Serving::default(),
+            push: Push::default(),
+            extensions: Extensions::default(),
             outputs: VecDeque::new(),
             writable: true,
             compared: Compared::default(),
@@ -240,6 +236,7 @@ impl Channel {
         let Some(handshake) = self.remote.handshake else {
             return Err(PeerMisbehaved::UnexpectedMessage("the channel is not open").into());
         };
+        self.counters.received.count(message_type);
         match Message::decode(message_type, &payload, handshake.seeks, &self.limits)? {
             Some(Message::Sync(sync)) => self.handle_sync(sync, local),
             Some(Message::Request(request)) => self.handle_request(request, local)?,
@@ -266,7 +263,12 @@ impl Channel {
                     self.asking.told(blocks);
                 }
             }
-            Some(Message::Bitfield(_) | Message::Extension(_)) | None => self.counters.ignored += 1,
+            Some(Message::Extension(extension)) => {
+                if !self.extensions.handle(extension, &self.limits) {
+                    self.counters.dropped_extensions += 1;
+                }
+            }
+            Some(Message::Bitfield(_)) | None => self.counters.ignored += 1,
         }
         Ok(())
     }
@@ -291,18 +293,51 @@ impl Channel {
         self.writable = writable;
     }
 
+    /// Says something to the remote's end of an extension. `name` must be the same `Arc` each time, or at least
+    /// the same text, to be left out from the second message on.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::LimitExceeded`](crate::error::ApiMisuse::LimitExceeded) for a name or message that is empty or too long, and if
+    /// [`Limits::max_queued_extensions`] are waiting; [`Error::Closed`] before both sides have opened the channel.
+    pub fn send_extension(&mut self, name: &Arc<str>, message: Bytes) -> Result<(), Error> {
+        self.remote.handshake.ok_or(Error::Closed)?;
+        Ok(self.extensions.send(name, message, &self.limits)?)
+    }
+
+    /// Whether [`send_extension`](Self::send_extension) has room and the way to the remote, too.
+    pub fn takes_extensions(&self) -> bool {
+        self.writable && self.extensions.has_room(&self.limits)
+    }
+
+    /// Pushes blocks that are stored here, if the remote takes pushes: those of the range that it lacks, up to
+    /// [`Limits::max_queued_pushes`].
+    pub fn push(&mut self, range: Range<u64>, local: &dyn Local) {
+        self.push.push(range, local, &self.limits);
+    }
+
     /// A request of the remote's was served; `Ok(None)` or an error if it can't be.
     pub fn handle_served(&mut self, ticket: Ticket, proof: Result<Option<Proof>, ()>) {
         if let Some((_, upgrade)) = self.trial.take_if(|(trial, _)| *trial == ticket) {
             let provable = matches!(&proof, Ok(Some(proof)) if proof.upgrade.is_some());
             return self.telling.found(upgrade, provable);
         }
-        let Some(running) = self.serving.served(ticket) else { return };
+        let pushed = self.push.served(ticket, proof.as_ref().ok().and_then(Option::as_ref), &self.remote);
+        let running = match (self.serving.served(ticket), pushed) {
+            (Some(running), _) => running,
+            (None, Some(Some(fork))) => {
+                self.counters.blocks_pushed_by_us += 1;
+                Running { id: 0, fork }
+            }
+            (None, _) => return,
+        };
         let message = match proof {
             Ok(Some(proof)) => {
                 if let Some(block) = &proof.block {
                     self.counters.blocks_sent += 1;
                     self.counters.bytes_sent += block.value.len() as u64;
+                }
+                if let Some(upgrade) = &proof.upgrade {
+                    self.push.sent(upgrade);
                 }
                 Message::Data(Data { request: running.id, proof: Proof { fork: running.fork, ..proof } })
             }
@@ -327,11 +362,10 @@ impl Channel {
         let Some((asked, bytes)) = self.asking.window.stored(ticket.0) else { return Ok(()) };
         self.telling.touch_stored();
         self.compared = Compared::default();
-        if let Err(error) = result {
-            if matches!(error, Error::PeerMisbehaved(_)) {
-                self.counters.invalid_proofs += 1;
-            }
-            return Err(error);
+        let misbehaved = matches!(result, Err(Error::PeerMisbehaved(_)));
+        self.counters.invalid_proofs += u64::from(misbehaved);
+        if !(asked.pushed && misbehaved) {
+            result?;
         }
         let stored = asked.block.is_none_or(|index| local.has(index));
         let grown = asked.upgrade.is_none_or(|upgrade| local.length() > upgrade.start);
@@ -339,11 +373,16 @@ impl Channel {
             if stored {
                 self.counters.blocks_received += 1;
                 self.counters.bytes_received += bytes as u64;
+                self.counters.blocks_pushed_to_us += u64::from(asked.pushed);
             } else {
                 self.asking.reconsider(index..index + 1);
             }
         }
-        if stored && grown {
+        if asked.pushed {
+            let useful = stored && grown && !misbehaved;
+            self.counters.unwanted_pushes += u64::from(!useful);
+            self.push.stored(useful, &self.limits)?;
+        } else if stored && grown {
             self.asking.succeeded();
         } else {
             self.asking.failed(&asked, false, local, &self.remote);
@@ -358,6 +397,9 @@ impl Channel {
         }
         //= protocol-spec/07-replication.md#capability
         self.remote.handshake?;
+        if let Some((name, message)) = self.extensions.pop_arrived() {
+            return Some(Output::Extension { name, message });
+        }
         if self.writable
             && let Some(output) = self.poll_answers(local)
         {
@@ -366,7 +408,7 @@ impl Channel {
         if self.options.download
             && let Some(message) = self.asking.poll(local, &self.remote, &self.limits)
         {
-            return Some(output(&message));
+            return Some(self.output(&message));
         }
         if !self.compared.done {
             self.compare_blocks(local);
@@ -390,11 +432,29 @@ impl Channel {
     }
 
     fn send(&mut self, message: &Message) {
-        self.outputs.push_back(output(message));
+        let output = self.output(message);
+        self.outputs.push_back(output);
+    }
+
+    fn output(&mut self, message: &Message) -> Output {
+        self.counters.sent.count(message.message_type());
+        Output::Send { message_type: message.message_type(), payload: message.encode() }
     }
 
     /// What goes out only while the remote takes what it gets.
     fn poll_answers(&mut self, local: &dyn Local) -> Option<Output> {
+        if let Some(extension) = self.extensions.pop_leaving() {
+            return Some(self.output(&Message::Extension(extension)));
+        }
+        if self.options.upload
+            && let Some(request) = self.push.poll(self.options.push, local, &self.remote, &self.limits)
+        {
+            let ticket = self.serving.ticket();
+            self.push.started(ticket, &request, local.fork());
+            return Some(Output::Serve { ticket, request, fork: local.fork() });
+        }
+        let allow_push = self.takes_pushes(local);
+        self.asking.pushes = allow_push;
         let (options, asking, remote) = (&self.options, &self.asking, &self.remote);
         let limits = &self.limits;
         let sync = || Sync {
@@ -405,13 +465,18 @@ impl Channel {
             uploading: options.upload,
             downloading: options.download && (options.live || !asking.is_in_sync(local, remote, limits)),
             has_manifest: local.has_manifest(),
-            allow_push: false,
+            allow_push,
         };
-        if let Some(message) = self.telling.poll(local, remote, limits, sync) {
+        let told =
+            if self.push.comes_first() { None } else { self.telling.poll(local, remote, limits, sync) };
+        if let Some(message) = told {
             if let Message::Sync(_) = message {
                 self.asking.synced();
             }
-            return Some(output(&message));
+            return Some(self.output(&message));
+        }
+        if !self.push.comes_first() {
+            self.push.told();
         }
         if self.options.upload
             && self.trial.is_none()
@@ -423,9 +488,13 @@ impl Channel {
             return Some(Output::Serve { ticket, request, fork: local.fork() });
         }
         if let Some(refusal) = self.serving.pop_refusal() {
-            return Some(output(&Message::NoData(refusal)));
+            return Some(self.output(&Message::NoData(refusal)));
         }
-        let (ticket, request) = self.serving.pop()?;
+        let (ticket, mut request) = self.serving.pop()?;
+        let parts = &mut request.proof;
+        if parts.block.is_none() && parts.hash.is_none() && parts.seek.is_none() {
+            parts.upgrade = parts.upgrade.map(|upgrade| self.push.connect(upgrade, &self.remote));
+        }
         Some(Output::Serve { ticket, fork: request.fork, request: request.proof })
     }
 
@@ -495,12 +564,8 @@ impl Channel {
         if bytes > self.limits.max_block {
             return Err(PeerMisbehaved::LimitExceeded("max_block").into());
         }
-        //= protocol-spec/07-replication.md#request-1-and-data-3
         if request == 0 {
-            // A push, which we have said not to take, or the proof of a conflict, which there can't be
-            // before forks are followed.
-            self.counters.ignored += 1;
-            return Ok(());
+            return self.handle_push(proof, bytes, local);
         }
         let asked = match self.asking.window.answered(request) {
             Answered::Asked(asked) => asked,
@@ -514,6 +579,13 @@ impl Channel {
         self.telling.touch();
         if !asked.covers(&proof) {
             return Err(PeerMisbehaved::UnrequestedData.into());
+        }
+        if let (Some(upgrade), Some(ours)) = (&proof.upgrade, asked.upgrade)
+            && asked.pushes
+            && upgrade.start != ours.start
+        {
+            // Node answers so if it takes us to have what it has pushed, or nothing.
+            self.push.suspend();
         }
         if asked.probe {
             return Ok(());
@@ -542,6 +614,29 @@ impl Channel {
         self.asking.window.store(request, got, bytes);
         self.outputs.push_back(Output::Ingest { ticket: Ticket(request), proof });
         Ok(())
+    }
+
+    //= protocol-spec/07-replication.md#push
+    fn handle_push(&mut self, proof: Proof, bytes: usize, local: &dyn Local) -> Result<(), Error> {
+        let sifted = if self.takes_pushes(local) {
+            self.push.sift(proof, &self.asking, local, &self.limits)
+        } else {
+            None
+        };
+        let Some((asked, proof)) = sifted else {
+            self.counters.unwanted_pushes += 1;
+            return Ok(self.push.handle_unwanted(&self.limits)?);
+        };
+        self.push.storing(&proof);
+        let id = self.asking.window.store_push(asked, bytes);
+        self.outputs.push_back(Output::Ingest { ticket: Ticket(id), proof });
+        Ok(())
+    }
+
+    fn takes_pushes(&mut self, local: &dyn Local) -> bool {
+        let options = &self.options;
+        let may = options.allow_push && options.download && (options.live || !self.is_in_sync(local));
+        may && self.push.takes(local, &self.remote)
     }
 
     fn handle_no_data(&mut self, refusal: NoData, local: &dyn Local) -> Result<(), Error> {
@@ -575,7 +670,7 @@ impl Channel {
 
     fn remote_is_in_sync(&self, local: &dyn Local) -> bool {
         let remote = &self.remote;
-        if !remote.synced || !self.serving.is_empty() {
+        if !remote.synced || !self.serving.is_empty() || !self.push.is_idle() {
             return false;
         }
         let can_get = self.options.upload && remote.sync.downloading && remote.sync.fork == local.fork();
@@ -609,8 +704,4 @@ impl Channel {
         }
         self.compared.from = self.compared.lacks.unwrap_or(length);
     }
-}
-
-fn output(message: &Message) -> Output {
-    Output::Send { message_type: message.message_type(), payload: message.encode() }
 }

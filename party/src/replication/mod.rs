@@ -15,8 +15,11 @@
 mod asking;
 mod capability;
 mod channel;
+mod counters;
+mod extensions;
 mod have;
 pub mod messages;
+mod push;
 mod ranges;
 mod remote;
 mod serving;
@@ -24,7 +27,8 @@ mod telling;
 mod window;
 
 pub use capability::{RemoteHandshake, capability};
-pub use channel::{Channel, Counters, Options, Output, Status, Ticket};
+pub use channel::{Channel, Options, Output, Status, Ticket};
+pub use counters::{Counters, MessageCounts};
 
 /// The name of the protocol, as a channel is opened with it.
 pub const PROTOCOL: &str = "hypercore/alpha";

@@ -23,6 +23,10 @@ pub(super) struct Asked {
     /// Asked only for the sake of an answer, whatever it says: what the remote had to say before has come
     /// then.
     pub(super) probe: bool,
+    /// The remote sent it without having been asked.
+    pub(super) pushed: bool,
+    /// We took pushes when we asked, so that an upgrade may begin further on, after what was pushed.
+    pub(super) pushes: bool,
 }
 
 impl Asked {
@@ -37,7 +41,12 @@ impl Asked {
             && (proof.manifest.is_none() || self.manifest)
             && proof.upgrade.as_ref().is_none_or(|upgrade| {
                 // From 0 if the start lies in a prologue, which is proved as a whole.
-                self.upgrade.is_some_and(|asked| upgrade.start == asked.start || upgrade.start == 0)
+                // Further on if there are pushes between.
+                self.upgrade.is_some_and(|asked| {
+                    upgrade.start == asked.start
+                        || upgrade.start == 0
+                        || (self.pushes && upgrade.start > asked.start)
+                })
             })
     }
 }
@@ -149,6 +158,25 @@ impl Window {
             None if self.cancelled.remove(&id) => Answered::Late,
             None => Answered::Unasked,
         }
+    }
+
+    /// Whether the block of a push is being stored already.
+    pub(super) fn is_storing_block(&self, index: u64) -> bool {
+        self.blocks.get(&index).is_some_and(|id| self.storing.contains_key(id))
+    }
+
+    /// Whether a push of a block of so many bytes fits in beside what is being stored.
+    pub(super) fn has_room_for(&self, bytes: usize, limits: &Limits) -> bool {
+        self.storing.len() < limits.max_inflight_requests.saturating_mul(8)
+            && self.storing_bytes.saturating_add(bytes) <= limits.max_unverified_bytes
+    }
+
+    /// A push is being verified and stored; till then it isn't asked for. Returns the id that it bears here.
+    pub(super) fn store_push(&mut self, asked: Asked, bytes: usize) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.store(id, asked, bytes);
+        id
     }
 
     /// What answered `id` is being verified and stored; till then it isn't asked for again.

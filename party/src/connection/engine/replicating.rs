@@ -11,7 +11,7 @@ use crate::{
         jobs::{self, Ingested, Outcome, RuleOutcome, SearchId, Served, decide},
     },
     error::{ApiMisuse, Error},
-    feed::{Changes, Feed},
+    feed::{Changes, Feed, FeedPeer},
     key::DiscoveryKey,
     mux::Incoming,
     party::{Event, Rule, RuleFailure},
@@ -69,7 +69,8 @@ impl Engine {
         let channel = link.new_channel(&self.session, self.finite, &self.limits);
         if let Ok(Some(id)) = self.mux.accept(incoming, &channel.handshake()) {
             self.channels.insert(id, Owner::Feed(key));
-            link.opened(id, channel, remote);
+            let line = FeedPeer::new(self.session.remote, key, self.bell.clone(), &self.limits);
+            link.opened(id, channel, remote, line);
             self.feed_is_open(key);
         }
     }

@@ -45,6 +45,7 @@ use crate::{
         changes::Followers,
         demand::{Changes, Demands},
         identity::Identity,
+        line::Lines,
         local::Local,
         manifest::Manifest,
         open::{decode_nodes, open},
@@ -154,6 +155,7 @@ struct Inner {
     home: Option<Arc<dyn Home>>,
     followers: Followers,
     is_purged: AtomicBool,
+    lines: Lines,
 }
 
 impl Feed {
@@ -191,6 +193,7 @@ impl Feed {
                 home,
                 followers: Followers::default(),
                 is_purged: AtomicBool::new(false),
+                lines: Lines::default(),
             }),
             key: None,
         })
@@ -241,6 +244,10 @@ impl Feed {
 
     pub(crate) fn demands(&self) -> &Demands {
         &self.inner.demands
+    }
+
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.inner.lines
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {

@@ -11,8 +11,8 @@ use crate::{
     },
 };
 
-const LIVE: Options = Options { live: true, download: true, upload: true };
-const FINITE: Options = Options { live: false, download: true, upload: true };
+const LIVE: Options = Options { live: true, download: true, upload: true, allow_push: false, push: false };
+const FINITE: Options = Options { live: false, ..LIVE };
 
 fn pair(a: Model, b: Model) -> Pair<Model> {
     Pair::new([a, b], [LIVE, LIVE])

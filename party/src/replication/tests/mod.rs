@@ -1,7 +1,9 @@
 mod behaviours;
+mod extensions;
 mod hostile;
 mod messages;
 mod model;
 mod pair;
+mod push;
 #[cfg(feature = "tokio")]
 mod real;

@@ -34,6 +34,8 @@ pub(super) struct End<E> {
     pub(super) ingest: Vec<(Ticket, Proof)>,
     /// Everything that this end has sent.
     pub(super) sent: Vec<Message>,
+    /// What extensions of the other end have said.
+    pub(super) said: Vec<(String, Bytes)>,
 }
 
 pub(super) struct Pair<E> {
@@ -60,8 +62,8 @@ pub(super) fn open(is_initiator: bool, options: Options, limits: &Limits, local:
 impl<E: Engine> End<E> {
     fn new(feed: E, is_initiator: bool, options: Options, limits: &Limits) -> Self {
         let channel = feed.with_local(|local| open(is_initiator, options, limits, local));
-        let (inbox, serve, ingest, sent) = Default::default();
-        Self { feed, channel, inbox, serve, ingest, sent }
+        let (inbox, serve, ingest, sent, said) = Default::default();
+        Self { feed, channel, inbox, serve, ingest, sent, said }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -110,6 +112,7 @@ impl<E: Engine> Pair<E> {
                 }
                 Output::Serve { ticket, request, fork } => end.serve.push((ticket, request, fork)),
                 Output::Ingest { ticket, proof } => end.ingest.push((ticket, proof)),
+                Output::Extension { name, message } => end.said.push((name.to_string(), message)),
             }
         }
     }

@@ -18,7 +18,7 @@ use crate::{
     replication::Options,
 };
 
-const LIVE: Options = Options { live: true, download: true, upload: true };
+const LIVE: Options = Options { live: true, download: true, upload: true, allow_push: false, push: false };
 const FINITE: Options = Options { live: false, ..LIVE };
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
