@@ -1,12 +1,12 @@
 //! What applications say beside the replication.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
 use super::{
     model::Model,
-    pair::{Pair, open},
+    pair::{Pair, channel, open},
 };
 use crate::{
     error::{ApiMisuse, Error},
@@ -19,6 +19,11 @@ use crate::{
 
 fn name(name: &str) -> Arc<str> {
     name.into()
+}
+
+/// Nothing here depends on the time.
+fn now() -> Instant {
+    Instant::now()
 }
 
 fn pair() -> Pair<Model> {
@@ -36,9 +41,9 @@ fn receive(channel: &mut Channel, messages: Vec<Extension>) -> Vec<(String, Byte
     let local = Model::reader();
     for message in messages {
         let message = Message::Extension(message);
-        channel.handle_message(message.message_type(), message.encode(), &local).unwrap();
+        channel.handle_message(message.message_type(), message.encode(), &local, now()).unwrap();
     }
-    std::iter::from_fn(|| channel.poll_output(&local))
+    std::iter::from_fn(|| channel.poll_output(&local, now()))
         .filter_map(|output| match output {
             Output::Extension { name, message } => Some((name.to_string(), message)),
             _ => None,
@@ -81,8 +86,7 @@ fn a_name_is_left_out_if_it_is_that_of_the_message_before() {
 
 #[test]
 fn nothing_is_said_before_the_channel_is_open() {
-    let session = super::pair::session(true);
-    let mut channel = Channel::new(&session, &super::pair::KEY, Options::default(), &Limits::default());
+    let mut channel = channel(true, Options::default(), &Limits::default());
     assert!(matches!(channel.send_extension(&name("a"), "x".into()), Err(Error::Closed)));
 }
 
@@ -137,9 +141,9 @@ fn what_can_not_be_said_is_an_error() {
     assert!(!channel.takes_extensions() && channel.send_extension(&name("a"), "x".into()).is_err());
     // It waits while the remote takes nothing.
     channel.set_writable(false);
-    assert!(std::iter::from_fn(|| channel.poll_output(&local)).all(|output| !is_extension(&output)));
+    assert!(std::iter::from_fn(|| channel.poll_output(&local, now())).all(|output| !is_extension(&output)));
     channel.set_writable(true);
-    assert!(std::iter::from_fn(|| channel.poll_output(&local)).any(|output| is_extension(&output)));
+    assert!(std::iter::from_fn(|| channel.poll_output(&local, now())).any(|output| is_extension(&output)));
 }
 
 fn is_extension(output: &Output) -> bool {

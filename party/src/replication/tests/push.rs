@@ -114,9 +114,9 @@ fn too_many_pushes_that_nobody_allowed_close_the_channel() {
     let message = Message::Data(Data { request: 0, proof });
     let end = &mut pair.ends[1];
     for _ in 0..limits.max_unwanted_pushes {
-        end.channel.handle_message(3, message.encode(), &end.feed).unwrap();
+        end.channel.handle_message(3, message.encode(), &end.feed, pair.now).unwrap();
     }
-    let result = end.channel.handle_message(3, message.encode(), &end.feed);
+    let result = end.channel.handle_message(3, message.encode(), &end.feed, pair.now);
     assert!(matches!(result, Err(Error::PeerMisbehaved(PeerMisbehaved::UnrequestedData))));
 }
 
