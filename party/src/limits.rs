@@ -76,8 +76,14 @@ pub struct Limits {
     pub max_queued_extensions: usize,
     /// Bytes of the messages of extensions that wait, likewise.
     pub max_queued_extension_bytes: usize,
-    /// Requests for which the remote may say `noData`, or send what does not verify, before we stop asking.
+    /// Requests for which the remote may say `noData`, each success making up for one, before it is left in peace for
+    /// a while; of those that it calls invalid, half as many.
     pub max_failed_requests: usize,
+    /// After how long we ask again for what a remote has refused, and how long a remote is left in peace that has
+    /// refused too much. Each further time in vain doubles it.
+    pub retry_after: Duration,
+    /// The longest that becomes.
+    pub max_retry_after: Duration,
 
     /// Parties joined on one connection.
     pub max_parties: usize,
@@ -132,6 +138,8 @@ impl Default for Limits {
             max_queued_extensions: 256,
             max_queued_extension_bytes: 4 << 20,
             max_failed_requests: 64,
+            retry_after: Duration::from_secs(5),
+            max_retry_after: Duration::from_secs(300),
             max_parties: 64,
             max_party_message: 1 << 20,
             max_introduced_feeds: 4_096,

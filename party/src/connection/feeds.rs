@@ -155,9 +155,10 @@ impl FeedLink {
     ) {
         self.feed.lines().add(line.clone());
         self.line = Some(line);
-        let demand = self.feed.demand();
+        let (demand, sought) = (self.feed.demand(), self.feed.sought());
         self.feed.with_local(|local| {
             channel.set_demand(demand, local);
+            channel.set_sought(sought);
             channel.handle_opened(remote, local);
         });
         self.channel = Line::Open(id, channel);

@@ -63,6 +63,12 @@ impl Extension {
         self.feed.as_feed()
     }
 
+    /// The peers to whom something can be said at this moment: those with whom the feed is replicated, the channel being
+    /// open both ways. Whether they listen isn't known.
+    pub fn peers(&self) -> Vec<FeedPeer> {
+        self.feed.open_lines()
+    }
+
     /// Says something to one peer. It is queued and not waited for.
     ///
     /// # Errors
@@ -70,7 +76,7 @@ impl Extension {
     /// [`ApiMisuse::LimitExceeded`](crate::error::ApiMisuse::LimitExceeded) if the name or the message is too long, or
     /// too much waits for this peer already.
     pub fn send(&self, peer: &FeedPeer, message: impl Into<Bytes>) -> Result<(), Error> {
-        if !self.feed.peers().contains(peer) {
+        if !self.peers().contains(peer) {
             return Err(Error::Closed);
         }
         peer.say(&self.name, message.into())
@@ -80,7 +86,7 @@ impl Extension {
     /// those for whom [`send`](Self::send) would have failed.
     pub fn broadcast(&self, message: impl Into<Bytes>) -> usize {
         let message = message.into();
-        self.feed.peers().iter().filter(|peer| peer.say(&self.name, message.clone()).is_ok()).count()
+        self.peers().iter().filter(|peer| peer.say(&self.name, message.clone()).is_ok()).count()
     }
 
     /// Waits for the next message; `None` once the feed is purged. A caller that stops waiting loses nothing.

@@ -24,11 +24,10 @@ use crate::{
 /// connection. Two are equal if they stand for the same feed on the same connection.
 ///
 /// ```no_run
-/// # async fn answer(feed: party::feed::Feed) -> Result<(), party::error::Error> {
-/// for peer in feed.peers() {
+/// # fn list(feed: party::feed::Feed) {
+/// for peer in feed.extension("cursor").peers() {
 ///     println!("{} replicates the feed", peer.remote_public_key());
 /// }
-/// # Ok(())
 /// # }
 /// ```
 #[derive(Clone)]
@@ -72,7 +71,7 @@ pub(crate) enum Errand {
 
 impl Feed {
     /// The peers with whom the feed is replicated at this moment, the channel being open both ways.
-    pub fn peers(&self) -> Vec<FeedPeer> {
+    pub(super) fn open_lines(&self) -> Vec<FeedPeer> {
         self.lines().list().lines.clone()
     }
 
@@ -89,7 +88,7 @@ impl Feed {
     /// # }
     /// ```
     pub fn push(&self, blocks: Range<u64>) {
-        for peer in self.peers() {
+        for peer in self.open_lines() {
             peer.push(blocks.clone());
         }
     }

@@ -27,6 +27,7 @@ use crate::{
     feed::{
         local::{Demand, Local},
         proof::{Proof, ProofRequest, UpgradeRequest},
+        seek::Sought,
     },
     key::FeedKey,
     limits::Limits,
@@ -111,7 +112,7 @@ pub struct Status {
     pub in_sync: bool,
     /// Whether the remote has all that we have, or doesn't want it, or can't get it.
     pub remote_in_sync: bool,
-    /// Whether the remote has refused so many requests that it isn't asked any more.
+    /// Whether the remote has refused so many requests that it isn't asked for a while.
     pub has_given_up: bool,
     /// The remote's length, as it says.
     pub remote_length: u64,
@@ -311,6 +312,13 @@ impl Channel {
         }
     }
 
+    /// Sets which byte offsets to look for. [`Feed::find`](crate::feed::Feed::find) knows.
+    pub fn set_sought(&mut self, sought: Vec<Sought>) {
+        if self.asking.seeking.set(sought) {
+            self.telling.touch();
+        }
+    }
+
     /// Whether the way to the remote has room. While it has not, only requests, cancels and wants are sent,
     /// and no request of the remote's is served.
     pub fn set_writable(&mut self, writable: bool) {
@@ -417,9 +425,9 @@ impl Channel {
             }
         }
         if stored && grown {
-            self.asking.succeeded();
+            self.asking.backoff.succeeded();
         } else {
-            self.asking.failed(&asked, false, local, &self.remote);
+            self.failed(&asked, false, local);
         }
         Ok(())
     }
@@ -456,6 +464,7 @@ impl Channel {
         {
             return Some(output);
         }
+        self.asking.retry(&mut self.remote, &self.limits, now);
         if self.options.download
             && let Some(message) = self.asking.poll(local, &self.remote, &self.limits, now)
         {
@@ -472,7 +481,7 @@ impl Channel {
         Status {
             in_sync: self.is_in_sync(local),
             remote_in_sync: self.remote_is_in_sync(local),
-            has_given_up: self.asking.has_given_up(&self.limits),
+            has_given_up: self.asking.backoff.is_paused(),
             remote_length: self.remote.sync.length,
             remote_fork: self.remote.sync.fork,
             remote_contiguous_length: self.remote.have.next_gap(0).min(self.remote.sync.length),
@@ -489,7 +498,8 @@ impl Channel {
 
     fn output(&mut self, message: &Message) -> Output {
         self.counters.sent.count(message.message_type());
-        Output::Send { message_type: message.message_type(), payload: message.encode() }
+        let payload = message.encode_for(self.remote.understands_seeks());
+        Output::Send { message_type: message.message_type(), payload }
     }
 
     /// What goes out only while the remote takes what it gets.
@@ -514,7 +524,7 @@ impl Channel {
             remote_length: if remote.sync.fork == local.fork() { remote.sync.length } else { 0 },
             can_upgrade: false,
             uploading: options.upload,
-            downloading: options.download && (options.live || !asking.is_in_sync(local, remote, limits)),
+            downloading: options.download && (options.live || !asking.is_in_sync(local, remote)),
             has_manifest: local.has_manifest(),
             allow_push,
         };
@@ -561,6 +571,7 @@ impl Channel {
     /// not have before.
     fn told(&mut self, blocks: Range<u64>, more: bool) {
         self.asking.told(blocks.clone());
+        self.asking.backoff.told(blocks.clone());
         self.compared.done = false;
         if !more {
             self.compared = Compared::default();
@@ -641,25 +652,32 @@ impl Channel {
         if asked.probe {
             return Ok(());
         }
-        let (block, upgrade) = (proof.block.is_some(), proof.upgrade.is_some());
-        if asked.block.is_some() != block || asked.upgrade.is_some() != upgrade {
+        let (block, upgrade, hash) = (proof.block.is_some(), proof.upgrade.is_some(), proof.hash.is_some());
+        if asked.block.is_some() != block
+            || asked.upgrade.is_some() != upgrade
+            || asked.hash.is_some() != hash
+        {
             // A part is missing: Node answers with the manifest alone if it doesn't have the rest.
             let missing = Asked {
                 block: asked.block.filter(|_| !block),
                 upgrade: asked.upgrade.filter(|_| !upgrade),
+                hash: asked.hash.filter(|_| !hash),
+                sought: asked.sought.filter(|_| !hash),
                 manifest: false,
                 ..asked
             };
             self.refused(&missing, false, local);
-        } else if asked.manifest && proof.manifest.is_none() && !block && !upgrade {
+        } else if asked.manifest && proof.manifest.is_none() && !block && !upgrade && !hash {
             self.refused(&asked, false, local);
         }
-        if !block && !upgrade && proof.manifest.is_none() {
+        if !block && !upgrade && !hash && proof.manifest.is_none() {
             return Ok(());
         }
         let got = Asked {
             block: asked.block.filter(|_| block),
             upgrade: asked.upgrade.filter(|_| upgrade),
+            hash: asked.hash.filter(|_| hash),
+            sought: asked.sought.filter(|_| hash),
             ..asked
         };
         self.asking.window.store(request, got, bytes);
@@ -739,14 +757,21 @@ impl Channel {
         if let Some(index) = asked.block {
             //= protocol-spec/07-replication.md#nodata-4
             // Whatever it said before: it doesn't have it. It fits, as it made no more than one range more.
+            if self.remote.have.has(index) {
+                self.asking.backoff.refused(index, &self.limits);
+            }
             let _ = self.remote.have.remove(index..index + 1, &self.limits);
         }
-        self.asking.failed(asked, invalid, local, &self.remote);
+        self.failed(asked, invalid, local);
+    }
+
+    fn failed(&mut self, asked: &Asked, invalid: bool, local: &dyn Local) {
+        self.counters.pauses += u64::from(self.asking.backoff.failed(invalid, &self.limits));
+        self.asking.failed(asked, local, &self.remote);
     }
 
     fn is_in_sync(&self, local: &dyn Local) -> bool {
-        !self.options.download
-            || (self.outputs.is_empty() && self.asking.is_in_sync(local, &self.remote, &self.limits))
+        !self.options.download || (self.outputs.is_empty() && self.asking.is_in_sync(local, &self.remote))
     }
 
     fn remote_is_in_sync(&self, local: &dyn Local) -> bool {

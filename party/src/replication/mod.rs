@@ -13,6 +13,7 @@
 //! The wire is that of hypercore 10 and 11, `lib/replicator.js`; see `protocol-spec/07-replication.md`.
 
 mod asking;
+mod backoff;
 mod capability;
 mod channel;
 mod counters;
@@ -23,6 +24,7 @@ mod pace;
 mod push;
 mod ranges;
 mod remote;
+mod seeking;
 mod serving;
 mod swarm;
 mod telling;

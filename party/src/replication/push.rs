@@ -294,10 +294,10 @@ impl Outgoing {
 /// The length that an upgrade leads to.
 fn leads_to(upgrade: &UpgradeProof) -> u64 {
     let end = upgrade.start.saturating_add(upgrade.length);
-    // The last block below a node: in the flat tree, a node of height h stands 2^h - 1 before its last leaf.
+    // In the flat tree, a node of height h stands 2^h - 1 before the last leaf that is below it.
     let last = upgrade.additional_nodes.last().map(|node| {
-        let half = 1_u64.checked_shl(node.index.trailing_ones()).unwrap_or(0);
-        node.index.saturating_add(half) / 2 + u64::from(half == 1)
+        let span = 1_u64.checked_shl(node.index.trailing_ones()).unwrap_or(1);
+        node.index.saturating_add(span - 1) / 2 + 1
     });
     last.map_or(end, |last| last.max(end))
 }

@@ -24,6 +24,12 @@ const FIRST_ESTIMATE: usize = 256 << 10;
 pub(super) struct Asked {
     pub(super) fork: u64,
     pub(super) block: Option<u64>,
+    /// The flat-tree index of a node.
+    pub(super) hash: Option<u64>,
+    /// A byte offset.
+    pub(super) seek: Option<u64>,
+    /// The number of what is looked for by that.
+    pub(super) sought: Option<u64>,
     pub(super) upgrade: Option<UpgradeRequest>,
     pub(super) manifest: bool,
     /// Asked only for the sake of an answer, whatever it says: what the remote had to say before has come
@@ -44,8 +50,8 @@ impl Asked {
         let only_manifest = proof.block.is_none() && proof.upgrade.is_none();
         (proof.fork == self.fork || only_manifest)
             && proof.block.as_ref().is_none_or(|block| self.block == Some(block.index))
-            && proof.hash.is_none()
-            && proof.seek.is_none()
+            && proof.hash.as_ref().is_none_or(|hash| self.hash == Some(hash.index))
+            && proof.seek.as_ref().is_none_or(|seek| self.seek == Some(seek.bytes))
             && (proof.manifest.is_none() || self.manifest)
             && proof.upgrade.as_ref().is_none_or(|upgrade| {
                 // From 0 if the start lies in a prologue, which is proved as a whole.
@@ -157,6 +163,11 @@ impl Window {
         self.member.claim_upgrade(now, now + self.share.patience())
     }
 
+    /// Claims an offset that is looked for.
+    pub(super) fn claim_seek(&self, id: u64, now: Instant) -> Claimed {
+        self.member.claim_seek(id, now, now + self.share.patience())
+    }
+
     /// How many levels above block `index` the first node stands that blocks will bring which are under way on this
     /// channel; `missing` if that is not below the first one that is stored here.
     pub(super) fn missing_nodes(&self, index: u64, missing: u64) -> u64 {
@@ -262,6 +273,9 @@ impl Window {
         }
         if asked.upgrade.is_some() && !asked.probe {
             self.member.release_upgrade(grown);
+        }
+        if let Some(id) = asked.sought {
+            self.member.release_seek(id, stored);
         }
     }
 

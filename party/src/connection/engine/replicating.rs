@@ -241,9 +241,10 @@ impl Engine {
             return self.end_feed(key);
         }
         if let Line::Open(_, channel) = &mut link.channel {
-            let demand = link.feed.demand();
+            let (demand, sought) = (link.feed.demand(), link.feed.sought());
             link.feed.with_local(|local| {
                 channel.set_demand(demand, local);
+                channel.set_sought(sought);
                 channel.handle_local_change(local);
             });
         }

@@ -9,6 +9,7 @@ mod belonging;
 mod commit;
 mod cut;
 mod encrypted;
+mod find;
 mod ingest;
 mod quorum;
 mod range;
@@ -159,6 +160,7 @@ struct Inner {
     shared: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     is_purged: AtomicBool,
     lines: Lines,
+    searches: find::Searches,
 }
 
 impl Feed {
@@ -198,6 +200,7 @@ impl Feed {
                 shared: Mutex::default(),
                 is_purged: AtomicBool::new(false),
                 lines: Lines::default(),
+                searches: find::Searches::default(),
             }),
             key: None,
         })
