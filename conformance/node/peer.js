@@ -6,6 +6,7 @@
 const NoiseSecretStream = require('@hyperswarm/secret-stream');
 const { openCores } = require('./cores');
 const { complete, describe, digest, held } = require('./inspect');
+const { measuring } = require('./measure');
 const { parseArguments, emit, serveCommands, limitLifetime, block, listen, dial, usage } = require('./lib');
 
 const APPEND_AT_ONCE = 8 * 1024 * 1024;
@@ -94,6 +95,12 @@ serveCommands({
   async usage() {
     return usage();
   },
+
+  ...measuring({
+    find,
+    create: async (name) => remember(name, await cores.create('default')),
+    open: async (name, key) => remember(name, await cores.open(bytes(key))),
+  }),
 }, leave);
 
 function connected(stream) {

@@ -1,6 +1,7 @@
 //! The conformance kit: what an implementation of the party wire is checked against.
 
 pub mod fuzz;
+pub mod measure;
 pub mod node;
 pub mod peer;
 pub mod process;

@@ -24,6 +24,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::{
+    measure,
     node::{ContentDigest, FeedInfo, Kind, block, digest},
     process::usage,
 };
@@ -189,7 +190,7 @@ impl Peer {
     /// When there is no such feed, or the download fails.
     pub async fn download(&self, name: &str, from: u64, to: u64) -> Result<FeedInfo> {
         let feed = self.feed(name)?;
-        feed.download(from..to).done().await;
+        feed.download(from..to).done().await?;
         self.info(name)
     }
 
@@ -351,6 +352,9 @@ enum Order {
 }
 
 async fn obey(peer: &Peer, command: &Value) -> Result<Value> {
+    if measure::is_order(command) {
+        return measure::obey(peer, command).await;
+    }
     Ok(match Order::deserialize(command)? {
         Order::Create { name, kind } => json!(peer.create(&name, kind).await?),
         Order::Open { name, key } => json!(peer.open(&name, &key).await?),

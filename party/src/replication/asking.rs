@@ -238,7 +238,11 @@ impl Asking {
         let asked = Asked { pushes: self.pushes, ..asked };
         self.allowance -= 1;
         let id = self.window.ask(asked, now);
-        Some(Message::Request(Request { id, fork: asked.fork, proof, priority: 0 }))
+        //= protocol-spec/07-replication.md#request-1-and-data-3
+        // Somebody waits for it, while the rest of the window is to come some time.
+        let urgent = asked.block.is_some_and(|index| self.demand.urgent().contains(index));
+        let priority = (urgent || asked.sought.is_some()).into();
+        Some(Message::Request(Request { id, fork: asked.fork, proof, priority }))
     }
 
     /// Takes up again what was left to other channels, if one of them has given something back or taken too long.
@@ -262,12 +266,7 @@ impl Asking {
         if !self.may_ask(local, remote) {
             return true;
         }
-        let grows = if remote.acknowledges(local) {
-            self.next_upgrade(local, remote).is_some()
-        } else {
-            remote.sync.length > local.length() && (self.live || self.probes < ACKNOWLEDGE_PROBES)
-        };
-        if grows
+        if self.grows(local, remote)
             || self.seeking.is_open(local, remote)
             || self.wants_manifest(local, remote)
             || !self.is_told_of_all(local, remote)
@@ -277,6 +276,19 @@ impl Asking {
         let end = remote.sync.length.min(local.length());
         let mut open = self.todo.within(0..end).chain(self.passed.within(0..end));
         !open.any(|range| self.candidate(range, local, remote).is_some())
+    }
+
+    /// Whether it is still to be found out if the remote makes our feed longer, of one that has said how it stands.
+    pub(super) fn is_growing(&self, local: &dyn Local, remote: &Remote) -> bool {
+        self.may_ask(local, remote) && (self.window.upgrade() || self.grows(local, remote))
+    }
+
+    fn grows(&self, local: &dyn Local, remote: &Remote) -> bool {
+        if remote.acknowledges(local) {
+            self.next_upgrade(local, remote).is_some()
+        } else {
+            remote.sync.length > local.length() && (self.live || self.probes < ACKNOWLEDGE_PROBES)
+        }
     }
 
     fn may_ask(&self, local: &dyn Local, remote: &Remote) -> bool {

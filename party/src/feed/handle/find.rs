@@ -111,13 +111,13 @@ impl<'a> Search<'a> {
         let sought = Sought { id: self.id, bytes, padding: self.feed.padding() as u64, blocks, near };
         let before = self.feed.inner.searches.list().sought.insert(self.id, sought.clone());
         if before != Some(sought) {
-            self.feed.demands().stir();
+            self.feed.stir();
         }
     }
 
     fn stop(&self) {
         if self.feed.inner.searches.list().sought.remove(&self.id).is_some() {
-            self.feed.demands().stir();
+            self.feed.stir();
         }
     }
 }

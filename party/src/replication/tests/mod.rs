@@ -1,3 +1,4 @@
+mod backoff;
 mod behaviours;
 mod extensions;
 mod hostile;
