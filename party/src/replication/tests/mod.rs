@@ -8,3 +8,5 @@ mod pair;
 mod push;
 #[cfg(feature = "tokio")]
 mod real;
+#[cfg(feature = "tokio")]
+mod seeks;
