@@ -38,9 +38,18 @@ pub struct FeedPeer {
 struct Line {
     remote: PublicKey,
     feed: DiscoveryKey,
-    limits: Limits,
+    bounds: Bounds,
     bell: Arc<Bell>,
     traffic: Mutex<Traffic>,
+}
+
+/// What of [`Limits`] is for a line: there are many lines.
+#[derive(Clone, Copy)]
+struct Bounds {
+    name: usize,
+    message: usize,
+    messages: usize,
+    bytes: usize,
 }
 
 #[derive(Default)]
@@ -96,8 +105,13 @@ impl Feed {
 
 impl FeedPeer {
     pub(crate) fn new(remote: PublicKey, feed: DiscoveryKey, bell: Arc<Bell>, limits: &Limits) -> Self {
-        let (limits, traffic) = (limits.clone(), Mutex::default());
-        Self { line: Arc::new(Line { remote, feed, limits, bell, traffic }) }
+        let bounds = Bounds {
+            name: limits.max_extension_name,
+            message: limits.max_extension_message,
+            messages: limits.max_queued_extensions,
+            bytes: limits.max_queued_extension_bytes,
+        };
+        Self { line: Arc::new(Line { remote, feed, bounds, bell, traffic: Mutex::default() }) }
     }
 
     /// The static key that the peer proved to hold: who it is.
@@ -118,18 +132,18 @@ impl FeedPeer {
 
     /// Queues a message of an extension.
     pub(super) fn say(&self, name: &Arc<str>, message: Bytes) -> Result<(), Error> {
-        let limits = &self.line.limits;
-        if name.is_empty() || name.len() > limits.max_extension_name {
+        let bounds = &self.line.bounds;
+        if name.is_empty() || name.len() > bounds.name {
             return Err(ApiMisuse::LimitExceeded("max_extension_name").into());
         }
-        if message.len() > limits.max_extension_message {
+        if message.len() > bounds.message {
             return Err(ApiMisuse::LimitExceeded("max_extension_message").into());
         }
         let mut traffic = self.traffic();
         if traffic.is_closed {
             return Err(Error::Closed);
         }
-        if !traffic.leaving.take(&message, limits) {
+        if !traffic.leaving.take(&message, bounds) {
             return Err(ApiMisuse::LimitExceeded("max_queued_extensions").into());
         }
         traffic.errands.push_back(Errand::Say(name.clone(), message));
@@ -144,7 +158,7 @@ impl FeedPeer {
             return;
         }
         // One that lags so far will ask for them.
-        let has_room = traffic.errands.len() < self.line.limits.max_queued_extensions.saturating_mul(2);
+        let has_room = traffic.errands.len() < self.line.bounds.messages.saturating_mul(2);
         // Blocks one by one are often neighbours.
         match traffic.errands.back_mut() {
             Some(Errand::Push(last)) if last.end == blocks.start => last.end = blocks.end,
@@ -176,7 +190,7 @@ impl FeedPeer {
     /// Counts a message that has come and that an inbox keeps. Returns whether there is room for it.
     fn keep(&self, message: &Bytes) -> bool {
         let mut traffic = self.traffic();
-        let kept = traffic.arrived.take(message, &self.line.limits);
+        let kept = traffic.arrived.take(message, &self.line.bounds);
         traffic.dropped = traffic.dropped.saturating_add(u64::from(!kept));
         kept
     }
@@ -210,9 +224,9 @@ impl fmt::Debug for FeedPeer {
 }
 
 impl Load {
-    fn take(&mut self, message: &Bytes, limits: &Limits) -> bool {
+    fn take(&mut self, message: &Bytes, bounds: &Bounds) -> bool {
         let bytes = self.bytes.saturating_add(message.len());
-        let fits = self.messages < limits.max_queued_extensions && bytes <= limits.max_queued_extension_bytes;
+        let fits = self.messages < bounds.messages && bytes <= bounds.bytes;
         if fits {
             (self.messages, self.bytes) = (self.messages + 1, bytes);
         }

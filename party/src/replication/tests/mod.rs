@@ -8,5 +8,6 @@ mod pair;
 mod push;
 #[cfg(feature = "tokio")]
 mod real;
+mod roles;
 #[cfg(feature = "tokio")]
 mod seeks;

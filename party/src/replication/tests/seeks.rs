@@ -25,9 +25,11 @@ fn create(identity: Identity) -> Feed {
     block_on(Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity)).unwrap()
 }
 
-/// A writer of blocks of these sizes and a reader that wants none of them, at rest.
+/// A writer of blocks of these sizes and a reader that wants none of them. Without `seeks`, the writer is of hypercore
+/// 10.19, and so is the feed.
 fn pair(sizes: &[usize], seeks: bool) -> Pair<Feed> {
-    let writer = create(Identity::writer(KeyPair::from_seed(&[9; 32])));
+    let signer = KeyPair::from_seed(&[9; 32]);
+    let writer = create(if seeks { Identity::writer(signer) } else { Identity::legacy_writer(signer) });
     block_on(writer.append_batch(sizes.iter().map(|size| vec![7; *size].into()).collect())).unwrap();
     let reader = create(Identity::reader(writer.key()));
     let mut pair = Pair::new([writer, reader], [Options::default(); 2]);
