@@ -12,7 +12,7 @@ use crate::{
     feed::{
         Changes, Download, Feed, FeedPeer,
         changes::{Following, Reports},
-        line::Errand,
+        line::{Errand, OpenLine},
         proof::Proof,
     },
     key::PublicKey,
@@ -41,7 +41,7 @@ pub(super) struct FeedLink {
     pub(super) channel: Line,
     how: Replicate,
     /// What apps have for the channel, while it is open.
-    line: Option<FeedPeer>,
+    line: Option<OpenLine>,
     /// Held while everything of the feed is wanted.
     download: Option<Download>,
     /// Tells the channels of this link apart, one after the other.
@@ -185,8 +185,7 @@ impl FeedLink {
         remote: RemoteHandshake,
         line: FeedPeer,
     ) {
-        self.feed.lines().add(line.clone());
-        self.line = Some(line);
+        self.line = Some(OpenLine::new(&self.feed, line));
         let (demand, sought) = (self.feed.demand(), self.feed.sought());
         self.feed.with_local(|local| {
             channel.set_demand(demand, local);
@@ -202,9 +201,7 @@ impl FeedLink {
             Line::Opening(id, _) | Line::Open(id, _) => Some(id),
             Line::Down | Line::Failed { .. } => None,
         };
-        if let Some(line) = self.line.take() {
-            self.feed.lines().remove(&line);
-        }
+        self.line = None;
         self.generation += 1;
         self.serving.clear();
         self.serve_running = false;
@@ -235,10 +232,10 @@ impl FeedLink {
         channel.set_suspended(suspended);
         channel.set_writable(writable && self.serving.is_empty());
         channel.set_allowance(requests);
-        let (line, lines) = (self.line.as_ref(), self.feed.lines());
+        let line = self.line.as_ref();
         self.feed.with_local(|local| {
             while channel.takes_extensions()
-                && let Some(errand) = line.and_then(FeedPeer::next_errand)
+                && let Some(errand) = line.and_then(OpenLine::next_errand)
             {
                 match errand {
                     // It was checked when it was queued.
@@ -263,7 +260,7 @@ impl FeedLink {
                     }
                     Output::Extension { name, message } => {
                         if let Some(line) = line {
-                            lines.deliver(line, &name, &message);
+                            line.deliver(&name, &message);
                         }
                     }
                 }

@@ -170,8 +170,7 @@ impl FeedPeer {
         self.line.bell.ring(self.line.feed);
     }
 
-    /// The next errand. The connection fetches it when it can carry it out.
-    pub(crate) fn next_errand(&self) -> Option<Errand> {
+    fn next_errand(&self) -> Option<Errand> {
         let mut traffic = self.traffic();
         let errand = traffic.errands.pop_front()?;
         if let Errand::Say(_, message) = &errand {
@@ -180,7 +179,7 @@ impl FeedPeer {
         Some(errand)
     }
 
-    pub(crate) fn close(&self) {
+    fn close(&self) {
         let mut traffic = self.traffic();
         traffic.is_closed = true;
         traffic.errands = VecDeque::new();
@@ -250,17 +249,8 @@ pub(super) struct List {
 }
 
 impl Lines {
-    pub(crate) fn add(&self, line: FeedPeer) {
-        self.list().lines.push(line);
-    }
-
-    pub(crate) fn remove(&self, line: &FeedPeer) {
-        line.close();
-        self.list().lines.retain(|other| other != line);
-    }
-
     /// Gives a message to those who listen to the extension, if anybody does.
-    pub(crate) fn deliver(&self, from: &FeedPeer, name: &str, message: &Bytes) {
+    fn deliver(&self, from: &FeedPeer, name: &str, message: &Bytes) {
         let inboxes: Vec<Arc<Inbox>> = {
             let list = self.list();
             let named = list.inboxes.iter().filter(|(other, _)| **other == *name);
@@ -282,6 +272,36 @@ impl Lines {
     /// Nothing panics while it holds the lock.
     pub(super) fn list(&self) -> MutexGuard<'_, List> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A line that is open for as long as this is held.
+pub(crate) struct OpenLine {
+    feed: Feed,
+    line: FeedPeer,
+}
+
+impl OpenLine {
+    pub(crate) fn new(feed: &Feed, line: FeedPeer) -> Self {
+        feed.lines().list().lines.push(line.clone());
+        Self { feed: feed.clone(), line }
+    }
+
+    /// The next errand. The connection fetches it when it can carry it out.
+    pub(crate) fn next_errand(&self) -> Option<Errand> {
+        self.line.next_errand()
+    }
+
+    /// Gives a message of the peer's to those who listen.
+    pub(crate) fn deliver(&self, name: &str, message: &Bytes) {
+        self.feed.lines().deliver(&self.line, name, message);
+    }
+}
+
+impl Drop for OpenLine {
+    fn drop(&mut self) {
+        self.line.close();
+        self.feed.lines().list().lines.retain(|other| *other != self.line);
     }
 }
 
