@@ -34,7 +34,7 @@ impl Channel {
             }
             return Err(error);
         }
-        self.asking.succeeded();
+        self.asking.backoff.succeeded();
         Ok(())
     }
 
@@ -99,7 +99,7 @@ impl Channel {
     /// Whether nothing is left to get of the remote's fork.
     pub(super) fn has_followed(&self, local: &dyn Local) -> bool {
         !self.options.follow_forks
-            || self.asking.has_given_up(&self.limits)
+            || self.asking.backoff.is_paused()
             || self.forks.is_at_rest(local, &self.remote, &self.asking)
     }
 
@@ -118,7 +118,7 @@ impl Channel {
         if answered? {
             self.outputs.push_back(Output::Follow { ticket: Ticket(request), proof });
         } else {
-            self.fork_refused(local);
+            self.fork_refused();
         }
         Ok(None)
     }
@@ -131,14 +131,16 @@ impl Channel {
         let is_ours = self.forks.refused(request, &self.remote);
         if is_ours {
             self.asking.answered(request, &Default::default());
-            self.fork_refused(local);
+            self.fork_refused();
         }
         Ok(is_ours)
     }
 
-    fn fork_refused(&mut self, local: &dyn Local) {
+    fn fork_refused(&mut self) {
         self.counters.refused_by_remote += 1;
-        self.asking.failed(&Default::default(), false, local, &self.remote);
+        if self.asking.backoff.failed(false, &self.limits) {
+            self.counters.pauses += 1;
+        }
     }
 
     /// Data has come that answers no request. Returns whether it is taken for the proof of a conflict.

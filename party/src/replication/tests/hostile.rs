@@ -154,7 +154,7 @@ fn pushed_data_is_passed_over() {
     victim.send(Message::Data(Data { request: 0, proof: block(0, 10) })).unwrap();
     victim.send(Message::Data(Data { request: 0, proof: upgrade(5, 10) })).unwrap();
     assert_eq!(victim.outputs(), []);
-    assert_eq!(victim.channel.status(&victim.feed).counters.ignored, 2);
+    assert_eq!(victim.channel.status(&victim.feed).counters.unwanted_pushes, 2);
 }
 
 #[test]

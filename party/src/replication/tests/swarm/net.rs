@@ -536,6 +536,7 @@ impl<E: Peer> Net<E> {
                 Output::Serve { ticket, request, fork } => end.serve.push((ticket, request, fork)),
                 Output::Ingest { ticket, proof } => end.ingest.push((ticket, proof)),
                 Output::Follow { ticket, proof } => forks.push(Event::Followed(id, n, which, ticket, proof)),
+                Output::Extension { .. } => {}
                 Output::CheckConflict { proof } => forks.push(Event::ConflictChecked(id, n, which, proof)),
             }
         }
