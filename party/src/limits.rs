@@ -85,6 +85,9 @@ pub struct Limits {
     /// The longest that becomes.
     pub max_retry_after: Duration,
 
+    /// How long a remote that sent what contradicts our tree may take to show that its own is signed.
+    pub conflict_timeout: Duration,
+
     /// Parties joined on one connection.
     pub max_parties: usize,
     /// The longest message of the party channel, in bytes.
@@ -138,6 +141,7 @@ impl Default for Limits {
             max_queued_extensions: 256,
             max_queued_extension_bytes: 4 << 20,
             max_failed_requests: 64,
+            conflict_timeout: Duration::from_secs(5),
             retry_after: Duration::from_secs(5),
             max_retry_after: Duration::from_secs(300),
             max_parties: 64,

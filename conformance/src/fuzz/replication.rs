@@ -158,8 +158,9 @@ impl End {
             live: flags & 1 == 0,
             download: flags & 2 == 0,
             upload: flags & 4 == 0,
-            allow_push: flags & 8 != 0,
-            push: flags & 16 != 0,
+            follow_forks: flags & 8 == 0,
+            allow_push: flags & 16 != 0,
+            push: flags & 32 != 0,
         };
         let limits = limits();
         let (swarm, pace) = (Arc::new(Swarm::default()), Arc::new(Pace::new(&limits)));
@@ -248,6 +249,7 @@ impl End {
             match self.channel.poll_output(&self.feed, self.now) {
                 None => break,
                 Some(Output::Send { message_type, payload }) => {
+                    let payload = payload.into_bytes();
                     let message = Message::decode(message_type, &payload, true, &Limits::default());
                     let message = message.expect("our own message").expect("a known type");
                     if let Message::Request(request) = message {
@@ -267,6 +269,8 @@ impl End {
                     assert!(proof.block.as_ref().is_none_or(|block| block.value.len() <= limits().max_block));
                     self.ingest.push((ticket, proof));
                 }
+                // Work that never ends.
+                Some(Output::Follow { .. } | Output::CheckConflict { .. }) => {}
             }
         }
     }

@@ -11,6 +11,8 @@ pub(crate) mod changes;
 // Some of what stores a feed is used by its handle alone.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod bitfield;
+pub(crate) mod conflict;
+#[cfg(feature = "tokio")]
 mod demand;
 pub mod encryption;
 #[cfg(feature = "tokio")]
@@ -57,7 +59,8 @@ pub use self::{
     demand::{Changes, Download, DownloadOptions, Progress},
     extension::Extension,
     handle::{
-        Audit, Batch, Feed, FeedReorg, FeedSnapshot, FetchOptions, Info, Ingested, Problem, RangeReader,
+        Audit, Batch, Feed, FeedReorg, FeedSnapshot, FetchOptions, Followed, Info, Ingested, Problem,
+        RangeReader,
     },
     identity::Identity,
     line::FeedPeer,
@@ -65,6 +68,7 @@ pub use self::{
     view::{Binary, Codec, Utf8, View},
 };
 pub use self::{
+    conflict::Conflict,
     demand::{Demand, Order, RangeSet},
     encryption::Encryption,
     local::Local,

@@ -29,6 +29,8 @@ pub struct Counters {
     pub refused_by_remote: u64,
     /// Requests of the remote's that we refused.
     pub refused_by_us: u64,
+    /// Proofs that were to show that the feed's signers have contradicted themselves, and did not.
+    pub unproved_conflicts: u64,
     /// How often the remote was left in peace for a while, as it had refused too much.
     pub pauses: u64,
     /// Pushes that we don't take, don't want, or could not verify.

@@ -16,14 +16,17 @@ mod asking;
 mod backoff;
 mod capability;
 mod channel;
+mod conflict;
 mod counters;
 mod extensions;
 mod have;
 pub mod messages;
 mod pace;
+mod payload;
 mod push;
 mod ranges;
 mod remote;
+mod reorg;
 mod seeking;
 mod serving;
 mod swarm;
@@ -34,6 +37,7 @@ pub use capability::{RemoteHandshake, capability, handshake};
 pub use channel::{Channel, Options, Output, Status, Ticket, Verdict};
 pub use counters::{Counters, MessageCounts};
 pub use pace::Pace;
+pub use payload::Payload;
 pub use swarm::Swarm;
 
 /// The name of the protocol, as a channel is opened with it.
