@@ -8,7 +8,6 @@ use super::pair::Pair;
 use crate::{
     feed::{
         Demand, Feed, Identity,
-        local::Local as _,
         memory::MemoryStorage,
         seek::{Located, Sought},
         storage::Slot,
