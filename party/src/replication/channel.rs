@@ -741,7 +741,7 @@ impl Channel {
             }
             return self.handle_push(proof, bytes, local);
         }
-        let Some(data) = self.handle_fork_data(Data { request, proof }, local)? else { return Ok(()) };
+        let Some(data) = self.handle_fork_data(Data { request, proof })? else { return Ok(()) };
         let Data { request, proof } = data;
         let asked = match self.asking.window.answered(request, now) {
             Answered::Asked(asked) => asked,
@@ -805,7 +805,7 @@ impl Channel {
     }
 
     fn handle_no_data(&mut self, refusal: NoData, local: &dyn Local, now: Instant) -> Result<(), Error> {
-        if self.handle_fork_refusal(refusal.request, local)? {
+        if self.handle_fork_refusal(refusal.request)? {
             return Ok(());
         }
         match self.asking.window.answered(refusal.request, now) {

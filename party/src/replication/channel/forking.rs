@@ -104,11 +104,7 @@ impl Channel {
     }
 
     /// Data has come. Gives it back if it answers none of the requests of this file.
-    pub(super) fn handle_fork_data(
-        &mut self,
-        data: Data,
-        local: &dyn Local,
-    ) -> Result<Option<Data>, PeerMisbehaved> {
+    pub(super) fn handle_fork_data(&mut self, data: Data) -> Result<Option<Data>, PeerMisbehaved> {
         let Data { request, proof } = data;
         let Some(answered) = self.forks.answered(request, &proof, &self.remote) else {
             return Ok(Some(Data { request, proof }));
@@ -124,7 +120,7 @@ impl Channel {
     }
 
     /// A request was refused. Returns whether it is one of this file.
-    pub(super) fn handle_fork_refusal(&mut self, request: u64, local: &dyn Local) -> Result<bool, Error> {
+    pub(super) fn handle_fork_refusal(&mut self, request: u64) -> Result<bool, Error> {
         if request == CONFLICT {
             return self.conflicts.cleared().map_or(Ok(true), Err);
         }

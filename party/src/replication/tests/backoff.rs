@@ -54,7 +54,7 @@ impl Reader {
         let outputs: Vec<Output> = std::iter::from_fn(|| self.channel.poll_output(&self.feed, now)).collect();
         let message = |output| match output {
             Output::Send { message_type, payload } => {
-                Message::decode(message_type, &payload, true, &Limits::default()).unwrap()
+                Message::decode(message_type, &payload.into_bytes(), true, &Limits::default()).unwrap()
             }
             _ => None,
         };

@@ -20,7 +20,8 @@ use crate::{
 };
 
 const WRITER: Options = Options { push: true, ..READER };
-const READER: Options = Options { live: true, download: true, upload: true, allow_push: true, push: false };
+const READER: Options =
+    Options { live: true, download: true, upload: true, follow_forks: true, allow_push: true, push: false };
 const PLAIN: Options = Options { allow_push: false, ..READER };
 
 fn pair(options: [Options; 2]) -> Pair<Model> {
