@@ -15,11 +15,14 @@
 mod asking;
 mod capability;
 mod channel;
+mod conflict;
 mod have;
 pub mod messages;
 mod pace;
+mod payload;
 mod ranges;
 mod remote;
+mod reorg;
 mod serving;
 mod swarm;
 mod telling;
@@ -28,6 +31,7 @@ mod window;
 pub use capability::{RemoteHandshake, capability, handshake};
 pub use channel::{Channel, Counters, Options, Output, Status, Ticket, Verdict};
 pub use pace::Pace;
+pub use payload::Payload;
 pub use swarm::Swarm;
 
 /// The name of the protocol, as a channel is opened with it.
