@@ -242,6 +242,7 @@ impl End {
             match self.channel.poll_output(&self.feed, self.now) {
                 None => break,
                 Some(Output::Send { message_type, payload }) => {
+                    let payload = payload.into_bytes();
                     let message = Message::decode(message_type, &payload, true, &Limits::default());
                     let message = message.expect("our own message").expect("a known type");
                     if let Message::Request(request) = message {

@@ -2,10 +2,12 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    convert::Infallible,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::{
@@ -24,11 +26,13 @@ use crate::{
 
 use super::{
     bucket::{self, Bucket},
-    jobs::{FeedJob, Serve},
+    jobs::{Arrived, FeedJob, Serve},
 };
 
 /// Proofs that are verified and stored together at most.
 const INGEST_PROOFS: usize = 1024;
+/// Bytes of them after which no more are added. As much more is hashed while a batch is being stored.
+const INGEST_BYTES: usize = 1 << 20;
 
 /// A feed that was released on this connection by at least one member.
 pub(super) struct FeedLink {
@@ -51,9 +55,12 @@ pub(super) struct FeedLink {
     suspended: bool,
     serving: VecDeque<Serve>,
     serve_running: bool,
-    arrived: Vec<(Ticket, Proof)>,
+    arrived: VecDeque<(Ticket, Proof)>,
     arrived_bytes: usize,
-    ingest_running: bool,
+    /// Batches that are being verified and stored.
+    ingesting: usize,
+    /// Ends with the last of them.
+    last_ingested: Option<oneshot::Receiver<Infallible>>,
     /// Whether nothing is left to get, as far as we know, and nothing under way.
     pub(super) settled: bool,
     /// Whether [`Event::FeedInSync`](crate::party::Event::FeedInSync) was told since the last change.
@@ -126,9 +133,10 @@ impl FeedLink {
             suspended: false,
             serving: VecDeque::new(),
             serve_running: false,
-            arrived: Vec::new(),
+            arrived: VecDeque::new(),
             arrived_bytes: 0,
-            ingest_running: false,
+            ingesting: 0,
+            last_ingested: None,
             settled: false,
             told_in_sync: false,
         }
@@ -208,7 +216,7 @@ impl FeedLink {
         self.generation += 1;
         self.serving.clear();
         self.serve_running = false;
-        self.ingest_running = false;
+        self.ingesting = 0;
         self.arrived.clear();
         (id, std::mem::take(&mut self.arrived_bytes))
     }
@@ -235,7 +243,7 @@ impl FeedLink {
                 match output {
                     Output::Send { message_type, payload } => {
                         // A channel that the remote has closed meanwhile tells so by its event.
-                        let _ = mux.send(*id, message_type, &payload);
+                        let _ = mux.send_parts(*id, message_type, &payload.parts());
                     }
                     Output::Serve { ticket, request, fork } => {
                         self.serving.push_back(Serve { ticket, request, fork });
@@ -244,7 +252,7 @@ impl FeedLink {
                         let bytes = size(&proof);
                         self.arrived_bytes += bytes;
                         pumped.new_unverified_bytes += bytes;
-                        self.arrived.push((ticket, proof));
+                        self.arrived.push_back((ticket, proof));
                     }
                 }
             }
@@ -260,7 +268,7 @@ impl FeedLink {
             self.feed.stir();
         }
         let at_rest =
-            self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && !self.ingest_running;
+            self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && self.ingesting == 0;
         self.settled = pumped.in_sync && at_rest;
         pumped
     }
@@ -290,24 +298,37 @@ impl FeedLink {
         self.serving = rest;
     }
 
-    /// What has come, if nothing is being ingested yet: batches grow while the one before is being stored.
-    pub(super) fn start_ingesting(&mut self) -> Option<(Vec<(Ticket, Proof)>, usize)> {
-        if self.ingest_running || self.arrived.is_empty() {
+    /// What has come, if it is time for it: batches grow while the one before is being stored. Of large blocks, one
+    /// batch is hashed meanwhile.
+    pub(super) fn start_ingesting(&mut self) -> Option<Arrived> {
+        let is_time = match self.ingesting {
+            0 => !self.arrived.is_empty(),
+            1 => self.arrived_bytes >= INGEST_BYTES,
+            _ => false,
+        };
+        if !is_time {
             return None;
         }
-        self.ingest_running = true;
-        if self.arrived.len() <= INGEST_PROOFS {
-            return Some((std::mem::take(&mut self.arrived), std::mem::take(&mut self.arrived_bytes)));
+        let (mut count, mut bytes) = (0, 0);
+        for (_, proof) in self.arrived.iter().take(INGEST_PROOFS) {
+            count += 1;
+            bytes += size(proof);
+            if bytes >= INGEST_BYTES {
+                break;
+            }
         }
-        let rest = self.arrived.split_off(INGEST_PROOFS);
-        let batch = std::mem::replace(&mut self.arrived, rest);
-        let bytes = batch.iter().map(|(_, proof)| size(proof)).sum();
+        let proofs = self.arrived.drain(..count).collect();
         self.arrived_bytes -= bytes;
-        Some((batch, bytes))
+        self.ingesting += 1;
+        let (ended, next) = oneshot::channel();
+        Some(Arrived { proofs, bytes, before: self.last_ingested.replace(next), ended })
     }
 
     pub(super) fn ingested(&mut self) {
-        self.ingest_running = false;
+        self.ingesting = self.ingesting.saturating_sub(1);
+        if self.ingesting == 0 {
+            self.last_ingested = None;
+        }
     }
 }
 

@@ -1,8 +1,12 @@
 //! Work that a connection gives to tasks of their own: rules, proofs, commits.
 
-use std::{any::Any, collections::VecDeque, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any, collections::VecDeque, convert::Infallible, future::Future, panic::AssertUnwindSafe,
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
 
 use crate::{
     admission::TransactionId,
@@ -68,6 +72,16 @@ pub(super) struct Served {
     pub(super) bytes: usize,
 }
 
+/// A batch of what has come over a channel.
+pub(super) struct Arrived {
+    pub(super) proofs: Vec<(Ticket, Proof)>,
+    pub(super) bytes: usize,
+    /// Ends with the job of the batch before: later proofs rest on earlier ones.
+    pub(super) before: Option<oneshot::Receiver<Infallible>>,
+    /// Held until this one is stored.
+    pub(super) ended: oneshot::Sender<Infallible>,
+}
+
 pub(super) struct Ingested {
     pub(super) job: FeedJob,
     pub(super) results: Vec<(Ticket, Result<Verdict, Error>)>,
@@ -114,10 +128,18 @@ pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>, 
     }
 }
 
-/// Verifies and stores what has come.
-pub(super) async fn ingest(feed: Feed, job: FeedJob, queue: Vec<(Ticket, Proof)>, bytes: usize) -> Outcome {
-    let (tickets, proofs): (Vec<_>, Vec<_>) = queue.into_iter().unzip();
-    let results = feed.ingest(proofs).await;
+/// Verifies and stores what has come, after the batch before it. What needs only itself is done meanwhile.
+pub(super) async fn ingest(feed: Feed, job: FeedJob, batch: Arrived) -> Outcome {
+    let Arrived { proofs, bytes, before, ended } = batch;
+    let (tickets, proofs): (Vec<_>, Vec<_>) = proofs.into_iter().unzip();
+    let before = async {
+        if let Some(before) = before {
+            // Nothing is sent: it is over when its other end is gone.
+            let _ = before.await;
+        }
+    };
+    let results = feed.ingest_after(proofs, before).await;
+    drop(ended);
     let verdicts = results.into_iter().map(|result| {
         let unconnected = result?.unconnected;
         Ok(if unconnected { Verdict::Unconnected } else { Verdict::Holds })

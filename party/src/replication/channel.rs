@@ -12,6 +12,7 @@ use super::{
         Data, Message, NoData, REASON_INVALID_REQUEST, REASON_NOT_AVAILABLE, REASON_UNKNOWN, Request, Sync,
     },
     pace::Pace,
+    payload::Payload,
     remote::Remote,
     serving::Serving,
     swarm::Swarm,
@@ -61,7 +62,7 @@ pub enum Output {
         /// Its type.
         message_type: u64,
         /// Its bytes.
-        payload: Bytes,
+        payload: Payload,
     },
     /// A request, mostly of the remote's: make the proof and call [`Channel::handle_served`].
     Serve {
@@ -702,5 +703,5 @@ impl Channel {
 }
 
 fn output(message: &Message) -> Output {
-    Output::Send { message_type: message.message_type(), payload: message.encode() }
+    Output::Send { message_type: message.message_type(), payload: message.payload() }
 }

@@ -18,6 +18,7 @@ mod channel;
 mod have;
 pub mod messages;
 mod pace;
+mod payload;
 mod ranges;
 mod remote;
 mod serving;
@@ -28,6 +29,7 @@ mod window;
 pub use capability::{RemoteHandshake, capability, handshake};
 pub use channel::{Channel, Counters, Options, Output, Status, Ticket, Verdict};
 pub use pace::Pace;
+pub use payload::Payload;
 pub use swarm::Swarm;
 
 /// The name of the protocol, as a channel is opened with it.

@@ -288,8 +288,8 @@ impl Engine {
         } else {
             self.unsettled.insert(key);
         }
-        if let Some((batch, bytes)) = link.start_ingesting() {
-            let job = jobs::ingest(link.feed.clone(), link.job(), batch, bytes);
+        while let Some(batch) = link.start_ingesting() {
+            let job = jobs::ingest(link.feed.clone(), link.job(), batch);
             self.jobs.spawn(instrumented(&link.span, job));
         }
         if link.wants_to_serve() {
