@@ -154,7 +154,12 @@ impl End {
         let session =
             |is_initiator| Session { binding: [4; 64], is_initiator, local: keys[0], remote: keys[1] };
         let flags = script.byte();
-        let options = Options { live: flags & 1 == 0, download: flags & 2 == 0, upload: flags & 4 == 0 };
+        let options = Options {
+            live: flags & 1 == 0,
+            download: flags & 2 == 0,
+            upload: flags & 4 == 0,
+            follow_forks: flags & 8 == 0,
+        };
         let limits = limits();
         let (swarm, pace) = (Arc::new(Swarm::default()), Arc::new(Pace::new(&limits)));
         let mut channel = Channel::new(&session(true), &key, options, &limits, &swarm, &pace);
@@ -261,6 +266,8 @@ impl End {
                     assert!(proof.block.as_ref().is_none_or(|block| block.value.len() <= limits().max_block));
                     self.ingest.push((ticket, proof));
                 }
+                // Work that never ends.
+                Some(Output::Follow { .. } | Output::CheckConflict { .. }) => {}
             }
         }
     }

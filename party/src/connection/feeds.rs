@@ -26,6 +26,7 @@ use crate::{
 
 use super::{
     bucket::{self, Bucket},
+    forks::ForkWork,
     jobs::{Arrived, FeedJob, Serve},
 };
 
@@ -61,6 +62,7 @@ pub(super) struct FeedLink {
     ingesting: usize,
     /// Ends with the last of them.
     last_ingested: Option<oneshot::Receiver<Infallible>>,
+    pub(super) forks: ForkWork,
     /// Whether nothing is left to get, as far as we know, and nothing under way.
     pub(super) settled: bool,
     /// Whether [`Event::FeedInSync`](crate::party::Event::FeedInSync) was told since the last change.
@@ -126,7 +128,7 @@ impl FeedLink {
             span,
             released_by: BTreeMap::new(),
             channel: Line::Down,
-            how: Replicate { download: false, upload: false, upload_limit: None },
+            how: Replicate { download: false, upload: false, upload_limit: None, follow_forks: false },
             download: None,
             generation: 0,
             bucket: None,
@@ -137,6 +139,7 @@ impl FeedLink {
             arrived_bytes: 0,
             ingesting: 0,
             last_ingested: None,
+            forks: ForkWork::default(),
             settled: false,
             told_in_sync: false,
         }
@@ -165,6 +168,7 @@ impl FeedLink {
         if let Some(rate) = how.upload_limit {
             self.linked.link().limit_upload(Some(rate));
         }
+        self.how.follow_forks |= how.follow_forks;
         if self.how.download && self.download.is_none() && !self.feed.info().writable {
             self.download = Some(self.feed.want_all());
         }
@@ -186,7 +190,12 @@ impl FeedLink {
         limits: &Limits,
         pace: &Arc<Pace>,
     ) -> Channel {
-        let options = Options { live: !finite, download: true, upload: self.how.upload };
+        let options = Options {
+            live: !finite,
+            download: true,
+            upload: self.how.upload,
+            follow_forks: self.how.follow_forks,
+        };
         Channel::new(session, &self.feed.key(), options, limits, &self.swarm, pace)
     }
 
@@ -218,6 +227,7 @@ impl FeedLink {
         self.serve_running = false;
         self.ingesting = 0;
         self.arrived.clear();
+        self.forks.clear();
         (id, std::mem::take(&mut self.arrived_bytes))
     }
 
@@ -254,6 +264,8 @@ impl FeedLink {
                         pumped.new_unverified_bytes += bytes;
                         self.arrived.push_back((ticket, proof));
                     }
+                    Output::Follow { ticket, proof } => self.forks.follow(ticket, proof),
+                    Output::CheckConflict { proof } => self.forks.check(proof),
                 }
             }
             let status = channel.status(local);
@@ -269,7 +281,7 @@ impl FeedLink {
         }
         let at_rest =
             self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && self.ingesting == 0;
-        self.settled = pumped.in_sync && at_rest;
+        self.settled = pumped.in_sync && at_rest && self.forks.is_at_rest();
         pumped
     }
 

@@ -22,6 +22,8 @@ use crate::{
     rules,
 };
 
+use super::forks::{Checked, Followed};
+
 /// Bytes of blocks after which a serving job makes a pause, so that what it has read can be sent.
 pub(super) const SERVE_BYTES: usize = 1 << 20;
 /// Proofs after which it does so: while they are being sent, the next are made.
@@ -32,6 +34,8 @@ pub(super) enum Outcome {
     Rule { member: MemberId, outcome: RuleOutcome },
     Served(Served),
     Ingested(Ingested),
+    Followed(Followed),
+    Checked(Checked),
 }
 
 pub(super) enum RuleOutcome {

@@ -14,6 +14,7 @@ mod bucket;
 mod driver;
 mod engine;
 mod feeds;
+mod forks;
 mod jobs;
 mod members;
 mod tcp;

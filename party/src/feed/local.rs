@@ -3,6 +3,8 @@
 #[doc(no_inline)]
 pub use super::demand::Demand;
 
+use crate::feed::{proof::Proof, reorg::PendingReorg};
+
 /// A view of a feed as it stands here. [`State`](crate::feed) is one; tests write their own.
 ///
 /// ```
@@ -35,4 +37,16 @@ pub trait Local {
     /// The bitfield of `start..start + length` as `bitfield` messages carry it: for each page that has
     /// anything, the index of its first bit, a multiple of 32, and its words.
     fn words(&self, start: u64, length: u64) -> Vec<(u64, Vec<u32>)>;
+    /// The reorg to `fork` that has begun here, while it needs proofs.
+    fn reorg(&self, _fork: u64) -> Option<&PendingReorg> {
+        None
+    }
+    /// Whether the feed is not to be replicated, as its signers have contradicted themselves.
+    fn has_conflict(&self) -> bool {
+        false
+    }
+    /// The signed tree that contradicts ours, if it is at hand: an upgrade from 0.
+    fn contradiction(&self) -> Option<&Proof> {
+        None
+    }
 }

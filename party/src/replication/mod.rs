@@ -15,12 +15,14 @@
 mod asking;
 mod capability;
 mod channel;
+mod conflict;
 mod have;
 pub mod messages;
 mod pace;
 mod payload;
 mod ranges;
 mod remote;
+mod reorg;
 mod serving;
 mod swarm;
 mod telling;

@@ -2,6 +2,7 @@
 //! nothing; the [driver](super::driver) calls it when something has happened.
 
 mod admitting;
+mod forking;
 mod replicating;
 mod throttling;
 mod turns;
@@ -272,6 +273,7 @@ impl Engine {
                 _ => self.remove_member(member),
             },
             Some(Owner::Feed(key)) => {
+                self.check_last_words(key);
                 let Some(link) = self.feeds.get_mut(&key) else { return };
                 let line = match reason {
                     CloseReason::Rejected => Line::Failed { for_good: false },
@@ -356,6 +358,8 @@ impl Engine {
             Outcome::Rule { member, outcome } => self.handle_rule(member, outcome, now),
             Outcome::Served(served) => self.handle_served(served),
             Outcome::Ingested(ingested) => self.handle_ingested(ingested),
+            Outcome::Followed(followed) => self.handle_followed(followed),
+            Outcome::Checked(checked) => self.handle_checked(checked),
         }
     }
 

@@ -102,7 +102,9 @@ impl Engine {
             }
         };
         self.dirty.insert(key);
-        Ok(link.release(member, &admitted.peer, how, &self.members[member.0].hub.reports))
+        let fresh = link.release(member, &admitted.peer, how, &self.members[member.0].hub.reports);
+        self.tell_conflict(key);
+        Ok(fresh)
     }
 
     pub(super) fn open_feed(&mut self, key: DiscoveryKey) -> Result<(), Error> {
@@ -251,6 +253,7 @@ impl Engine {
         }
         self.dirty.insert(key);
         self.changes.push(next_change(key, changes));
+        self.tell_conflict(key);
     }
 
     /// Lets every feed say what it has to say. What all want and there is little of - requests under way, jobs
@@ -273,6 +276,7 @@ impl Engine {
     }
 
     fn pump_feed(&mut self, key: DiscoveryKey, requests: usize, now: Instant) {
+        self.pass_time(key, now);
         let Some(link) = self.feeds.get_mut(&key) else { return };
         let pump = Pump {
             writable: self.writable,
@@ -310,6 +314,7 @@ impl Engine {
         if newly_in_sync {
             self.tell_of_feed(key, |peer, feed| Event::FeedInSync { peer, feed });
         }
+        self.pump_forks(key);
     }
 
     fn serve_feed(&mut self, key: DiscoveryKey, now: Instant) {

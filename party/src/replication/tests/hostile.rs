@@ -152,7 +152,7 @@ fn an_answer_counts_once() {
 fn pushed_data_is_passed_over() {
     let (mut victim, _) = waiting();
     victim.send(Message::Data(Data { request: 0, proof: block(0, 10) })).unwrap();
-    victim.send(Message::Data(Data { request: 0, proof: upgrade(0, 10) })).unwrap();
+    victim.send(Message::Data(Data { request: 0, proof: upgrade(5, 10) })).unwrap();
     assert_eq!(victim.outputs(), []);
     assert_eq!(victim.channel.status(&victim.feed).counters.ignored, 2);
 }
@@ -170,9 +170,9 @@ fn an_invalid_proof_is_handed_back_as_the_error_that_it_is() {
     let (mut victim, id) = waiting();
     victim.send(Message::Data(Data { request: id, proof: block(0, 10) })).unwrap();
     let [Output::Ingest { ticket, .. }] = victim.outputs()[..] else { panic!("nothing to store") };
-    let result =
-        victim.channel.handle_ingested(ticket, Err(PeerMisbehaved::InvalidSignature.into()), &victim.feed);
-    misbehaved(result, PeerMisbehaved::InvalidSignature);
+    let misbehaviour = PeerMisbehaved::InvalidProof("a node out of its order");
+    let result = victim.channel.handle_ingested(ticket, Err(misbehaviour.clone().into()), &victim.feed);
+    misbehaved(result, misbehaviour);
     assert_eq!(victim.channel.status(&victim.feed).counters.invalid_proofs, 1);
 }
 

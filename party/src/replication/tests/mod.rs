@@ -1,4 +1,5 @@
 mod behaviours;
+mod forks;
 mod hostile;
 mod messages;
 mod model;
