@@ -175,6 +175,7 @@ fn replicate(feeds: [Stub; 2], block: &Bytes) -> usize {
                     Output::Serve { ticket, request, .. } => {
                         sides[n].0.handle_served(ticket, Ok(Some(feed.prove(&request, block))));
                     }
+                    Output::Extension { .. } => {}
                     Output::Ingest { ticket, proof } => {
                         feed.ingest(&proof);
                         stored.push(ticket);

@@ -19,6 +19,7 @@ const cores = openCores({ release: options.hypercore, mode, place: options.store
 const keyPair = NoiseSecretStream.keyPair();
 const named = new Map();
 const streams = new Set();
+const extensions = new Map();
 let server = null;
 
 serveCommands({
@@ -65,6 +66,35 @@ serveCommands({
   async seek({ name, bytes }) {
     const found = await find(name).seek(bytes);
     return { found };
+  },
+
+  // Messages of the extension `extension` come as events `said` from now on.
+  async listenTo({ name, extension }) {
+    const core = find(name);
+    extensions.set(`${name} ${extension}`, core.registerExtension(extension, {
+      onmessage: (message, peer) => emit('said', {
+        name, extension, hex: message.toString('hex'), by: peer.remotePublicKey.toString('hex'),
+      }),
+    }));
+  },
+
+  // To every peer that the core is replicated with; answers how many they were.
+  async say({ name, extension, hex }) {
+    extensions.get(`${name} ${extension}`).broadcast(Buffer.from(hex, 'hex'));
+    return { peers: find(name).peers.length };
+  },
+
+  async allowPush({ name, allow = true }) {
+    replicator(name).setAllowPush(allow);
+  },
+
+  async push({ name, index }) {
+    await replicator(name).push(index);
+  },
+
+  // How many messages of each type went out and came in, for all peers of the core.
+  async wire({ name }) {
+    return { stats: replicator(name).stats };
   },
 
   async digest({ name, from = 0, to = find(name).length }) {
@@ -125,6 +155,12 @@ function remember(name, core) {
 
 function bytes(hex) {
   return hex ? Buffer.from(hex, 'hex') : undefined;
+}
+
+// Hypercore 11 has it below its sessions.
+function replicator(name) {
+  const core = find(name);
+  return core.replicator || core.core.replicator;
 }
 
 function find(name) {

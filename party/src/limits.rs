@@ -61,8 +61,29 @@ pub struct Limits {
     pub max_remote_pages: usize,
     /// Ranges kept of what a remote wants to be told about, for each feed channel.
     pub max_remote_wants: usize,
-    /// Requests for which the remote may say `noData`, or send what does not verify, before we stop asking.
+    /// Blocks of one feed that wait to be pushed to one remote, or are being read for that. More are left for the
+    /// remote to ask for.
+    pub max_queued_pushes: usize,
+    /// Pushes that we don't take or want, or that don't verify, before the feed's channel is closed. Each one that
+    /// is stored makes up for one.
+    pub max_unwanted_pushes: usize,
+    /// The longest name of an extension, in bytes. Messages of longer ones are dropped.
+    pub max_extension_name: usize,
+    /// The longest message of an extension, in bytes. Longer ones are dropped.
+    pub max_extension_message: usize,
+    /// Messages of extensions that wait, for each feed, peer and direction. More of the remote's are dropped, the
+    /// newest first; more of ours are an error.
+    pub max_queued_extensions: usize,
+    /// Bytes of the messages of extensions that wait, likewise.
+    pub max_queued_extension_bytes: usize,
+    /// Requests for which the remote may say `noData`, each success making up for one, before it is left in peace for
+    /// a while; of those that it calls invalid, half as many.
     pub max_failed_requests: usize,
+    /// After how long we ask again for what a remote has refused, and how long a remote is left in peace that has
+    /// refused too much. Each further time in vain doubles it.
+    pub retry_after: Duration,
+    /// The longest that becomes.
+    pub max_retry_after: Duration,
 
     /// How long a remote that sent what contradicts our tree may take to show that its own is signed.
     pub conflict_timeout: Duration,
@@ -113,8 +134,16 @@ impl Default for Limits {
             max_remote_ranges: 16_384,
             max_remote_pages: 1_024,
             max_remote_wants: 512,
+            max_queued_pushes: 64,
+            max_unwanted_pushes: 64,
+            max_extension_name: 256,
+            max_extension_message: 1 << 20,
+            max_queued_extensions: 256,
+            max_queued_extension_bytes: 4 << 20,
             max_failed_requests: 64,
             conflict_timeout: Duration::from_secs(5),
+            retry_after: Duration::from_secs(5),
+            max_retry_after: Duration::from_secs(300),
             max_parties: 64,
             max_party_message: 1 << 20,
             max_introduced_feeds: 4_096,

@@ -47,17 +47,36 @@ pub struct Replicate {
     /// Whether to follow the feed's writer when it truncates the feed. Without it, a feed that was truncated
     /// stays here as it was; what another peer brings under a release with it counts all the same.
     pub follow_forks: bool,
+    /// Whether to take blocks that the peer sends without being asked, if they are wanted. They save the way of a
+    /// request; a peer that misuses it loses its channel.
+    pub allow_push: bool,
+    /// Whether to push what is appended here, if the peer takes it: a reader that follows has it half a round trip
+    /// later. Node peers never do unless they say so.
+    pub push: bool,
 }
 
 impl Replicate {
     /// Get everything, serve everything: what [`Peer::replicate`] does.
     pub fn fully() -> Self {
-        Self { download: true, upload: true, upload_limit: None, follow_forks: true }
+        Self {
+            download: true,
+            upload: true,
+            upload_limit: None,
+            follow_forks: true,
+            allow_push: false,
+            push: false,
+        }
     }
 
     /// Get only what is asked for, serve everything.
     pub fn sparsely() -> Self {
-        Self { download: false, upload: true, upload_limit: None, follow_forks: true }
+        Self { download: false, ..Self::fully() }
+    }
+
+    /// Take what the peer pushes, too, and push what is appended.
+    #[must_use]
+    pub fn with_push(self) -> Self {
+        Self { allow_push: true, push: true, ..self }
     }
 
     /// Serve nothing.

@@ -159,6 +159,8 @@ impl End {
             download: flags & 2 == 0,
             upload: flags & 4 == 0,
             follow_forks: flags & 8 == 0,
+            allow_push: flags & 16 != 0,
+            push: flags & 32 != 0,
         };
         let limits = limits();
         let (swarm, pace) = (Arc::new(Swarm::default()), Arc::new(Pace::new(&limits)));
@@ -262,6 +264,7 @@ impl End {
                     }
                     self.serve.push((ticket, request));
                 }
+                Some(Output::Extension { .. }) => {}
                 Some(Output::Ingest { ticket, proof }) => {
                     assert!(proof.block.as_ref().is_none_or(|block| block.value.len() <= limits().max_block));
                     self.ingest.push((ticket, proof));

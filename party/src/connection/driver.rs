@@ -132,6 +132,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         let mut last_read = Instant::now();
         let mut last_write = last_read;
         let mut flushed = true;
+        let bell = self.engine.bell.clone();
 
         self.engine.start()?;
         // What the remote sent right behind its handshake.
@@ -190,6 +191,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 Some((key, changes)) = self.engine.changes.next(), if !self.engine.changes.is_empty() => {
                     self.engine.handle_change(key, changes);
                 }
+                feeds = bell.rung() => self.engine.handle_bell(feeds),
                 _ = &mut closing => return self.close().await,
                 () = sleep_until(wake) => {
                     let now = Instant::now();

@@ -12,8 +12,9 @@ use tracing::Span;
 
 use crate::{
     feed::{
-        Changes, Download, Feed,
+        Changes, Download, Feed, FeedPeer,
         changes::{Following, Reports},
+        line::{Errand, OpenLine},
         proof::Proof,
     },
     key::PublicKey,
@@ -47,6 +48,8 @@ pub(super) struct FeedLink {
     pub(super) released_by: BTreeMap<MemberId, Following>,
     pub(super) channel: Line,
     how: Replicate,
+    /// What apps have for the channel, while it is open.
+    line: Option<OpenLine>,
     /// Held while everything of the feed is wanted.
     download: Option<Download>,
     /// Tells the channels of this link apart, one after the other.
@@ -128,7 +131,15 @@ impl FeedLink {
             span,
             released_by: BTreeMap::new(),
             channel: Line::Down,
-            how: Replicate { download: false, upload: false, upload_limit: None, follow_forks: false },
+            how: Replicate {
+                download: false,
+                upload: false,
+                upload_limit: None,
+                follow_forks: false,
+                allow_push: false,
+                push: false,
+            },
+            line: None,
             download: None,
             generation: 0,
             bucket: None,
@@ -169,6 +180,8 @@ impl FeedLink {
             self.linked.link().limit_upload(Some(rate));
         }
         self.how.follow_forks |= how.follow_forks;
+        self.how.allow_push |= how.allow_push;
+        self.how.push |= how.push;
         if self.how.download && self.download.is_none() && !self.feed.info().writable {
             self.download = Some(self.feed.want_all());
         }
@@ -195,6 +208,8 @@ impl FeedLink {
             download: true,
             upload: self.how.upload,
             follow_forks: self.how.follow_forks,
+            allow_push: self.how.allow_push,
+            push: self.how.push,
         };
         Channel::new(session, &self.feed.key(), options, limits, &self.swarm, pace)
     }
@@ -207,10 +222,18 @@ impl FeedLink {
         self.generation == job.generation
     }
 
-    pub(super) fn opened(&mut self, id: ChannelId, mut channel: Channel, remote: RemoteHandshake) {
-        let demand = self.feed.demand();
+    pub(super) fn opened(
+        &mut self,
+        id: ChannelId,
+        mut channel: Channel,
+        remote: RemoteHandshake,
+        line: FeedPeer,
+    ) {
+        self.line = Some(OpenLine::new(&self.feed, line));
+        let (demand, sought) = (self.feed.demand(), self.feed.sought());
         self.feed.with_local(|local| {
             channel.set_demand(demand, local);
+            channel.set_sought(sought);
             channel.handle_opened(remote, local);
         });
         self.channel = Line::Open(id, channel);
@@ -222,6 +245,7 @@ impl FeedLink {
             Line::Opening(id, _) | Line::Open(id, _) => Some(id),
             Line::Down | Line::Failed { .. } => None,
         };
+        self.line = None;
         self.generation += 1;
         self.serving.clear();
         self.serve_running = false;
@@ -248,7 +272,17 @@ impl FeedLink {
         channel.set_writable(pump.writable);
         channel.set_busy(!self.serving.is_empty());
         channel.set_allowance(pump.requests);
+        let line = self.line.as_ref();
         self.feed.with_local(|local| {
+            while channel.takes_extensions()
+                && let Some(errand) = line.and_then(OpenLine::next_errand)
+            {
+                match errand {
+                    // It was checked when it was queued.
+                    Errand::Say(name, message) => drop(channel.send_extension(&name, message)),
+                    Errand::Push(blocks) => channel.push(blocks, local),
+                }
+            }
             while let Some(output) = channel.poll_output(local, pump.now) {
                 match output {
                     Output::Send { message_type, payload } => {
@@ -266,6 +300,11 @@ impl FeedLink {
                     }
                     Output::Follow { ticket, proof } => self.forks.follow(ticket, proof),
                     Output::CheckConflict { proof } => self.forks.check(proof),
+                    Output::Extension { name, message } => {
+                        if let Some(line) = line {
+                            line.deliver(&name, &message);
+                        }
+                    }
                 }
             }
             let status = channel.status(local);

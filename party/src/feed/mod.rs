@@ -16,9 +16,13 @@ pub(crate) mod conflict;
 mod demand;
 pub mod encryption;
 #[cfg(feature = "tokio")]
+mod extension;
+#[cfg(feature = "tokio")]
 mod handle;
 #[cfg(feature = "tokio")]
 mod identity;
+#[cfg(feature = "tokio")]
+pub(crate) mod line;
 pub mod local;
 #[cfg(feature = "tokio")]
 pub(crate) mod mailbox;
@@ -53,11 +57,13 @@ pub use self::{
     as_feed::AsFeed,
     changes::{FeedChange, FeedChanges},
     demand::{Changes, Download, DownloadOptions, Progress},
+    extension::Extension,
     handle::{
         Audit, Batch, Feed, FeedReorg, FeedSnapshot, FetchOptions, Followed, Info, Ingested, Problem,
         RangeReader,
     },
     identity::Identity,
+    line::FeedPeer,
     stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
     view::{Binary, Codec, Utf8, View},
 };

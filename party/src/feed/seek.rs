@@ -64,6 +64,29 @@ pub enum Located {
     Beyond,
 }
 
+/// A byte offset that peers are asked for, as nodes that lead to it are missing here.
+///
+/// ```
+/// use party::feed::seek::Sought;
+///
+/// // Byte 1,000 is in one of the blocks 8 to 15, probably in block 10.
+/// let sought = Sought { id: 1, bytes: 1_000, padding: 0, blocks: 8..16, near: 10 };
+/// assert!(sought.blocks.contains(&sought.near));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sought {
+    /// Its number; no other offset that is looked for in the feed has it.
+    pub id: u64,
+    /// The offset.
+    pub bytes: u64,
+    /// Bytes of each block that are not counted.
+    pub padding: u64,
+    /// The blocks in one of which it is: those below one node. None, at the feed's length, if it is beyond.
+    pub blocks: Range<u64>,
+    /// The block in which it probably is.
+    pub near: u64,
+}
+
 /// What a [`Seeker`] needs, or what it has found.
 ///
 /// ```

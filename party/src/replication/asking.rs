@@ -8,10 +8,12 @@ use std::{
 };
 
 use super::{
+    backoff::Backoff,
     messages::{Message, Request, Sync, Want},
     pace::Pace,
     ranges::Ranges,
     remote::Remote,
+    seeking::Seeking,
     swarm::{Claimed, Swarm},
     window::{Asked, Window},
 };
@@ -36,6 +38,7 @@ const ACKNOWLEDGE_PROBES: u8 = 3;
 pub(super) struct Asking {
     pub(super) window: Window,
     pub(super) demand: Demand,
+    pub(super) seeking: Seeking,
     /// Blocks that may have to be asked for. What is not in here is asked for, or stored, or the remote
     /// doesn't have it.
     todo: Ranges,
@@ -60,10 +63,9 @@ pub(super) struct Asking {
     refused_manifest: bool,
     /// Probes answered since our last sync.
     probes: u8,
-    /// Requests without success; each success makes up for one.
-    failures: usize,
-    /// Requests of ours that the remote called invalid. Node ends the connection after 64.
-    invalid: usize,
+    pub(super) backoff: Backoff,
+    /// Whether we take pushes.
+    pub(super) pushes: bool,
     /// Whether it goes on when both sides are in sync.
     live: bool,
 }
@@ -82,6 +84,7 @@ impl Asking {
         Self {
             window: Window::new(swarm, pace),
             demand: Demand::everything(),
+            seeking: Seeking::default(),
             todo,
             passed: Ranges::default(),
             released: 0,
@@ -94,16 +97,10 @@ impl Asking {
             refused_upgrade: None,
             refused_manifest: false,
             probes: 0,
-            failures: 0,
-            invalid: 0,
+            backoff: Backoff::default(),
+            pushes: false,
             live,
         }
-    }
-
-    //= protocol-spec/07-replication.md#nodata-4
-    /// Whether the remote has refused so much that it isn't asked any more.
-    pub(super) fn has_given_up(&self, limits: &Limits) -> bool {
-        self.failures >= limits.max_failed_requests || self.invalid >= limits.max_failed_requests.div_ceil(2)
     }
 
     /// The blocks of `range` are to be looked at again.
@@ -171,6 +168,9 @@ impl Asking {
     /// The remote's sync was another before.
     pub(super) fn handle_sync(&mut self, before: &Sync, local: &dyn Local, remote: &Remote) {
         let now = &remote.sync;
+        if (now.fork, now.length) != (before.fork, before.length) {
+            self.seeking.synced();
+        }
         if now.fork != before.fork || (now.length > before.length && before.length < local.length()) {
             // What it could not prove, it may now.
             self.reconsider(0..u64::MAX);
@@ -187,6 +187,7 @@ impl Asking {
         if range.is_empty() {
             return;
         }
+        self.seeking.told(&range);
         for (_, wanted) in self.wanted.range_mut(range.start / SEGMENT..=(range.end - 1) / SEGMENT) {
             wanted.answered = true;
         }
@@ -213,18 +214,24 @@ impl Asking {
 
     /// When [`poll`](Self::poll) may have more to say.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.wake
+        earliest(self.wake, self.backoff.poll_timeout())
     }
 
-    /// The request was answered with what it asked for, and that is stored.
-    pub(super) fn succeeded(&mut self) {
-        self.failures = self.failures.saturating_sub(1);
+    /// Asks again for what was refused, if it is time to.
+    pub(super) fn retry(&mut self, remote: &mut Remote, limits: &Limits, now: Instant) {
+        let Some(refused) = self.backoff.poll(now, limits) else { return };
+        (self.refused_upgrade, self.refused_manifest) = (None, false);
+        self.seeking.synced();
+        for range in refused {
+            // If there are too many ranges, it stays as it is.
+            if remote.have.insert(range.clone(), limits).is_ok() {
+                self.reconsider(range);
+            }
+        }
     }
 
     /// The request was not answered with what it asked for.
-    pub(super) fn failed(&mut self, asked: &Asked, invalid: bool, local: &dyn Local, remote: &Remote) {
-        self.failures = self.failures.saturating_add(1);
-        self.invalid = self.invalid.saturating_add(invalid.into());
+    pub(super) fn failed(&mut self, asked: &Asked, local: &dyn Local, remote: &Remote) {
         if let Some(upgrade) = asked.upgrade {
             let target = upgrade.start.saturating_add(upgrade.length);
             if !asked.probe && upgrade.start == local.length() && target == remote.sync.length {
@@ -250,11 +257,14 @@ impl Asking {
             return Some(Message::Cancel { request });
         }
         self.hungry = false;
-        if !self.may_ask(local, remote, limits) {
+        if !self.may_ask(local, remote) {
             return None;
         }
         if let Some(want) = self.next_want(local, remote, limits) {
             return Some(want);
+        }
+        if let Some((want, wants)) = self.seeking.next_want(local, remote) {
+            return Some(if wants { Message::Want(want) } else { Message::Unwant(want) });
         }
         self.look_again(now);
         if self.window.is_full(limits) {
@@ -265,16 +275,15 @@ impl Asking {
             self.hungry = true;
             return None;
         }
-        let (asked, nodes) = self.next_request(local, remote, now)?;
+        let (asked, proof) = self.next_proof(local, remote, now)?;
+        let asked = Asked { pushes: self.pushes, ..asked };
         self.allowance -= 1;
         let id = self.window.ask(asked, now);
-        let proof = ProofRequest {
-            block: asked.block.map(|index| BlockRequest { index, nodes }),
-            upgrade: asked.upgrade,
-            manifest: asked.manifest,
-            ..ProofRequest::default()
-        };
-        Some(Message::Request(Request { id, fork: asked.fork, proof, priority: 0 }))
+        //= protocol-spec/07-replication.md#request-1-and-data-3
+        // Somebody waits for it, while the rest of the window is to come some time.
+        let urgent = asked.block.is_some_and(|index| self.demand.urgent().contains(index));
+        let priority = (urgent || asked.sought.is_some()).into();
+        Some(Message::Request(Request { id, fork: asked.fork, proof, priority }))
     }
 
     /// Takes up again what was left to other channels, if one of them has given something back or taken too long.
@@ -291,14 +300,15 @@ impl Asking {
 
     //= protocol-spec/07-replication.md#the-end-of-a-replication
     /// Whether there is nothing more to get from this remote: of what is demanded, of what it has.
-    pub(super) fn is_in_sync(&self, local: &dyn Local, remote: &Remote, limits: &Limits) -> bool {
+    pub(super) fn is_in_sync(&self, local: &dyn Local, remote: &Remote) -> bool {
         if !remote.synced || !self.window.is_at_rest() {
             return false;
         }
-        if !self.may_ask(local, remote, limits) {
+        if !self.may_ask(local, remote) {
             return true;
         }
         if self.grows(local, remote)
+            || self.seeking.is_open(local, remote)
             || self.wants_manifest(local, remote)
             || !self.is_told_of_all(local, remote)
         {
@@ -310,8 +320,8 @@ impl Asking {
     }
 
     /// Whether it is still to be found out if the remote makes our feed longer, of one that has said how it stands.
-    pub(super) fn is_growing(&self, local: &dyn Local, remote: &Remote, limits: &Limits) -> bool {
-        self.may_ask(local, remote, limits) && (self.window.upgrade() || self.grows(local, remote))
+    pub(super) fn is_growing(&self, local: &dyn Local, remote: &Remote) -> bool {
+        self.may_ask(local, remote) && (self.window.upgrade() || self.grows(local, remote))
     }
 
     fn grows(&self, local: &dyn Local, remote: &Remote) -> bool {
@@ -322,11 +332,41 @@ impl Asking {
         }
     }
 
-    fn may_ask(&self, local: &dyn Local, remote: &Remote, limits: &Limits) -> bool {
+    fn may_ask(&self, local: &dyn Local, remote: &Remote) -> bool {
         remote.synced
             && remote.sync.uploading
             && remote.sync.fork == local.fork()
-            && !self.has_given_up(limits)
+            && !self.backoff.is_paused()
+    }
+
+    fn next_proof(
+        &mut self,
+        local: &dyn Local,
+        remote: &Remote,
+        now: Instant,
+    ) -> Option<(Asked, ProofRequest)> {
+        // Seeks first, as they cost little and somebody waits; but an upgrade may be what they need.
+        if self.next_upgrade(local, remote).is_none()
+            && let Some((asked, hash, seek)) =
+                self.seeking.next(local, remote, &self.window, now, &mut self.wake)
+        {
+            return Some((asked, ProofRequest { hash: Some(hash), seek, ..ProofRequest::default() }));
+        }
+        let (mut asked, nodes) = self.next_request(local, remote, now)?;
+        // Not beside a block: then both would have to be in what the upgrade brings.
+        let seek = match asked.upgrade {
+            Some(_) if asked.block.is_none() && !asked.probe => self.seeking.beyond(local, remote),
+            _ => None,
+        };
+        asked.seek = seek.map(|seek| seek.bytes);
+        let proof = ProofRequest {
+            block: asked.block.map(|index| BlockRequest { index, nodes }),
+            hash: None,
+            seek,
+            upgrade: asked.upgrade,
+            manifest: asked.manifest,
+        };
+        Some((asked, proof))
     }
 
     fn next_request(&mut self, local: &dyn Local, remote: &Remote, now: Instant) -> Option<(Asked, u64)> {

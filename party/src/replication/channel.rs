@@ -1,6 +1,7 @@
 //! The state machine of the `hypercore/alpha` channel: one feed on one connection.
 
 mod forking;
+mod pushing;
 
 use std::{collections::VecDeque, ops::Range, sync::Arc, time::Instant};
 
@@ -10,15 +11,18 @@ use super::{
     asking::{Asking, SEGMENT},
     capability::{self, RemoteHandshake},
     conflict::{CONFLICT, Conflicts},
+    counters::Counters,
+    extensions::Extensions,
     have::runs,
     messages::{
         Data, Message, NoData, REASON_INVALID_REQUEST, REASON_NOT_AVAILABLE, REASON_UNKNOWN, Request, Sync,
     },
     pace::Pace,
     payload::Payload,
+    push::Push,
     remote::Remote,
     reorg::Forks,
-    serving::Serving,
+    serving::{Running, Serving},
     swarm::Swarm,
     telling::Telling,
     window::{Answered, Asked},
@@ -29,6 +33,7 @@ use crate::{
     feed::{
         local::{Demand, Local},
         proof::{Proof, ProofRequest, UpgradeRequest},
+        seek::Sought,
     },
     key::FeedKey,
     limits::Limits,
@@ -46,11 +51,15 @@ pub struct Options {
     pub upload: bool,
     /// Whether to follow the remote to a higher fork.
     pub follow_forks: bool,
+    /// Whether to take blocks that were not asked for, if they are wanted.
+    pub allow_push: bool,
+    /// Whether to push what is appended, if the remote takes it.
+    pub push: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { live: true, download: true, upload: true, follow_forks: true }
+        Self { live: true, download: true, upload: true, follow_forks: true, allow_push: false, push: false }
     }
 }
 
@@ -100,6 +109,13 @@ pub enum Output {
         /// The proof.
         proof: Proof,
     },
+    /// A message of an extension has come.
+    Extension {
+        /// The extension's name.
+        name: Arc<str>,
+        /// The message.
+        message: Bytes,
+    },
 }
 
 /// What came of an answer that was [verified](Output::Ingest).
@@ -118,7 +134,7 @@ pub struct Status {
     pub in_sync: bool,
     /// Whether the remote has all that we have, or doesn't want it, or can't get it.
     pub remote_in_sync: bool,
-    /// Whether the remote has refused so many requests that it isn't asked any more.
+    /// Whether the remote has refused so many requests that it isn't asked for a while.
     pub has_given_up: bool,
     /// Whether it is still to be found out if the remote makes the feed longer: it has said nothing yet, or what it
     /// said is being proved.
@@ -139,30 +155,6 @@ pub struct Status {
     pub serving: usize,
     /// What has happened on the channel.
     pub counters: Counters,
-}
-
-/// What has happened on a channel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// Blocks that came and were stored.
-    pub blocks_received: u64,
-    /// Bytes of them.
-    pub bytes_received: u64,
-    /// Blocks that were sent.
-    pub blocks_sent: u64,
-    /// Bytes of them.
-    pub bytes_sent: u64,
-    /// Proofs that did not verify.
-    pub invalid_proofs: u64,
-    /// Requests of ours that the remote refused.
-    pub refused_by_remote: u64,
-    /// Requests of the remote's that we refused.
-    pub refused_by_us: u64,
-    /// Proofs that were to show that the feed's signers have contradicted themselves, and did not.
-    pub unproved_conflicts: u64,
-    /// Messages that were passed over: of unknown types, of extensions, pushed data, answers that came too
-    /// late.
-    pub ignored: u64,
 }
 
 /// The search for a block that we have and the remote has not.
@@ -218,6 +210,8 @@ pub struct Channel {
     asking: Asking,
     telling: Telling,
     serving: Serving,
+    push: Push,
+    extensions: Extensions,
     /// What is ready to go out.
     outputs: VecDeque<Output>,
     /// Whether the way to the remote has room.
@@ -254,6 +248,8 @@ impl Channel {
             asking: Asking::new(options.live, swarm, pace),
             telling: Telling::default(),
             serving: Serving::default(),
+            push: Push::default(),
+            extensions: Extensions::default(),
             outputs: VecDeque::new(),
             writable: true,
             suspended: false,
@@ -306,6 +302,7 @@ impl Channel {
         let Some(handshake) = self.remote.handshake else {
             return Err(PeerMisbehaved::UnexpectedMessage("the channel is not open").into());
         };
+        self.counters.received.count(message_type);
         self.notice_fork(local);
         match Message::decode(message_type, &payload, handshake.seeks, &self.limits)? {
             Some(Message::Sync(sync)) => self.handle_sync(sync, local),
@@ -333,7 +330,12 @@ impl Channel {
                     self.asking.told(blocks);
                 }
             }
-            Some(Message::Bitfield(_) | Message::Extension(_)) | None => self.counters.ignored += 1,
+            Some(Message::Extension(extension)) => {
+                if !self.extensions.handle(extension, &self.limits) {
+                    self.counters.dropped_extensions += 1;
+                }
+            }
+            Some(Message::Bitfield(_)) | None => self.counters.ignored += 1,
         }
         Ok(())
     }
@@ -353,10 +355,39 @@ impl Channel {
         }
     }
 
+    /// Sets which byte offsets to look for. [`Feed::find`](crate::feed::Feed::find) knows.
+    pub fn set_sought(&mut self, sought: Vec<Sought>) {
+        if self.asking.seeking.set(sought) {
+            self.telling.touch();
+        }
+    }
+
     /// Whether the way to the remote has room. While it has not, only requests, cancels and wants are sent,
     /// and no request of the remote's is served.
     pub fn set_writable(&mut self, writable: bool) {
         self.writable = writable;
+    }
+
+    /// Says something to the remote's end of an extension. `name` must be the same `Arc` each time, or at least
+    /// the same text, to be left out from the second message on.
+    ///
+    /// # Errors
+    /// [`ApiMisuse::LimitExceeded`](crate::error::ApiMisuse::LimitExceeded) for a name or message that is empty or too long, and if
+    /// [`Limits::max_queued_extensions`] are waiting; [`Error::Closed`] before both sides have opened the channel.
+    pub fn send_extension(&mut self, name: &Arc<str>, message: Bytes) -> Result<(), Error> {
+        self.remote.handshake.ok_or(Error::Closed)?;
+        Ok(self.extensions.send(name, message, &self.limits)?)
+    }
+
+    /// Whether [`send_extension`](Self::send_extension) has room and the way to the remote, too.
+    pub fn takes_extensions(&self) -> bool {
+        self.writable && self.extensions.has_room(&self.limits)
+    }
+
+    /// Pushes blocks that are stored here, if the remote takes pushes: those of the range that it lacks, up to
+    /// [`Limits::max_queued_pushes`].
+    pub fn push(&mut self, range: Range<u64>, local: &dyn Local) {
+        self.push.push(range, local, &self.limits);
     }
 
     /// A request of the remote's was served; `Ok(None)` or an error if it can't be.
@@ -368,12 +399,23 @@ impl Channel {
         if self.handle_conflict_served(ticket, proof.as_ref().ok().and_then(Option::as_ref)) {
             return;
         }
-        let Some(running) = self.serving.served(ticket) else { return };
+        let pushed = self.push.served(ticket, proof.as_ref().ok().and_then(Option::as_ref), &self.remote);
+        let running = match (self.serving.served(ticket), pushed) {
+            (Some(running), _) => running,
+            (None, Some(Some(fork))) => {
+                self.counters.blocks_pushed_by_us += 1;
+                Running { id: 0, fork }
+            }
+            (None, _) => return,
+        };
         let message = match proof {
             Ok(Some(proof)) => {
                 if let Some(block) = &proof.block {
                     self.counters.blocks_sent += 1;
                     self.counters.bytes_sent += block.value.len() as u64;
+                }
+                if let Some(upgrade) = &proof.upgrade {
+                    self.push.sent(upgrade);
                 }
                 Message::Data(Data { request: running.id, proof: Proof { fork: running.fork, ..proof } })
             }
@@ -417,6 +459,9 @@ impl Channel {
                 self.counters.invalid_proofs += 1;
             }
         });
+        if asked.pushed {
+            return self.push_ingested(&asked, bytes, verdict.map(|_| ()), local);
+        }
         let verdict = match verdict {
             Ok(verdict) => verdict,
             Err(error) if self.suspects(&error, local) => {
@@ -440,9 +485,9 @@ impl Channel {
             }
         }
         if stored && grown {
-            self.asking.succeeded();
+            self.asking.backoff.succeeded();
         } else {
-            self.asking.failed(&asked, false, local, &self.remote);
+            self.failed(&asked, false, local);
         }
         Ok(())
     }
@@ -471,6 +516,9 @@ impl Channel {
         }
         //= protocol-spec/07-replication.md#capability
         self.remote.handshake?;
+        if let Some((name, message)) = self.extensions.pop_arrived() {
+            return Some(Output::Extension { name, message });
+        }
         self.notice_fork(local);
         if local.has_conflict() {
             self.asking.hungry = false;
@@ -488,13 +536,14 @@ impl Channel {
             return None;
         }
         if let Some(message) = self.poll_forks(local) {
-            return Some(output(&message));
+            return Some(self.output(&message));
         }
+        self.asking.retry(&mut self.remote, &self.limits, now);
         if self.options.download
             && !self.suspended
             && let Some(message) = self.asking.poll(local, &self.remote, &self.limits, now)
         {
-            return Some(output(&message));
+            return Some(self.output(&message));
         }
         if !self.compared.done {
             self.compare_blocks(local);
@@ -525,11 +574,11 @@ impl Channel {
         Status {
             in_sync: self.is_in_sync(local),
             remote_in_sync: self.remote_is_in_sync(local),
-            has_given_up: self.asking.has_given_up(&self.limits),
+            has_given_up: self.asking.backoff.is_paused(),
             is_updating: self.options.download
                 && (!self.remote.synced
                     || !self.has_followed(local)
-                    || self.asking.is_growing(local, &self.remote, &self.limits)),
+                    || self.asking.is_growing(local, &self.remote)),
             remote_uploads: self.remote.sync.uploading,
             remote_downloads: self.remote.sync.downloading,
             remote_length: self.remote.sync.length,
@@ -542,11 +591,31 @@ impl Channel {
     }
 
     fn send(&mut self, message: &Message) {
-        self.outputs.push_back(output(message));
+        let output = self.output(message);
+        self.outputs.push_back(output);
+    }
+
+    fn output(&mut self, message: &Message) -> Output {
+        self.counters.sent.count(message.message_type());
+        let payload = message.payload_for(self.remote.understands_seeks());
+        Output::Send { message_type: message.message_type(), payload }
     }
 
     /// What goes out only while the remote takes what it gets.
     fn poll_answers(&mut self, local: &dyn Local) -> Option<Output> {
+        if let Some(extension) = self.extensions.pop_leaving() {
+            return Some(self.output(&Message::Extension(extension)));
+        }
+        if self.options.upload
+            && !self.suspended
+            && let Some(request) = self.push.poll(self.options.push, local, &self.remote, &self.limits)
+        {
+            let ticket = self.serving.ticket();
+            self.push.started(ticket, &request, local.fork());
+            return Some(Output::Serve { ticket, request, fork: local.fork() });
+        }
+        let allow_push = self.takes_pushes(local);
+        self.asking.pushes = allow_push;
         let (options, asking, remote) = (&self.options, &self.asking, &self.remote);
         let limits = &self.limits;
         let sync = || Sync {
@@ -555,15 +624,20 @@ impl Channel {
             remote_length: if remote.sync.fork == local.fork() { remote.sync.length } else { 0 },
             can_upgrade: false,
             uploading: options.upload,
-            downloading: options.download && (options.live || !asking.is_in_sync(local, remote, limits)),
+            downloading: options.download && (options.live || !asking.is_in_sync(local, remote)),
             has_manifest: local.has_manifest(),
-            allow_push: false,
+            allow_push,
         };
-        if let Some(message) = self.telling.poll(local, remote, limits, sync) {
+        let told =
+            if self.push.comes_first() { None } else { self.telling.poll(local, remote, limits, sync) };
+        if let Some(message) = told {
             if let Message::Sync(_) = message {
                 self.asking.synced();
             }
-            return Some(output(&message));
+            return Some(self.output(&message));
+        }
+        if !self.push.comes_first() {
+            self.push.told();
         }
         if self.options.upload
             && self.trial.is_none()
@@ -575,12 +649,16 @@ impl Channel {
             return Some(Output::Serve { ticket, request, fork: local.fork() });
         }
         if let Some(refusal) = self.serving.pop_refusal() {
-            return Some(output(&Message::NoData(refusal)));
+            return Some(self.output(&Message::NoData(refusal)));
         }
         if self.suspended || self.busy {
             return None;
         }
-        let (ticket, request) = self.serving.pop()?;
+        let (ticket, mut request) = self.serving.pop()?;
+        let parts = &mut request.proof;
+        if parts.block.is_none() && parts.hash.is_none() && parts.seek.is_none() {
+            parts.upgrade = parts.upgrade.map(|upgrade| self.push.connect(upgrade, &self.remote));
+        }
         Some(Output::Serve { ticket, fork: request.fork, request: request.proof })
     }
 
@@ -596,6 +674,7 @@ impl Channel {
     /// not have before.
     fn told(&mut self, blocks: Range<u64>, more: bool) {
         self.asking.told(blocks.clone());
+        self.asking.backoff.told(blocks.clone());
         self.compared.done = false;
         if !more {
             self.compared = Compared::default();
@@ -652,13 +731,17 @@ impl Channel {
         }
         //= protocol-spec/07-replication.md#request-1-and-data-3
         if request == CONFLICT {
-            if !self.handle_unasked(&proof, local)? {
-                // A push, which we have said not to take, or the proof of a conflict that is of no use.
-                self.counters.ignored += 1;
+            if self.handle_unasked(&proof, local)? {
+                return Ok(());
             }
-            return Ok(());
+            if proof.block.is_none() && proof.upgrade.as_ref().is_some_and(|upgrade| upgrade.start == 0) {
+                // The proof of a conflict that is of no use.
+                self.counters.ignored += 1;
+                return Ok(());
+            }
+            return self.handle_push(proof, bytes, local);
         }
-        let Some(data) = self.handle_fork_data(Data { request, proof }, local)? else { return Ok(()) };
+        let Some(data) = self.handle_fork_data(Data { request, proof })? else { return Ok(()) };
         let Data { request, proof } = data;
         let asked = match self.asking.window.answered(request, now) {
             Answered::Asked(asked) => asked,
@@ -678,28 +761,42 @@ impl Channel {
         if !asked.covers(&proof) {
             return Err(PeerMisbehaved::UnrequestedData.into());
         }
+        if let (Some(upgrade), Some(ours)) = (&proof.upgrade, asked.upgrade)
+            && asked.pushes
+            && upgrade.start != ours.start
+        {
+            // Node answers so if it takes us to have what it has pushed, or nothing.
+            self.push.suspend();
+        }
         if asked.probe {
             return Ok(());
         }
-        let (block, upgrade) = (proof.block.is_some(), proof.upgrade.is_some());
-        if asked.block.is_some() != block || asked.upgrade.is_some() != upgrade {
+        let (block, upgrade, hash) = (proof.block.is_some(), proof.upgrade.is_some(), proof.hash.is_some());
+        if asked.block.is_some() != block
+            || asked.upgrade.is_some() != upgrade
+            || asked.hash.is_some() != hash
+        {
             // A part is missing: Node answers with the manifest alone if it doesn't have the rest.
             let missing = Asked {
                 block: asked.block.filter(|_| !block),
                 upgrade: asked.upgrade.filter(|_| !upgrade),
+                hash: asked.hash.filter(|_| !hash),
+                sought: asked.sought.filter(|_| !hash),
                 manifest: false,
                 ..asked
             };
             self.refused(&missing, false, local);
-        } else if asked.manifest && proof.manifest.is_none() && !block && !upgrade {
+        } else if asked.manifest && proof.manifest.is_none() && !block && !upgrade && !hash {
             self.refused(&asked, false, local);
         }
-        if !block && !upgrade && proof.manifest.is_none() {
+        if !block && !upgrade && !hash && proof.manifest.is_none() {
             return Ok(());
         }
         let got = Asked {
             block: asked.block.filter(|_| block),
             upgrade: asked.upgrade.filter(|_| upgrade),
+            hash: asked.hash.filter(|_| hash),
+            sought: asked.sought.filter(|_| hash),
             ..asked
         };
         self.asking.window.store(request, got, bytes);
@@ -708,7 +805,7 @@ impl Channel {
     }
 
     fn handle_no_data(&mut self, refusal: NoData, local: &dyn Local, now: Instant) -> Result<(), Error> {
-        if self.handle_fork_refusal(refusal.request, local)? {
+        if self.handle_fork_refusal(refusal.request)? {
             return Ok(());
         }
         match self.asking.window.answered(refusal.request, now) {
@@ -730,9 +827,17 @@ impl Channel {
         if let Some(index) = asked.block {
             //= protocol-spec/07-replication.md#nodata-4
             // Whatever it said before: it doesn't have it. It fits, as it made no more than one range more.
+            if self.remote.have.has(index) {
+                self.asking.backoff.refused(index, &self.limits);
+            }
             let _ = self.remote.have.remove(index..index + 1, &self.limits);
         }
-        self.asking.failed(asked, invalid, local, &self.remote);
+        self.failed(asked, invalid, local);
+    }
+
+    fn failed(&mut self, asked: &Asked, invalid: bool, local: &dyn Local) {
+        self.counters.pauses += u64::from(self.asking.backoff.failed(invalid, &self.limits));
+        self.asking.failed(asked, local, &self.remote);
     }
 
     fn is_in_sync(&self, local: &dyn Local) -> bool {
@@ -740,12 +845,12 @@ impl Channel {
             || (self.outputs.is_empty()
                 && !self.conflicts.is_suspicious()
                 && self.has_followed(local)
-                && self.asking.is_in_sync(local, &self.remote, &self.limits))
+                && self.asking.is_in_sync(local, &self.remote))
     }
 
     fn remote_is_in_sync(&self, local: &dyn Local) -> bool {
         let remote = &self.remote;
-        if !remote.synced || !self.serving.is_empty() {
+        if !remote.synced || !self.serving.is_empty() || !self.push.is_idle() {
             return false;
         }
         let can_get = self.options.upload && remote.sync.downloading && remote.sync.fork == local.fork();
@@ -779,8 +884,4 @@ impl Channel {
         }
         self.compared.from = self.compared.lacks.unwrap_or(length);
     }
-}
-
-fn output(message: &Message) -> Output {
-    Output::Send { message_type: message.message_type(), payload: message.payload() }
 }

@@ -180,10 +180,18 @@ impl Message {
 
     /// Its bytes, without the type.
     pub fn encode(&self) -> Bytes {
+        self.encode_for(true)
+    }
+
+    //= protocol-spec/07-replication.md#request-1-and-data-3
+    /// Its bytes as a remote can read them whose [`RemoteHandshake`](super::RemoteHandshake) says of
+    /// [`seeks`](super::RemoteHandshake::seeks) what is given here. For one that says `false`, hypercore 10.19 and
+    /// older, what it would take for something else is left out: seeks, requests of the manifest, and priorities.
+    pub fn encode_for(&self, seeks: bool) -> Bytes {
         let mut out = BytesMut::with_capacity(self.size_hint());
         match self {
             Self::Sync(sync) => sync.encode(&mut out),
-            Self::Request(request) => request.encode(&mut out),
+            Self::Request(request) => request.encode(seeks, &mut out),
             Self::Cancel { request } => out.put_uint(*request),
             Self::Data(data) => data.encode(&mut out),
             Self::NoData(no_data) => no_data.encode(&mut out),
@@ -198,13 +206,13 @@ impl Message {
         out.freeze()
     }
 
-    /// Its bytes, without the type and without a copy of a large block.
-    pub fn payload(&self) -> Payload {
+    /// As [`encode_for`](Self::encode_for), without a copy of a large block.
+    pub fn payload_for(&self, seeks: bool) -> Payload {
         let Self::Data(data @ Data { proof: Proof { block: Some(block), .. }, .. }) = self else {
-            return self.encode().into();
+            return self.encode_for(seeks).into();
         };
         if block.value.len() < APART_FROM {
-            return self.encode().into();
+            return self.encode_for(seeks).into();
         }
         let mut front = BytesMut::with_capacity(64);
         data.encode_front(&mut front);
@@ -216,7 +224,7 @@ impl Message {
     /// Reads a message; `None` for a type that is not known, which is to be skipped.
     ///
     /// `seeks` is what the remote's [`RemoteHandshake`](super::RemoteHandshake) says: the seek requests of
-    /// peers that say `false`, hypercore 10.19 and older, have no padding field.
+    /// peers that say `false`, hypercore 10.19 and older, have no padding field, and their flags have another meaning.
     ///
     /// # Errors
     /// A [`DecodeError`]. Nothing is allocated beyond the size of `payload`; the value of a block is a slice
@@ -310,15 +318,16 @@ impl Sync {
 }
 
 impl Request {
-    fn encode(&self, out: &mut impl Writer) {
-        let proof = &self.proof;
+    fn encode(&self, seeks: bool, out: &mut impl Writer) {
+        let (proof, has_priority) = (&self.proof, seeks && self.priority != 0);
+        let seek = proof.seek.as_ref().filter(|_| seeks);
         out.put_uint(
             flag(proof.block.is_some(), 0)
                 | flag(proof.hash.is_some(), 1)
-                | flag(proof.seek.is_some(), 2)
+                | flag(seek.is_some(), 2)
                 | flag(proof.upgrade.is_some(), 3)
-                | flag(proof.manifest, 4)
-                | flag(self.priority != 0, 5),
+                | flag(seeks && proof.manifest, 4)
+                | flag(has_priority, 5),
         );
         out.put_uint(self.id);
         out.put_uint(self.fork);
@@ -326,7 +335,7 @@ impl Request {
             out.put_uint(part.index);
             out.put_uint(part.nodes);
         }
-        if let Some(seek) = &proof.seek {
+        if let Some(seek) = seek {
             out.put_uint(seek.bytes);
             out.put_uint(seek.padding);
         }
@@ -334,7 +343,7 @@ impl Request {
             out.put_uint(upgrade.start);
             out.put_uint(upgrade.length);
         }
-        if self.priority != 0 {
+        if has_priority {
             out.put_uint(self.priority);
         }
     }
@@ -351,10 +360,10 @@ impl Request {
         })?;
         let upgrade =
             when(has(flags, 3), || Ok(UpgradeRequest { start: reader.uint()?, length: reader.uint()? }))?;
-        // A peer of 10.19 means its priority with this flag. It has legacy feeds only, and those have no
-        // manifest to show, so it takes no harm.
-        let manifest = has(flags, 4);
-        let priority = when(has(flags, 5), || reader.uint())?.unwrap_or(0);
+        // A peer of 10.19 knows no manifest, and means its priority with that flag.
+        let (manifest, priority) =
+            if seeks { (has(flags, 4), has(flags, 5)) } else { (false, has(flags, 4)) };
+        let priority = when(priority, || reader.uint())?.unwrap_or(0);
         Ok(Self { id, fork, proof: ProofRequest { block, hash, seek, upgrade, manifest }, priority })
     }
 }

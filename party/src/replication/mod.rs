@@ -13,23 +13,29 @@
 //! The wire is that of hypercore 10 and 11, `lib/replicator.js`; see `protocol-spec/07-replication.md`.
 
 mod asking;
+mod backoff;
 mod capability;
 mod channel;
 mod conflict;
+mod counters;
+mod extensions;
 mod have;
 pub mod messages;
 mod pace;
 mod payload;
+mod push;
 mod ranges;
 mod remote;
 mod reorg;
+mod seeking;
 mod serving;
 mod swarm;
 mod telling;
 mod window;
 
 pub use capability::{RemoteHandshake, capability, handshake};
-pub use channel::{Channel, Counters, Options, Output, Status, Ticket, Verdict};
+pub use channel::{Channel, Options, Output, Status, Ticket, Verdict};
+pub use counters::{Counters, MessageCounts};
 pub use pace::Pace;
 pub use payload::Payload;
 pub use swarm::Swarm;

@@ -35,6 +35,11 @@ impl Default for Remote {
 }
 
 impl Remote {
+    /// Whether it answers seek requests, which have a padding: hypercore 10.20 and newer.
+    pub(super) fn understands_seeks(&self) -> bool {
+        self.handshake.is_some_and(|handshake| handshake.seeks)
+    }
+
     /// Whether what it says of upgrades is about the length that we have.
     pub(super) fn acknowledges(&self, local: &dyn Local) -> bool {
         self.sync.fork == local.fork() && self.sync.remote_length == local.length()

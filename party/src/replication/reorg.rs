@@ -90,7 +90,7 @@ impl Forks {
         asking: &mut Asking,
         limits: &Limits,
     ) -> Option<Message> {
-        if !self.leads(local, remote) || asking.has_given_up(limits) {
+        if !self.leads(local, remote) || asking.backoff.is_paused() {
             return None;
         }
         let fork = remote.sync.fork;

@@ -29,6 +29,8 @@ struct Inner {
     members: usize,
     blocks: BTreeMap<u64, Claim>,
     upgrade: Option<Claim>,
+    /// By the number of the byte offset that is looked for.
+    seeks: BTreeMap<u64, Claim>,
     /// By member: blocks that were claimed over it, which it has not heard of.
     lost: BTreeMap<u64, Vec<u64>>,
     /// Grows when a claim ends without the block: who passed over it looks again.
@@ -149,6 +151,34 @@ impl Member {
         }
     }
 
+    /// Claims a byte offset that is looked for.
+    pub(super) fn claim_seek(&self, id: u64, now: Instant, overdue: Instant) -> Claimed {
+        let mut inner = self.swarm.inner();
+        if inner.seeks.get(&id).is_some_and(|claim| claim.member != self.number && claim.overdue > now) {
+            return Claimed::Others;
+        }
+        inner.seeks.insert(id, Claim { member: self.number, overdue });
+        Claimed::Ours
+    }
+
+    /// Gives the offset back; `closer` if something was learned.
+    pub(super) fn release_seek(&self, id: u64, closer: bool) {
+        let mut inner = self.swarm.inner();
+        if inner.seeks.get(&id).is_some_and(|claim| claim.member == self.number) {
+            inner.seeks.remove(&id);
+            if !closer {
+                inner.released += 1;
+                inner.news = true;
+            }
+        }
+    }
+
+    /// When the offset may be asked for, if another channel has done so.
+    pub(super) fn seek_overdue(&self, id: u64) -> Option<Instant> {
+        let inner = self.swarm.inner();
+        inner.seeks.get(&id).filter(|claim| claim.member != self.number).map(|claim| claim.overdue)
+    }
+
     /// When the growth of the feed may be asked for, if another channel has done so.
     pub(super) fn upgrade_overdue(&self) -> Option<Instant> {
         let inner = self.swarm.inner();
@@ -177,9 +207,10 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         let mut inner = self.swarm.inner();
-        let before = inner.blocks.len();
+        let before = inner.blocks.len() + inner.seeks.len();
         inner.blocks.retain(|_, claim| claim.member != self.number);
-        let mut released = inner.blocks.len() < before;
+        inner.seeks.retain(|_, claim| claim.member != self.number);
+        let mut released = inner.blocks.len() + inner.seeks.len() < before;
         if inner.upgrade.is_some_and(|claim| claim.member == self.number) {
             inner.upgrade = None;
             released = true;

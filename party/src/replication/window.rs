@@ -24,11 +24,21 @@ const FIRST_ESTIMATE: usize = 256 << 10;
 pub(super) struct Asked {
     pub(super) fork: u64,
     pub(super) block: Option<u64>,
+    /// The flat-tree index of a node.
+    pub(super) hash: Option<u64>,
+    /// A byte offset.
+    pub(super) seek: Option<u64>,
+    /// The number of what is looked for by that.
+    pub(super) sought: Option<u64>,
     pub(super) upgrade: Option<UpgradeRequest>,
     pub(super) manifest: bool,
     /// Asked only for the sake of an answer, whatever it says: what the remote had to say before has come
     /// then.
     pub(super) probe: bool,
+    /// The remote sent it without having been asked.
+    pub(super) pushed: bool,
+    /// We took pushes when we asked, so that an upgrade may begin further on, after what was pushed.
+    pub(super) pushes: bool,
     /// Whether it was asked with fewer nodes than we lack, as blocks under way will bring the rest.
     pub(super) leans: bool,
 }
@@ -40,12 +50,17 @@ impl Asked {
         let only_manifest = proof.block.is_none() && proof.upgrade.is_none();
         (proof.fork == self.fork || only_manifest)
             && proof.block.as_ref().is_none_or(|block| self.block == Some(block.index))
-            && proof.hash.is_none()
-            && proof.seek.is_none()
+            && proof.hash.as_ref().is_none_or(|hash| self.hash == Some(hash.index))
+            && proof.seek.as_ref().is_none_or(|seek| self.seek == Some(seek.bytes))
             && (proof.manifest.is_none() || self.manifest)
             && proof.upgrade.as_ref().is_none_or(|upgrade| {
                 // From 0 if the start lies in a prologue, which is proved as a whole.
-                self.upgrade.is_some_and(|asked| upgrade.start == asked.start || upgrade.start == 0)
+                // Further on if there are pushes between.
+                self.upgrade.is_some_and(|asked| {
+                    upgrade.start == asked.start
+                        || upgrade.start == 0
+                        || (self.pushes && upgrade.start > asked.start)
+                })
             })
     }
 }
@@ -153,6 +168,11 @@ impl Window {
         self.member.claim_upgrade(now, now + self.share.patience())
     }
 
+    /// Claims an offset that is looked for.
+    pub(super) fn claim_seek(&self, id: u64, now: Instant) -> Claimed {
+        self.member.claim_seek(id, now, now + self.share.patience())
+    }
+
     /// How many levels above block `index` the first node stands that blocks will bring which are under way on this
     /// channel; `missing` if that is not below the first one that is stored here.
     pub(super) fn missing_nodes(&self, index: u64, missing: u64) -> u64 {
@@ -240,6 +260,25 @@ impl Window {
         self.settle(asked, false, false);
     }
 
+    /// Whether the block of a push is being stored already.
+    pub(super) fn is_storing_block(&self, index: u64) -> bool {
+        self.blocks.get(&index).is_some_and(|id| self.storing.contains_key(id))
+    }
+
+    /// Whether a push of a block of so many bytes fits in beside what is being stored.
+    pub(super) fn has_room_for(&self, bytes: usize, limits: &Limits) -> bool {
+        self.storing.len() < limits.max_inflight_requests.saturating_mul(8)
+            && self.storing_bytes.saturating_add(bytes) <= limits.max_unverified_bytes
+    }
+
+    /// A push is being verified and stored; till then it isn't asked for. Returns the id that it bears here.
+    pub(super) fn store_push(&mut self, asked: Asked, bytes: usize) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.store(id, asked, bytes);
+        id
+    }
+
     /// What answered `id` is being verified and stored; till then it isn't asked for again.
     pub(super) fn store(&mut self, id: u64, asked: Asked, bytes: usize) {
         if let Some(index) = asked.block {
@@ -269,6 +308,9 @@ impl Window {
         }
         if asked.upgrade.is_some() && !asked.probe {
             self.member.release_upgrade(grown);
+        }
+        if let Some(id) = asked.sought {
+            self.member.release_seek(id, stored);
         }
     }
 

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     admission::{self, Hello, PartyChannel, membership},
     error::{ApiMisuse, Error},
-    feed::Changes,
+    feed::{Changes, FeedPeer, line::Bell},
     key::DiscoveryKey,
     limits::Limits,
     mux::{self, ChannelId, CloseReason, Incoming, Mux},
@@ -81,6 +81,8 @@ pub(super) struct Engine {
     failure: Option<Error>,
     pub(super) jobs: JoinSet<Outcome>,
     pub(super) changes: FuturesUnordered<NextChange>,
+    /// Rings when an app has something for a channel.
+    pub(super) bell: Arc<Bell>,
 }
 
 #[derive(Clone, Copy)]
@@ -138,6 +140,7 @@ impl Engine {
             failure: None,
             jobs: JoinSet::new(),
             changes: FuturesUnordered::new(),
+            bell: Arc::default(),
             limits,
         }
     }
@@ -218,8 +221,9 @@ impl Engine {
                     replication::Channel::verify_handshake(&self.session, &link.feed.key(), &handshake);
                 match remote {
                     Ok(remote) => {
+                        let line = FeedPeer::new(self.session.remote, key, self.bell.clone(), &self.limits);
                         if let Line::Opening(id, opening) = std::mem::replace(&mut link.channel, Line::Down) {
-                            link.opened(id, opening, remote);
+                            link.opened(id, opening, remote, line);
                         }
                         self.feed_is_open(key);
                     }
@@ -361,6 +365,11 @@ impl Engine {
             Outcome::Followed(followed) => self.handle_followed(followed),
             Outcome::Checked(checked) => self.handle_checked(checked),
         }
+    }
+
+    /// Apps have something for the channels of these feeds.
+    pub(super) fn handle_bell(&mut self, feeds: BTreeSet<DiscoveryKey>) {
+        self.dirty.extend(feeds);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.

@@ -12,7 +12,7 @@ use crate::{
         jobs::{self, Ingested, Outcome, RuleOutcome, SearchId, Served, decide},
     },
     error::{ApiMisuse, Error},
-    feed::{Changes, Feed},
+    feed::{Changes, Feed, FeedPeer},
     key::DiscoveryKey,
     mux::Incoming,
     party::{Event, Rule, RuleFailure},
@@ -73,7 +73,8 @@ impl Engine {
         let channel = link.new_channel(&self.session, self.finite, &self.limits, &self.pace);
         if let Ok(Some(id)) = self.mux.accept(incoming, &channel.handshake()) {
             self.channels.insert(id, Owner::Feed(key));
-            link.opened(id, channel, remote);
+            let line = FeedPeer::new(self.session.remote, key, self.bell.clone(), &self.limits);
+            link.opened(id, channel, remote, line);
             self.feed_is_open(key);
         }
     }
@@ -245,9 +246,10 @@ impl Engine {
             return self.end_feed(key);
         }
         if let Line::Open(_, channel) = &mut link.channel {
-            let demand = link.feed.demand();
+            let (demand, sought) = (link.feed.demand(), link.feed.sought());
             link.feed.with_local(|local| {
                 channel.set_demand(demand, local);
+                channel.set_sought(sought);
                 channel.handle_local_change(local);
             });
         }

@@ -118,6 +118,7 @@ impl Feed {
         }
         if purges && result.is_ok() {
             self.followers().each(|reports| reports.retract(&self.inner.discovery_key));
+            self.lines().wake();
         }
         result
     }

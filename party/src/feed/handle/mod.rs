@@ -10,6 +10,7 @@ mod commit;
 mod conflict;
 mod cut;
 mod encrypted;
+mod find;
 mod follow;
 mod ingest;
 mod quorum;
@@ -50,6 +51,7 @@ use crate::{
         changes::Followers,
         demand::{Changes, Demands},
         identity::Identity,
+        line::Lines,
         local::Local,
         manifest::Manifest,
         open::{decode_nodes, open},
@@ -165,6 +167,8 @@ struct Inner {
     shared: Mutex<Vec<Weak<dyn Any + Send + Sync>>>,
     tally: Tally,
     is_purged: AtomicBool,
+    lines: Lines,
+    searches: find::Searches,
 }
 
 impl Feed {
@@ -205,6 +209,8 @@ impl Feed {
                 shared: Mutex::default(),
                 tally: Tally::default(),
                 is_purged: AtomicBool::new(false),
+                lines: Lines::default(),
+                searches: find::Searches::default(),
             }),
             key: None,
         })
@@ -255,6 +261,10 @@ impl Feed {
 
     pub(crate) fn demands(&self) -> &Demands {
         &self.inner.demands
+    }
+
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.inner.lines
     }
 
     fn state(&self) -> RwLockReadGuard<'_, State> {

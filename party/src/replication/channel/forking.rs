@@ -34,7 +34,7 @@ impl Channel {
             }
             return Err(error);
         }
-        self.asking.succeeded();
+        self.asking.backoff.succeeded();
         Ok(())
     }
 
@@ -99,16 +99,12 @@ impl Channel {
     /// Whether nothing is left to get of the remote's fork.
     pub(super) fn has_followed(&self, local: &dyn Local) -> bool {
         !self.options.follow_forks
-            || self.asking.has_given_up(&self.limits)
+            || self.asking.backoff.is_paused()
             || self.forks.is_at_rest(local, &self.remote, &self.asking)
     }
 
     /// Data has come. Gives it back if it answers none of the requests of this file.
-    pub(super) fn handle_fork_data(
-        &mut self,
-        data: Data,
-        local: &dyn Local,
-    ) -> Result<Option<Data>, PeerMisbehaved> {
+    pub(super) fn handle_fork_data(&mut self, data: Data) -> Result<Option<Data>, PeerMisbehaved> {
         let Data { request, proof } = data;
         let Some(answered) = self.forks.answered(request, &proof, &self.remote) else {
             return Ok(Some(Data { request, proof }));
@@ -118,27 +114,29 @@ impl Channel {
         if answered? {
             self.outputs.push_back(Output::Follow { ticket: Ticket(request), proof });
         } else {
-            self.fork_refused(local);
+            self.fork_refused();
         }
         Ok(None)
     }
 
     /// A request was refused. Returns whether it is one of this file.
-    pub(super) fn handle_fork_refusal(&mut self, request: u64, local: &dyn Local) -> Result<bool, Error> {
+    pub(super) fn handle_fork_refusal(&mut self, request: u64) -> Result<bool, Error> {
         if request == CONFLICT {
             return self.conflicts.cleared().map_or(Ok(true), Err);
         }
         let is_ours = self.forks.refused(request, &self.remote);
         if is_ours {
             self.asking.answered(request, &Default::default());
-            self.fork_refused(local);
+            self.fork_refused();
         }
         Ok(is_ours)
     }
 
-    fn fork_refused(&mut self, local: &dyn Local) {
+    fn fork_refused(&mut self) {
         self.counters.refused_by_remote += 1;
-        self.asking.failed(&Default::default(), false, local, &self.remote);
+        if self.asking.backoff.failed(false, &self.limits) {
+            self.counters.pauses += 1;
+        }
     }
 
     /// Data has come that answers no request. Returns whether it is taken for the proof of a conflict.

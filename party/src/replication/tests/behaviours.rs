@@ -16,7 +16,8 @@ use crate::{
     },
 };
 
-const LIVE: Options = Options { live: true, download: true, upload: true, follow_forks: true };
+const LIVE: Options =
+    Options { live: true, download: true, upload: true, follow_forks: true, allow_push: false, push: false };
 const FINITE: Options = Options { live: false, ..LIVE };
 
 fn pair(a: Model, b: Model) -> Pair<Model> {

@@ -22,7 +22,8 @@ use crate::{
     },
 };
 
-const LIVE: Options = Options { live: true, download: true, upload: true, follow_forks: true };
+const LIVE: Options =
+    Options { live: true, download: true, upload: true, follow_forks: true, allow_push: false, push: false };
 
 fn append(feed: &Feed, blocks: u64) {
     let info = feed.info();

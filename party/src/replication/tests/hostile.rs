@@ -154,7 +154,7 @@ fn pushed_data_is_passed_over() {
     victim.send(Message::Data(Data { request: 0, proof: block(0, 10) })).unwrap();
     victim.send(Message::Data(Data { request: 0, proof: upgrade(5, 10) })).unwrap();
     assert_eq!(victim.outputs(), []);
-    assert_eq!(victim.channel.status(&victim.feed).counters.ignored, 2);
+    assert_eq!(victim.channel.status(&victim.feed).counters.unwanted_pushes, 2);
 }
 
 #[test]
@@ -217,7 +217,7 @@ fn a_request_for_block_two_to_the_53_is_refused_and_the_channel_lives() {
     let outputs = victim.outputs();
     let refused = [1, 2].map(|request| {
         let message = Message::NoData(NoData { request, reason: 1 });
-        Output::Send { message_type: 4, payload: message.payload() }
+        Output::Send { message_type: 4, payload: message.payload_for(true) }
     });
     assert_eq!(outputs[..2], refused);
     assert!(matches!(outputs[2..], [Output::Serve { .. }]));

@@ -1,9 +1,15 @@
+mod backoff;
 mod behaviours;
+mod extensions;
 mod forks;
 mod hostile;
 mod messages;
 mod model;
 mod pair;
 mod pauses;
+mod push;
 #[cfg(feature = "tokio")]
 mod real;
+mod roles;
+#[cfg(feature = "tokio")]
+mod seeks;

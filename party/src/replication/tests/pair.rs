@@ -46,6 +46,8 @@ pub(super) struct End<E> {
     pub(super) check: Vec<Proof>,
     /// Everything that this end has sent.
     pub(super) sent: Vec<Message>,
+    /// What extensions of the other end have said.
+    pub(super) said: Vec<(String, Bytes)>,
 }
 
 pub(super) struct Pair<E> {
@@ -80,8 +82,8 @@ pub(super) fn open(is_initiator: bool, options: Options, limits: &Limits, local:
 impl<E: Engine> End<E> {
     fn new(feed: E, is_initiator: bool, options: Options, limits: &Limits) -> Self {
         let channel = feed.with_local(|local| open(is_initiator, options, limits, local));
-        let (inbox, serve, ingest, follow, check, sent) = Default::default();
-        Self { feed, channel, inbox, serve, ingest, follow, check, sent }
+        let (inbox, serve, ingest, follow, check, sent, said) = Default::default();
+        Self { feed, channel, inbox, serve, ingest, follow, check, sent, said }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -140,6 +142,7 @@ impl<E: Engine> Pair<E> {
                 Output::Ingest { ticket, proof } => end.ingest.push((ticket, proof)),
                 Output::Follow { ticket, proof } => end.follow.push((ticket, proof)),
                 Output::CheckConflict { proof } => end.check.push(proof),
+                Output::Extension { name, message } => end.said.push((name.to_string(), message)),
             }
         }
     }

@@ -18,7 +18,8 @@ use crate::{
     replication::{Options, Verdict},
 };
 
-const LIVE: Options = Options { live: true, download: true, upload: true, follow_forks: true };
+const LIVE: Options =
+    Options { live: true, download: true, upload: true, follow_forks: true, allow_push: false, push: false };
 const FINITE: Options = Options { live: false, ..LIVE };
 
 pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {

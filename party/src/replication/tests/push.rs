@@ -1,0 +1,184 @@
+//! Blocks that travel without being asked for.
+
+use proptest::prelude::*;
+
+use super::{
+    model::Model,
+    pair::{End, Pair},
+};
+use crate::{
+    error::{Error, PeerMisbehaved},
+    feed::{
+        local::{Demand, Local as _},
+        proof::{ProofRequest, UpgradeRequest},
+    },
+    limits::Limits,
+    replication::{
+        Options,
+        messages::{Data, Message},
+    },
+};
+
+const WRITER: Options = Options { push: true, ..READER };
+const READER: Options =
+    Options { live: true, download: true, upload: true, follow_forks: true, allow_push: true, push: false };
+const PLAIN: Options = Options { allow_push: false, ..READER };
+
+fn pair(options: [Options; 2]) -> Pair<Model> {
+    let mut pair = Pair::new([Model::writer(5), Model::reader()], options);
+    pair.run().unwrap();
+    pair
+}
+
+/// What an end has sent since `from`.
+fn since(end: &End<Model>, from: usize) -> Vec<u64> {
+    end.sent[from..].iter().map(Message::message_type).collect()
+}
+
+//= protocol-spec/07-replication.md#push
+#[test]
+fn what_is_appended_arrives_without_being_asked_for() {
+    let mut pair = pair([WRITER, READER]);
+    let before = [pair.ends[0].sent.len(), pair.ends[1].sent.len()];
+    pair.ends[0].append(1);
+    pair.run().unwrap();
+    assert_eq!(pair.ends[1].feed.contiguous_length(), 6);
+    // The block, and then that it is there; the reader answers that it has it.
+    assert_eq!(since(&pair.ends[0], before[0]), [3, 0, 8]);
+    assert!(!since(&pair.ends[1], before[1]).contains(&1), "the reader asked nevertheless");
+    assert_eq!(pair.ends[0].status().counters.blocks_pushed_by_us, 1);
+    let counters = pair.ends[1].status().counters;
+    assert_eq!((counters.blocks_pushed_to_us, counters.unwanted_pushes, counters.received.data), (1, 0, 6));
+    assert!(pair.ends.iter().all(|end| end.status().in_sync && end.status().remote_in_sync));
+}
+
+#[test]
+fn appends_in_a_row_are_pushed_as_growths_that_follow_each_other() {
+    let mut pair = pair([WRITER, READER]);
+    for _ in 0..10 {
+        // The reader says nothing meanwhile.
+        pair.ends[0].append(2);
+        pair.pump(0);
+        while pair.serve(0, 0) {
+            pair.pump(0);
+        }
+    }
+    let growths: Vec<(u64, u64)> = pair.ends[0]
+        .sent
+        .iter()
+        .filter_map(|message| match message {
+            Message::Data(Data { request: 0, proof }) => proof.upgrade.as_ref(),
+            _ => None,
+        })
+        .map(|upgrade| (upgrade.start, upgrade.length))
+        .collect();
+    assert_eq!(growths, (0..10).map(|n| (5 + 2 * n, 2)).collect::<Vec<_>>());
+    pair.run().unwrap();
+    assert_eq!(pair.ends[1].feed.contiguous_length(), 25);
+    assert_eq!(pair.ends[1].status().counters.blocks_pushed_to_us, 20);
+}
+
+#[test]
+fn who_does_not_allow_it_is_never_pushed_to() {
+    let mut pair = pair([WRITER, PLAIN]);
+    pair.ends[0].append(3);
+    pair.ends[0].channel.push(0..8, &pair.ends[0].feed.clone());
+    pair.run().unwrap();
+    assert_eq!(pair.ends[1].feed.contiguous_length(), 8);
+    assert!(
+        pair.ends[0].sent.iter().all(|message| !matches!(message, Message::Data(Data { request: 0, .. })))
+    );
+}
+
+#[test]
+fn blocks_can_be_pushed_one_by_one() {
+    let mut pair = pair([PLAIN, READER]);
+    pair.ends[1].demand(Demand::from_ranges(std::iter::once(6..8)));
+    pair.ends[0].append(4);
+    let end = &mut pair.ends[0];
+    end.channel.push(6..7, &end.feed);
+    end.channel.push(8..9, &end.feed);
+    pair.run().unwrap();
+    // Of the one that it doesn't want, the reader takes the growth.
+    let reader = &pair.ends[1];
+    assert!(reader.feed.has(6) && reader.feed.has(7) && !reader.feed.has(8));
+    assert_eq!((reader.feed.length, reader.status().counters.blocks_pushed_to_us), (9, 1));
+}
+
+#[test]
+fn too_many_pushes_that_nobody_allowed_close_the_channel() {
+    let limits = Limits::default();
+    let mut pair = pair([PLAIN, PLAIN]);
+    let request =
+        ProofRequest { upgrade: Some(UpgradeRequest { start: 0, length: 5 }), ..ProofRequest::default() };
+    let proof = super::pair::Engine::prove(&pair.ends[0].feed, request, 0).unwrap();
+    let message = Message::Data(Data { request: 0, proof });
+    let end = &mut pair.ends[1];
+    for _ in 0..limits.max_unwanted_pushes {
+        end.channel.handle_message(3, message.encode(), &end.feed, pair.now).unwrap();
+    }
+    let result = end.channel.handle_message(3, message.encode(), &end.feed, pair.now);
+    assert!(matches!(result, Err(Error::PeerMisbehaved(PeerMisbehaved::UnrequestedData))));
+}
+
+#[test]
+fn what_does_not_verify_is_counted_and_asked_for() {
+    let mut pair = pair([WRITER, READER]);
+    pair.ends[0].append(1);
+    pair.pump(0);
+    pair.serve(0, 0);
+    pair.pump(0);
+    pair.deliver(1, 1).unwrap();
+    pair.pump(1);
+    let end = &mut pair.ends[1];
+    let (ticket, _) = end.ingest.remove(0);
+    let error = PeerMisbehaved::InvalidProof("a test");
+    end.channel.handle_ingested(ticket, Err(error.into()), &end.feed).unwrap();
+    pair.run().unwrap();
+    assert_eq!(pair.ends[1].feed.contiguous_length(), 6);
+    let counters = pair.ends[1].status().counters;
+    assert_eq!((counters.invalid_proofs, counters.unwanted_pushes, counters.blocks_pushed_to_us), (1, 1, 0));
+    // And when it has caught up, it takes them again.
+    pair.ends[0].append(1);
+    pair.run().unwrap();
+    assert_eq!(pair.ends[1].status().counters.blocks_pushed_to_us, 1);
+}
+
+#[test]
+fn a_long_backlog_is_left_to_be_asked_for() {
+    let mut pair = pair([WRITER, READER]);
+    pair.ends[0].append(1_000);
+    pair.run().unwrap();
+    assert_eq!(pair.ends[1].feed.contiguous_length(), 1_005);
+    let pushed = pair.ends[0].status().counters.blocks_pushed_by_us;
+    assert!(pushed <= Limits::default().max_queued_pushes as u64, "{pushed}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn readers_converge_however_pushes_and_answers_cross(
+        steps in prop::collection::vec((0..10_u8, 0..20_usize), 0..200),
+        pushes in any::<[bool; 2]>(),
+    ) {
+        let options = Options { push: pushes[0], allow_push: pushes[1], ..READER };
+        let mut pair = Pair::new([Model::writer(3), Model::reader()], [options, options]);
+        for (step, count) in steps {
+            let n = usize::from(step % 2);
+            match step / 2 {
+                0 => drop(pair.deliver(n, count).unwrap()),
+                1 => drop(pair.serve(n, count)),
+                2 => drop(pair.ingest(n, count).unwrap()),
+                3 => pair.pump(n),
+                _ if n == 0 => pair.ends[0].append(count as u64 % 5),
+                _ => {}
+            }
+        }
+        pair.run().unwrap();
+        let [writer, reader] = &pair.ends;
+        prop_assert_eq!(reader.feed.contiguous_length(), writer.feed.length);
+        prop_assert!(reader.status().in_sync && writer.status().remote_in_sync);
+        prop_assert!(!reader.status().has_given_up);
+    }
+}
