@@ -72,6 +72,7 @@ serveCommands({
   async listenTo({ name, extension }) {
     const core = find(name);
     extensions.set(`${name} ${extension}`, core.registerExtension(extension, {
+      encoding: 'binary',
       onmessage: (message, peer) => emit('said', {
         name, extension, hex: message.toString('hex'), by: peer.remotePublicKey.toString('hex'),
       }),

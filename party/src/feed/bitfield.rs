@@ -424,10 +424,24 @@ impl Page {
         runs
     }
 
+    /// How often a bit differs from the one before it, of which the first is unset.
+    fn changes(&self) -> usize {
+        let Self::Bits(words) = self else { return 1 };
+        let mut before = 0;
+        let differing = words.iter().map(|word| {
+            let differing = word ^ (word << 1 | before);
+            before = word >> (WORD_BITS - 1);
+            differing.count_ones() as usize
+        });
+        differing.sum()
+    }
+
     fn encode(&self) -> Bytes {
         let mut out = Vec::new();
-        let runs = self.runs();
-        if runs.len() * 3 < WORDS * 8 {
+        // To go through the runs takes long if there are many, and there are no fewer of them than changes.
+        let few = |count: usize| count * 3 < WORDS * 8;
+        let runs = few(self.changes()).then(|| self.runs()).filter(|runs| few(runs.len()));
+        if let Some(runs) = runs {
             out.push(RUNS);
             runs.iter().for_each(|run| out.put_uint(*run));
         } else {

@@ -15,6 +15,9 @@ use crate::error::Error;
 /// A name under which apps talk beside a feed. What peers say under it waits here until it is fetched; when this is
 /// dropped, nobody listens any more.
 ///
+/// Node's extensions encode what they send: by default with the length before it, and what they can't decode ends their
+/// connection. Those that were registered with the encoding `binary` send and take bytes as they are here.
+///
 /// Messages are neither stored nor answered for: what is sent to a peer that goes away is lost. They arrive in the
 /// order in which they were sent, and go between peers whose channel of the feed is open both ways. Of each peer
 /// [`Limits::max_queued_extensions`](crate::limits::Limits::max_queued_extensions) wait at most, however many names

@@ -114,6 +114,7 @@ fn growing(times: u32, limits: &Limits) -> Duration {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // any time will do
 mod tests {
     use super::*;
 

@@ -47,4 +47,5 @@ pub const PROTOCOL: &str = "hypercore/alpha";
 pub const ALIASES: &[&str] = &["hypercore"];
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // any time will do to begin with
 mod tests;

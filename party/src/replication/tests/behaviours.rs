@@ -286,6 +286,28 @@ fn a_remote_that_can_not_take_more_is_not_served() {
 }
 
 #[test]
+fn a_reader_that_can_not_store_as_fast_takes_no_turn_to_ask() {
+    let mut pair = pair(Model::writer(20_000), Model::reader());
+    // The length is stored, and whatever comes then is left lying.
+    let mut left = 0;
+    while left == 0 || pair.ends.iter().any(|end| !end.inbox.is_empty() || !end.serve.is_empty()) {
+        for n in 0..2 {
+            pair.deliver(n, usize::MAX).unwrap();
+            while pair.serve(n, 0) {}
+            if pair.ends[1].feed.length() == 0 {
+                pair.ingest(1, usize::MAX).unwrap();
+            }
+            pair.pump(n);
+        }
+        left = pair.ends[1].ingest.len();
+    }
+    assert!(left < 10_000, "{left}");
+    assert!(!pair.ends[1].channel.is_hungry());
+    pair.run().unwrap();
+    assert_eq!(pair.ends[1].feed.contiguous_length(), 20_000);
+}
+
+#[test]
 fn a_remote_of_another_fork_is_left_alone() {
     let stays = Options { follow_forks: false, ..LIVE };
     let mut pair = Pair::new([Model { fork: 1, ..Model::writer(100) }, Model::reader()], [LIVE, stays]);

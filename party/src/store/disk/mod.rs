@@ -237,7 +237,7 @@ impl DiskStorage {
 
 impl DiskStorage {
     /// What is in memory is answered at once: to change to another thread takes longer than to look.
-    fn from_memory(&self, keys: &[Key], bytes: usize) -> Option<Vec<Option<Bytes>>> {
+    fn in_memory(&self, keys: &[Key], bytes: usize) -> Option<Vec<Option<Bytes>>> {
         if self.reads.is_closed() {
             return None;
         }
@@ -254,7 +254,7 @@ impl Storage for DiskStorage {
         match wanted {
             Wanted::Here(_) if self.reads.is_closed() => Box::pin(async { Err(StorageError::Closed) }),
             Wanted::Here(block) => Box::pin(std::future::ready(Ok(vec![Some(block)]))),
-            Wanted::Read { ahead, changes } => match self.from_memory(&keys, usize::MAX) {
+            Wanted::Read { ahead, changes } => match self.in_memory(&keys, usize::MAX) {
                 Some(values) => Box::pin(std::future::ready(Ok(values))),
                 None => submit(&self.reads, |reply| Read::Block { slot, index, ahead, changes, reply }),
             },
@@ -262,7 +262,7 @@ impl Storage for DiskStorage {
     }
 
     fn read_up_to(&self, keys: Vec<Key>, bytes: usize) -> Completion<Vec<Option<Bytes>>> {
-        match self.from_memory(&keys, bytes) {
+        match self.in_memory(&keys, bytes) {
             Some(values) => Box::pin(std::future::ready(Ok(values))),
             None => submit(&self.reads, |reply| Read::Values(keys, bytes, reply)),
         }

@@ -54,16 +54,28 @@ impl<'a> Row<'a> {
     }
 
     pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut row = Self::default();
+        let Stored(cells) = Stored::decode(bytes)?;
+        Ok(Self { cells: cells.map(|cell| cell.map(Cow::Borrowed)) })
+    }
+}
+
+/// A row as it is stored, to be looked into and not changed.
+pub(super) struct Stored<'a>([Option<&'a [u8]>; CELLS]);
+
+impl<'a> Stored<'a> {
+    pub(super) fn decode(bytes: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut cells = [None; CELLS];
         let mut reader = Reader::new(bytes);
         while !reader.is_empty() {
-            let number = reader.uint()?;
-            if number >= CELLS as u64 {
-                return Err(DecodeError::Invalid("row"));
-            }
-            row.set(number, Some(Cow::Borrowed(reader.buffer()?)));
+            let number = usize::try_from(reader.uint()?).ok();
+            let cell = number.and_then(|number| cells.get_mut(number));
+            *cell.ok_or(DecodeError::Invalid("row"))? = Some(reader.buffer()?);
         }
-        Ok(row)
+        Ok(Self(cells))
+    }
+
+    pub(super) fn get(&self, index: u64) -> Option<&'a [u8]> {
+        self.0.get(cell(index)).copied().flatten()
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::{
     super::{
         blocks::{End, Place},
-        row::{CELLS, Row},
+        row::{CELLS, Row, Stored},
     },
     sweep::{Space, after},
 };
@@ -257,7 +257,7 @@ pub(super) fn decode_cells<'k>(
     keys: impl Iterator<Item = (usize, &'k Key)>,
     mut found: impl FnMut(usize, Cell),
 ) -> Result<(), StorageError> {
-    let row = decode_row(stored)?;
+    let row = Stored::decode(stored).map_err(|_| super::damaged("a row of nodes or blocks"))?;
     for (n, key) in keys {
         match *key {
             Key::Node(_, index) => {
