@@ -275,7 +275,6 @@ impl Asking {
         if let Some((want, wants)) = self.seeking.next_want(local, remote) {
             return Some(if wants { Message::Want(want) } else { Message::Unwant(want) });
         }
-        self.look_again(now);
         if let Some(until) = self.window.paused_until(now) {
             self.wake = earliest(self.wake, Some(until));
             return None;
@@ -300,7 +299,7 @@ impl Asking {
     }
 
     /// Takes up again what was left to other channels, if one of them has given something back or taken too long.
-    fn look_again(&mut self, now: Instant) {
+    pub(super) fn look_again(&mut self, now: Instant) {
         let released = self.window.claims().released();
         if self.released != released || self.wake.is_some_and(|wake| wake <= now) {
             self.released = released;

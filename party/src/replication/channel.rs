@@ -516,6 +516,9 @@ impl Channel {
         }
         //= protocol-spec/07-replication.md#capability
         self.remote.handshake?;
+        // Whatever else keeps it from asking: a timer that is over would go off again and again.
+        self.asking.look_again(now);
+        self.asking.retry(&mut self.remote, &self.limits, now);
         if let Some((name, message)) = self.extensions.pop_arrived() {
             return Some(Output::Extension { name, message });
         }
@@ -538,7 +541,6 @@ impl Channel {
         if let Some(message) = self.poll_forks(local) {
             return Some(self.output(&message));
         }
-        self.asking.retry(&mut self.remote, &self.limits, now);
         if self.options.download
             && !self.suspended
             && let Some(message) = self.asking.poll(local, &self.remote, &self.limits, now)

@@ -295,8 +295,54 @@ fn a_flood_of_requests_and_cancels_costs_nothing() {
         victim.send(block_request(id, 1)).unwrap();
         victim.send(Message::Cancel { request: id }).unwrap();
     }
-    victim.send(Message::Cancel { request: MAX_SAFE_INTEGER }).unwrap();
+    for request in MAX_SAFE_INTEGER - 1_000_000..MAX_SAFE_INTEGER {
+        victim.send(Message::Cancel { request }).unwrap();
+    }
     assert_eq!(victim.channel.status(&victim.feed).serving, 0);
+}
+
+#[test]
+fn of_a_remote_whose_length_shrinks_no_more_is_asked_than_it_says_to_have() {
+    let mut victim = Victim::new(Model::sparse(1_000, []), Limits::default());
+    victim.send(sync(1_000, 1_000)).unwrap();
+    victim.send(Message::Range(Range { drop: false, start: 0, length: 1_000 })).unwrap();
+    let before = victim.messages().len();
+    victim.send(sync(8, 1_000)).unwrap();
+    let status = victim.channel.status(&victim.feed);
+    assert_eq!((status.remote_length, status.remote_contiguous_length), (8, 8));
+    // What it was asked for before is still an answer.
+    victim.send(Message::Data(Data { request: 10, proof: block(9, 10) })).unwrap();
+    let asked = victim.messages().into_iter().filter_map(|message| match message {
+        Message::Request(request) => request.proof.block,
+        _ => None,
+    });
+    assert!(before > 8 && asked.into_iter().all(|block| block.index < 8));
+}
+
+#[test]
+fn answers_that_lead_nowhere_are_asked_for_once_more_and_then_held_against_the_remote() {
+    let (mut victim, _) = waiting();
+    // Of block 7 fewer nodes were asked for than are missing here, as those before it were to bring the rest.
+    let mut lead_nowhere = |request, index| {
+        victim.send(Message::Data(Data { request, proof: block(index, 10) })).unwrap();
+        let ticket = victim.outputs().into_iter().find_map(|output| match output {
+            Output::Ingest { ticket, .. } => Some(ticket),
+            _ => None,
+        });
+        let result =
+            victim.channel.handle_ingested(ticket.unwrap(), Ok(Verdict::Unconnected), &victim.feed);
+        let again = victim.messages().into_iter().find_map(|message| match message {
+            Message::Request(request) => Some(request),
+            _ => None,
+        });
+        (result, again)
+    };
+    let (result, again) = lead_nowhere(8, 7);
+    assert!(result.is_ok());
+    let again = again.unwrap();
+    assert_eq!(again.proof.block.unwrap().index, 7);
+    let (result, _) = lead_nowhere(again.id, 7);
+    misbehaved(result, PeerMisbehaved::InvalidProof("it leads nowhere"));
 }
 
 //= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
