@@ -2,6 +2,8 @@
 // Each test binary has its own copy and uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod dice;
+
 use std::{future::Future, time::Duration};
 
 use anyhow::{Context, Result, ensure};
