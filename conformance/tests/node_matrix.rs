@@ -7,11 +7,13 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, ensure};
-use common::{Dials, Place, dice::Dice, in_time, no_complaints};
+use common::{Dials, Place, dice::Dice, in_time};
 use conformance::{
     any::AnyPeer,
-    node::{Kind, Mode, NodeOptions, NodePeer, Release, block, digest, digest_of_blocks},
+    node::{Kind, NodeOptions, NodePeer, Release, block, digest, digest_of_blocks},
 };
 use tokio::task::JoinSet;
 
@@ -48,12 +50,23 @@ const ALL: [Sort; 7] = [
     (Kind::MultisigZero, false),
 ];
 
-/// What a release can't write or read, and why.
-fn never(release: Release, kind: Kind) -> Option<&'static str> {
+/// What a release can neither write nor read.
+struct Never {
+    why: &'static str,
+    /// What it ends the connection with when it has asked for such a feed and is answered.
+    says: &'static str,
+}
+
+fn never(release: Release, kind: Kind) -> Option<Never> {
     match (release, kind) {
-        (Release::Ten, Kind::Default | Kind::Multisig) => Some("it knows no manifests of version 1"),
+        (Release::Ten, Kind::Default | Kind::Multisig) => {
+            Some(Never { why: "it knows no manifests of version 1", says: "Invalid version: 1" })
+        }
         (Release::TenNineteen, Kind::Compat) | (Release::Eleven | Release::Ten, _) => None,
-        (Release::TenNineteen, _) => Some("it knows no manifests"),
+        (Release::TenNineteen, _) => {
+            // It takes the key for that of the one who signs.
+            Some(Never { why: "it knows no manifests", says: "INVALID_SIGNATURE" })
+        }
     }
 }
 
@@ -75,6 +88,40 @@ async fn single_cores_of_hypercore_10_31() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn single_cores_of_hypercore_10_19() -> Result<()> {
     column(NodeOptions::cores(Release::TenNineteen)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_release_can_not_read_it_refuses_of_node_as_of_us() -> Result<()> {
+    let process = NodePeer::spawn(&NodeOptions::store())?;
+    for release in [Release::Ten, Release::TenNineteen] {
+        for kind in [Kind::Default, Kind::ManifestZero, Kind::Multisig, Kind::MultisigZero] {
+            let Some(never) = never(release, kind) else { continue };
+            let writers = [
+                AnyPeer::from(Place::Memory.peer().await?),
+                AnyPeer::from(process.beside(&NodeOptions::store()).await?),
+            ];
+            for writer in writers {
+                in_time(async {
+                    let reader = process.beside(&NodeOptions::cores(release)).await?;
+                    ensure!(reader.create("a", kind).await.is_err(), "it makes one");
+                    let key = writer.create("a", kind, None).await?.key;
+                    writer.append("a", SEED, BLOCKS, SIZE).await?;
+                    reader.open("a", &key).await?;
+                    reader.want_all("a").await?;
+                    writer.dial(reader.listen().await?).await?;
+                    reader.wait_for("streamError", 1).await?;
+                    let events = reader.events();
+                    let message = events.iter().find_map(|event| event["message"].as_str()).unwrap_or("");
+                    ensure!(message.contains(never.says), "it says {message}");
+                    ensure!(reader.info("a").await?.length == 0, "it reads it");
+                    reader.leave().await
+                })
+                .await
+                .with_context(|| format!("{release:?} {kind:?}: {}", never.why))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// One column of the matrix: both roles and both diallers.
@@ -99,7 +146,7 @@ async fn meet(
     place: Place,
 ) -> Result<()> {
     let rust = place.peer().await?;
-    let node = std::sync::Arc::new(process.beside(options).await?);
+    let node = Arc::new(process.beside(options).await?);
     let (ours, theirs) = (AnyPeer::Rust(rust.clone()), AnyPeer::Node(node.clone()));
     let (writer, reader) = if rust_writes { (&ours, &theirs) } else { (&theirs, &ours) };
 
