@@ -252,7 +252,7 @@ impl NodePeer {
     /// # Errors
     ///
     /// As [`call`](Self::call).
-    pub async fn leave(self) -> Result<()> {
+    pub async fn leave(&self) -> Result<()> {
         self.call(json!({"do": "leave", "name": self.name})).await?;
         self.process.shared.lock().events.retain(|event| event["peer"].as_str() != self.name.as_deref());
         Ok(())
