@@ -10,10 +10,15 @@ const { threeSigners, appendSigned } = require('./quorum');
 
 const PACKAGES = { 11: 'hypercore', 10: 'hypercore10', 1019: 'hypercore1019' };
 
+/** Folders that go when their cores are closed, or the process ends. */
+const temporary = new Set();
+process.once('exit', () => temporary.forEach(remove));
+
 /** A Corestore 7 on Hypercore 11: one database, and every core in it is offered on every connection. */
 class StoreCores {
   constructor(directory) {
     const Corestore = require('corestore');
+    this.directory = directory;
     this.store = new Corestore(directory);
     this.signers = new Map();
   }
@@ -39,6 +44,7 @@ class StoreCores {
 
   async close() {
     await this.store.close();
+    remove(this.directory);
   }
 }
 
@@ -78,6 +84,7 @@ class SingleCores {
 
   async close() {
     await Promise.all(this.cores.map((core) => core.close()));
+    remove(this.directory);
   }
 
   /** What was closed is found again by its key, in the place that it had. */
@@ -157,11 +164,15 @@ function openCores({ release, mode, place }) {
   let directory = place === 'memory' ? null : place;
   if (directory === null && release === '11') {
     directory = fs.mkdtempSync(path.join(os.tmpdir(), 'party-node-'));
-    process.once('exit', () => fs.rmSync(directory, { recursive: true, force: true }));
+    temporary.add(directory);
   }
   if (mode === 'core') return new SingleCores(release, directory);
   if (mode !== 'store' || release !== '11') throw new Error('a store needs --hypercore 11');
   return new StoreCores(directory);
+}
+
+function remove(directory) {
+  if (temporary.delete(directory)) fs.rmSync(directory, { recursive: true, force: true });
 }
 
 module.exports = { openCores };
