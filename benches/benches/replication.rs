@@ -1,7 +1,7 @@
 //! The feed channel: two ends replicate a feed without hashes, storage or a wire, so that only the messages and the
 //! choice of what to ask for cost anything.
 
-use std::hint::black_box;
+use std::{hint::black_box, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -12,7 +12,7 @@ use party::{
     },
     key::{FeedKey, PublicKey},
     limits::Limits,
-    replication::{Channel, Options, Output},
+    replication::{self, Channel, Options, Output, Pace, Swarm, Verdict},
     session::Session,
 };
 
@@ -143,9 +143,11 @@ fn replicate(feeds: [Stub; 2], block: &Bytes) -> usize {
     let keys = [PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32])];
     let session = |is_initiator| Session { binding: [4; 64], is_initiator, local: keys[0], remote: keys[1] };
     let (limits, options) = (Limits::default(), Options { live: false, ..Options::default() });
+    let now = Instant::now();
     let mut sides = [true, false].map(|is_initiator| {
-        let channel = Channel::new(&session(is_initiator), &key, options, &limits);
-        let remote = Channel::new(&session(!is_initiator), &key, options, &limits).handshake();
+        let (swarm, pace) = (Arc::new(Swarm::default()), Arc::new(Pace::new(&limits)));
+        let channel = Channel::new(&session(is_initiator), &key, options, &limits, &swarm, &pace);
+        let remote = replication::handshake(&session(!is_initiator), &key);
         let remote = Channel::verify_handshake(&session(is_initiator), &key, &remote);
         (channel, remote.expect("a good handshake"), Vec::new())
     });
@@ -160,10 +162,10 @@ fn replicate(feeds: [Stub; 2], block: &Bytes) -> usize {
             let (feed, other) = (&mut feeds[n], 1 - n);
             let inbox: Vec<(u64, Bytes)> = std::mem::take(&mut sides[n].2);
             for (message_type, payload) in inbox {
-                sides[n].0.handle_message(message_type, payload, feed).expect("an honest remote");
+                sides[n].0.handle_message(message_type, payload, feed, now).expect("an honest remote");
             }
             let mut stored = Vec::new();
-            while let Some(output) = sides[n].0.poll_output(feed) {
+            while let Some(output) = sides[n].0.poll_output(feed, now) {
                 busy = true;
                 match output {
                     Output::Send { message_type, payload } => {
@@ -180,7 +182,7 @@ fn replicate(feeds: [Stub; 2], block: &Bytes) -> usize {
                 }
             }
             for ticket in stored {
-                sides[n].0.handle_ingested(ticket, Ok(()), feed).expect("an honest remote");
+                sides[n].0.handle_ingested(ticket, Ok(Verdict::Holds), feed).expect("an honest remote");
             }
             busy |= !sides[n].0.status(feed).in_sync;
         }

@@ -69,9 +69,8 @@ fn offer(peer: &RawPeer, party: &PartyKey, proof: Vec<u8>) -> (&'static str, Vec
 }
 
 fn feed_open(peer: &RawPeer, key: &FeedKey) -> (&'static str, Vec<u8>, Vec<u8>) {
-    let options = replication::Options { live: true, download: true, upload: true };
-    let channel = replication::Channel::new(peer.session(), key, options, &Default::default());
-    (replication::PROTOCOL, key.discovery_key().as_bytes().to_vec(), channel.handshake())
+    let handshake = replication::handshake(peer.session(), key);
+    (replication::PROTOCOL, key.discovery_key().as_bytes().to_vec(), handshake)
 }
 
 #[tokio::test(start_paused = true)]

@@ -192,13 +192,12 @@ async fn serves(peer: &mut RawPeer, feed: &party::feed::Feed) -> Bytes {
     }
 }
 
-fn channel_for(peer: &RawPeer, feed: &party::feed::Feed) -> replication::Channel {
-    let options = replication::Options { live: true, download: true, upload: true };
-    replication::Channel::new(peer.session(), &feed.key(), options, &Default::default())
+fn handshake_for(peer: &RawPeer, feed: &party::feed::Feed) -> Vec<u8> {
+    replication::handshake(peer.session(), &feed.key())
 }
 
 async fn open_feed(peer: &mut RawPeer, feed: &party::feed::Feed) -> (party::mux::ChannelId, Bytes) {
-    let handshake = channel_for(peer, feed).handshake();
+    let handshake = handshake_for(peer, feed);
     let id = *feed.discovery_key().as_bytes();
     let ours = peer.mux.open(replication::PROTOCOL, Some(&id), &handshake).unwrap();
     peer.flush().await;
@@ -337,7 +336,7 @@ async fn a_wrong_capability_is_refused_as_an_unknown_feed_is() {
     let (left, right) = connection::memory();
     let (victim, feed, _) = victim(right).await;
     let mut peer = RawPeer::dial(left, &identity(1)).await;
-    let mut handshake = channel_for(&peer, &feed).handshake();
+    let mut handshake = handshake_for(&peer, &feed);
     *handshake.last_mut().unwrap() ^= 1;
     let id = *feed.discovery_key().as_bytes();
     for (id, handshake) in [(id, handshake), ([7; 32], vec![0; 33]), (id, vec![])] {

@@ -1,6 +1,6 @@
 //! The feed channel: any bytes as a message, and a channel whose remote sends anything.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 use party::{
@@ -13,7 +13,7 @@ use party::{
     key::{FeedKey, PublicKey},
     limits::Limits,
     replication::{
-        Channel, Options, Output, Ticket,
+        self, Channel, Options, Output, Pace, Swarm, Ticket, Verdict,
         messages::{Bitfield, Data, Message, NoData, Range, Request, Sync, Want},
     },
     session::Session,
@@ -144,6 +144,7 @@ struct End {
     ingest: Vec<(Ticket, Proof)>,
     /// Our requests that are not answered.
     asked: Vec<Request>,
+    now: Instant,
 }
 
 impl End {
@@ -155,16 +156,17 @@ impl End {
         let flags = script.byte();
         let options = Options { live: flags & 1 == 0, download: flags & 2 == 0, upload: flags & 4 == 0 };
         let limits = limits();
-        let mut channel = Channel::new(&session(true), &key, options, &limits);
+        let (swarm, pace) = (Arc::new(Swarm::default()), Arc::new(Pace::new(&limits)));
+        let mut channel = Channel::new(&session(true), &key, options, &limits, &swarm, &pace);
         let length = u64::from(script.byte() % 100);
         let gaps = u64::from(script.byte() % 8);
         let stored = (0..length).filter(|index| gaps == 0 || index % gaps != 0).map(|index| (index, ()));
         let feed = Feed { stored: stored.collect(), length };
-        let remote = Channel::new(&session(false), &key, options, &limits).handshake();
+        let remote = replication::handshake(&session(false), &key);
         let remote = Channel::verify_handshake(&session(true), &key, &remote).expect("a good handshake");
         channel.handle_opened(remote, &feed);
         let (serve, ingest, asked) = Default::default();
-        Self { feed, channel, remote_length: 0, serve, ingest, asked }
+        Self { feed, channel, remote_length: 0, serve, ingest, asked, now: Instant::now() }
     }
 
     fn step(&mut self, script: &mut Script<'_>) -> Result<(), Error> {
@@ -229,7 +231,7 @@ impl End {
                 _ => {}
             }
         }
-        self.channel.handle_message(message_type, payload, &self.feed).inspect_err(|error| {
+        self.channel.handle_message(message_type, payload, &self.feed, self.now).inspect_err(|error| {
             assert!(matches!(error, Error::PeerMisbehaved(_) | Error::Decode(_)), "{error}");
         })
     }
@@ -237,7 +239,7 @@ impl End {
     fn poll(&mut self) {
         for n in 0.. {
             assert!(n < MANY, "there is no end of outputs");
-            match self.channel.poll_output(&self.feed) {
+            match self.channel.poll_output(&self.feed, self.now) {
                 None => break,
                 Some(Output::Send { message_type, payload }) => {
                     let message = Message::decode(message_type, &payload, true, &Limits::default());
@@ -290,7 +292,7 @@ impl End {
             let block = proof.block.as_ref().filter(|block| block.index < self.feed.length);
             self.feed.stored.extend(block.map(|block| (block.index, ())));
         }
-        let result = self.channel.handle_ingested(ticket, Ok(()), &self.feed);
+        let result = self.channel.handle_ingested(ticket, Ok(Verdict::Holds), &self.feed);
         assert!(result.is_ok(), "{result:?}");
         result
     }

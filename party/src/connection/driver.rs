@@ -136,7 +136,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         self.take_input(last_read)?;
         loop {
             let unsent = self.stream.outgoing().len();
-            self.engine.flush(unsent, |message| self.stream.seal(message))?;
+            self.engine.flush(unsent, Instant::now(), |message| self.stream.seal(message))?;
             // Before the other: who is refused everywhere has nothing left to do either.
             if self.engine.is_refused() {
                 self.close().await?;
@@ -243,7 +243,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
     async fn close(mut self) -> Result<(), Error> {
         let deadline = Instant::now() + LINGER;
         self.engine.close();
-        self.engine.flush(usize::MAX, |message| self.stream.seal(message))?;
+        self.engine.flush(usize::MAX, Instant::now(), |message| self.stream.seal(message))?;
         let last_bytes = async {
             self.writer.write_all_buf(self.stream.outgoing()).await?;
             self.writer.shutdown().await

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
+    time::Instant,
 };
 
 use tracing::Span;
@@ -16,7 +17,7 @@ use crate::{
     limits::Limits,
     mux::{ChannelId, Mux},
     peer::{MemberId, Replicate},
-    replication::{Channel, Options, Output, RemoteHandshake, Ticket},
+    replication::{Channel, Options, Output, Pace, RemoteHandshake, Swarm, Ticket},
     session::Session,
 };
 
@@ -28,6 +29,8 @@ const INGEST_PROOFS: usize = 1024;
 /// A feed that was released on this connection by at least one member.
 pub(super) struct FeedLink {
     pub(super) feed: Feed,
+    /// What the feed's channels share.
+    swarm: Arc<Swarm>,
     pub(super) span: Span,
     /// The members that released it; to each of their parties it reports its changes.
     pub(super) released_by: BTreeMap<MemberId, Following>,
@@ -67,12 +70,17 @@ pub(super) struct Pumped {
     /// Bytes of blocks that have come and wait to be verified.
     pub(super) new_unverified_bytes: usize,
     pub(super) in_sync: bool,
+    /// Whether it would ask for more if it were its turn.
+    pub(super) hungry: bool,
+    /// When it is to be pumped again, whatever happens.
+    pub(super) wake: Option<Instant>,
 }
 
 impl FeedLink {
     pub(super) fn new(feed: Feed) -> Self {
         let span = tracing::debug_span!("feed", key = %feed.discovery_key());
         Self {
+            swarm: feed.shared(),
             feed,
             span,
             released_by: BTreeMap::new(),
@@ -107,9 +115,15 @@ impl FeedLink {
         fresh
     }
 
-    pub(super) fn new_channel(&self, session: &Session, finite: bool, limits: &Limits) -> Channel {
+    pub(super) fn new_channel(
+        &self,
+        session: &Session,
+        finite: bool,
+        limits: &Limits,
+        pace: &Arc<Pace>,
+    ) -> Channel {
         let options = Options { live: !finite, download: true, upload: self.how.upload };
-        Channel::new(session, &self.feed.key(), options, limits)
+        Channel::new(session, &self.feed.key(), options, limits, &self.swarm, pace)
     }
 
     pub(super) fn job(&self) -> FeedJob {
@@ -143,17 +157,18 @@ impl FeedLink {
         (id, std::mem::take(&mut self.arrived_bytes))
     }
 
-    /// Lets the channel say what it has to say.
-    pub(super) fn pump(&mut self, mux: &mut Mux, writable: bool) -> Pumped {
-        let mut pumped = Pumped { new_unverified_bytes: 0, in_sync: false };
+    /// Lets the channel say what it has to say, and make so many requests.
+    pub(super) fn pump(&mut self, mux: &mut Mux, writable: bool, requests: usize, now: Instant) -> Pumped {
+        let mut pumped = Pumped { new_unverified_bytes: 0, in_sync: false, hungry: false, wake: None };
         let Line::Open(id, channel) = &mut self.channel else {
             // What was refused won't come; what we opened is awaited.
             self.settled = !matches!(self.channel, Line::Opening(..));
             return pumped;
         };
         channel.set_writable(writable && self.serving.is_empty());
+        channel.set_allowance(requests);
         self.feed.with_local(|local| {
-            while let Some(output) = channel.poll_output(local) {
+            while let Some(output) = channel.poll_output(local, now) {
                 match output {
                     Output::Send { message_type, payload } => {
                         // A channel that the remote has closed meanwhile tells so by its event.
@@ -172,6 +187,11 @@ impl FeedLink {
             }
             pumped.in_sync = channel.status(local).in_sync;
         });
+        pumped.hungry = channel.is_hungry();
+        pumped.wake = channel.poll_timeout();
+        if self.swarm.take_news() {
+            self.feed.demands().stir();
+        }
         let at_rest =
             self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && !self.ingest_running;
         self.settled = pumped.in_sync && at_rest;

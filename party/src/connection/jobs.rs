@@ -6,15 +6,15 @@ use futures_util::FutureExt as _;
 
 use crate::{
     admission::TransactionId,
-    error::Error,
+    error::{Error, PeerMisbehaved},
     feed::{
-        Feed,
+        self, Feed,
         proof::{Proof, ProofRequest},
     },
     key::{DiscoveryKey, FeedKey},
     party::{Rule, RuleFailure},
     peer::{MemberId, Message},
-    replication::Ticket,
+    replication::{Ticket, Verdict},
     rules,
 };
 
@@ -64,7 +64,7 @@ pub(super) struct Served {
 
 pub(super) struct Ingested {
     pub(super) job: FeedJob,
-    pub(super) results: Vec<(Ticket, Result<(), Error>)>,
+    pub(super) results: Vec<(Ticket, Result<Verdict, Error>)>,
     /// The size of all that was ingested.
     pub(super) bytes: usize,
 }
@@ -107,6 +107,10 @@ pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>) 
 pub(super) async fn ingest(feed: Feed, job: FeedJob, queue: Vec<(Ticket, Proof)>, bytes: usize) -> Outcome {
     let (tickets, proofs): (Vec<_>, Vec<_>) = queue.into_iter().unzip();
     let results = feed.ingest(proofs).await;
-    let results = tickets.into_iter().zip(results.into_iter().map(|result| result.map(|_| ()))).collect();
+    let verdicts = results.into_iter().map(|result| {
+        let unconnected = result?.unconnected;
+        Ok(if unconnected { Verdict::Unconnected } else { Verdict::Holds })
+    });
+    let results = tickets.into_iter().zip(verdicts).collect();
     Outcome::Ingested(Ingested { job, results, bytes })
 }

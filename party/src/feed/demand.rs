@@ -47,6 +47,11 @@ impl Demands {
         tell(&self.changes);
     }
 
+    /// Has those look again who wait for anything but blocks: the channels of the feed.
+    pub(crate) fn stir(&self) {
+        tell(&self.changes);
+    }
+
     fn add(&self, range: Range<u64>) -> u64 {
         let mut wanted = self.wanted();
         let id = wanted.next_id;

@@ -2,9 +2,9 @@
 //!
 //! This happens in two steps. [`hash_proofs`] climbs from each block to the highest node that its proof can
 //! compute: pure hashing, for many proofs side by side, and with no regard to the feed. [`Verification`]
-//! then goes through them in their order and compares those nodes with what is known: the nodes stored, a
-//! signed upgrade in the same proof, and what earlier proofs of the batch have shown. Nothing leaves here
-//! but [`VerifiedProof`]s. The rules are those of hypercore's `lib/merkle-tree.js` and `core.js`; see
+//! then compares those nodes with what is known: the nodes stored, a signed upgrade in the same proof, and
+//! what other proofs of the batch have shown, in whatever order they came. Nothing leaves here but
+//! [`VerifiedProof`]s. The rules are those of hypercore's `lib/merkle-tree.js` and `core.js`; see
 //! `protocol-spec/06-feeds.md`.
 //!
 //! In one thing we are stricter. A parent's hash covers the sum of its children's sizes only. Where a peer
@@ -12,7 +12,7 @@
 //! pair is checked but not stored, for what we serve from it would fail at the next peer, and a seek would
 //! be led astray by it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
@@ -273,7 +273,7 @@ impl<'a> Climb<'a> {
     }
 }
 
-/// A proof that holds. Only [`Verification::verify`] makes one.
+/// A proof that holds. Only a [`Verification`] makes one.
 ///
 /// ```
 /// use std::collections::HashMap;
@@ -303,9 +303,23 @@ pub struct VerifiedProof {
     length: Option<u64>,
     manifest: bool,
     stale: bool,
+    unconnected: bool,
 }
 
 impl VerifiedProof {
+    /// One from which nothing is taken.
+    fn nothing() -> Self {
+        Self {
+            block: None,
+            nodes: Vec::new(),
+            unsure: Vec::new(),
+            length: None,
+            manifest: false,
+            stale: false,
+            unconnected: false,
+        }
+    }
+
     /// The block that was proved, with its index.
     pub fn block(&self) -> Option<(u64, &Bytes)> {
         self.block.as_ref().map(|(index, value)| (*index, value))
@@ -335,6 +349,60 @@ impl VerifiedProof {
     /// Whether it is about a state of the feed that has passed, and nothing could be taken from it.
     pub fn is_stale(&self) -> bool {
         self.stale
+    }
+
+    /// Whether nothing could be taken from it because it rests on what is not known: a node that no other
+    /// proof led to, or a length that the feed has not reached. It may be true and too early, or false.
+    pub fn is_unconnected(&self) -> bool {
+        self.unconnected
+    }
+}
+
+/// A proof that was looked at.
+enum Checked {
+    Done(VerifiedProof),
+    /// It can't be told before more is known.
+    Waits(HashedProof, Missing),
+}
+
+/// What a proof rests on that is not known.
+enum Missing {
+    /// A node.
+    Node(u64),
+    /// A tree of this length.
+    Length(u64),
+}
+
+/// Proofs that wait for something to become known, each under its place in the batch.
+#[derive(Default)]
+struct Waiting {
+    nodes: HashMap<u64, Vec<(usize, HashedProof)>>,
+    lengths: BTreeMap<u64, Vec<(usize, HashedProof)>>,
+}
+
+impl Waiting {
+    fn add(&mut self, place: usize, proof: HashedProof, missing: Missing) {
+        match missing {
+            Missing::Node(index) => self.nodes.entry(index).or_default(),
+            Missing::Length(length) => self.lengths.entry(length).or_default(),
+        }
+        .push((place, proof));
+    }
+
+    /// Takes out those that waited for what `verified` has shown.
+    fn woken_by(&mut self, verified: &VerifiedProof, into: &mut Vec<(usize, HashedProof)>) {
+        if !self.nodes.is_empty() {
+            into.extend(verified.nodes.iter().filter_map(|node| self.nodes.remove(&node.index)).flatten());
+        }
+        if let Some(length) = verified.length {
+            while let Some(reached) = self.lengths.first_entry().filter(|entry| *entry.key() <= length) {
+                into.extend(reached.remove());
+            }
+        }
+    }
+
+    fn into_rest(self) -> impl Iterator<Item = (usize, HashedProof)> {
+        self.nodes.into_values().chain(self.lengths.into_values()).flatten()
     }
 }
 
@@ -397,31 +465,138 @@ impl Verification {
     /// [`PeerMisbehaved::InvalidProof`], [`PeerMisbehaved::InvalidSignature`] or
     /// [`PeerMisbehaved::WrongManifest`]. A proof that came too late is no error but [stale](VerifiedProof::is_stale).
     pub fn verify(&mut self, proof: HashedProof) -> Result<VerifiedProof, PeerMisbehaved> {
-        let mut verified = VerifiedProof {
-            block: None,
-            nodes: Vec::new(),
-            unsure: Vec::new(),
-            length: None,
-            manifest: false,
-            stale: true,
-        };
+        match self.check(proof)? {
+            Checked::Done(verified) => Ok(verified),
+            Checked::Waits(proof, _) if self.is_late(&proof) => {
+                Ok(VerifiedProof { stale: true, ..VerifiedProof::nothing() })
+            }
+            Checked::Waits(_, Missing::Node(_)) => Err(invalid("a node that does not lead to a known one")),
+            Checked::Waits(_, Missing::Length(_)) => {
+                Err(invalid("an upgrade from a length that we don't have"))
+            }
+        }
+    }
+
+    /// Checks many proofs, where each may rest on any other, whatever their order. One that does not hold
+    /// changes nothing, nor does one that rests on what is not known after all others were checked: it is
+    /// no error but [unconnected](VerifiedProof::is_unconnected).
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    /// use bytes::Bytes;
+    /// use party::{hash::hash, key::FeedKey};
+    /// use party::feed::{proof::{BlockProof, Node, Proof}, tree::Tree};
+    /// use party::feed::verify::{Verification, hash_proofs};
+    ///
+    /// // A feed of two blocks.
+    /// let leaf = |index, block: &[u8]| {
+    ///     let size = block.len() as u64;
+    ///     Node { index, size, hash: hash(&[&[0], &size.to_le_bytes(), block]) }
+    /// };
+    /// let (left, right) = (leaf(0, b"hello"), leaf(2, b"world"));
+    /// let root = hash(&[&[1], &10u64.to_le_bytes(), &left.hash, &right.hash]);
+    /// let tree = Tree::from_roots(2, vec![Node { index: 1, size: 10, hash: root }]).unwrap();
+    /// let key = FeedKey::from_bytes([7; 32]);
+    /// let begin = || Verification::new(key, None, 0, tree.clone(), Bytes::new(), HashMap::new());
+    ///
+    /// // The first block alone rests on what the proof of the second brings: the node beside it.
+    /// let proof = |index, value: &'static str, nodes| {
+    ///     let block = Some(BlockProof { index, value: value.into(), nodes });
+    ///     Proof { block, ..Proof::default() }
+    /// };
+    /// let (first, second) = (proof(0, "hello", vec![]), proof(1, "world", vec![left]));
+    /// let alone = begin().verify_all(hash_proofs(vec![first.clone()]));
+    /// assert!(alone[0].as_ref().unwrap().is_unconnected());
+    /// let together = begin().verify_all(hash_proofs(vec![first, second]));
+    /// assert!(together.iter().flatten().all(|proof| proof.block().is_some()));
+    /// ```
+    ///
+    /// # Errors
+    /// For each proof that of its own, if it had one, and those of [`verify`](Self::verify).
+    pub fn verify_all(
+        &mut self,
+        proofs: Vec<Result<HashedProof, PeerMisbehaved>>,
+    ) -> Vec<Result<VerifiedProof, PeerMisbehaved>> {
+        let mut results = Vec::with_capacity(proofs.len());
+        let mut proofs = proofs.into_iter();
+        let mut waiting = Waiting::default();
+        let mut ready = Vec::new();
+        // What has become possible comes first, so that what waits never becomes more than it must.
+        loop {
+            let (place, proof) = match ready.pop() {
+                Some(ready) => ready,
+                None => match proofs.next() {
+                    Some(proof) => {
+                        results.push(Ok(VerifiedProof::nothing()));
+                        match proof {
+                            Ok(proof) => (results.len() - 1, proof),
+                            Err(error) => {
+                                results
+                                    .last_mut()
+                                    .into_iter()
+                                    .for_each(|result| *result = Err(error.clone()));
+                                continue;
+                            }
+                        }
+                    }
+                    None => break,
+                },
+            };
+            let result = match self.check(proof) {
+                Ok(Checked::Done(verified)) => {
+                    waiting.woken_by(&verified, &mut ready);
+                    Ok(verified)
+                }
+                Ok(Checked::Waits(proof, missing)) => {
+                    waiting.add(place, proof, missing);
+                    continue;
+                }
+                Err(error) => Err(error),
+            };
+            if let Some(slot) = results.get_mut(place) {
+                *slot = result;
+            }
+        }
+        for (place, proof) in waiting.into_rest() {
+            if let Some(slot) = results.get_mut(place) {
+                let stale = self.is_late(&proof);
+                *slot = Ok(VerifiedProof { stale, unconnected: !stale, ..VerifiedProof::nothing() });
+            }
+        }
+        results
+    }
+
+    /// Whether what a proof may have rested on has passed with the start of its upgrade.
+    fn is_late(&self, proof: &HashedProof) -> bool {
+        proof.upgrade.as_ref().is_some_and(|upgrade| upgrade.start < self.tree.length())
+    }
+
+    fn check(&mut self, proof: HashedProof) -> Result<Checked, PeerMisbehaved> {
+        let mut verified = VerifiedProof { stale: true, ..VerifiedProof::nothing() };
         if proof.fork != self.fork {
-            return Ok(verified);
+            return Ok(Checked::Done(verified));
         }
         let learned = self.learn(&proof)?;
-        let Climbed { mut top, mut nodes, mut unsure, claimed } = proof.climbed;
+        if let Some(upgrade) = &proof.upgrade
+            && upgrade.length > 0
+            && upgrade.start > self.tree.length()
+        {
+            let missing = Missing::Length(upgrade.start);
+            return Ok(Checked::Waits(proof, missing));
+        }
+        let mut top = proof.climbed.top;
         let upgrade = match &proof.upgrade {
-            Some(upgrade) => self.grow(upgrade, &mut top, claimed, learned.as_ref())?,
+            Some(upgrade) => self.grow(upgrade, &mut top, proof.climbed.claimed, learned.as_ref())?,
             None => None,
         };
         if let Some(top) = top {
             match self.known.get(&top.index) {
                 Some(known) if known.hash == top.hash && known.size == top.size => {}
                 Some(_) => return Err(invalid("a block or node that is not in the tree")),
-                None if upgrade.is_none() && proof.upgrade.is_some() => return Ok(verified),
-                None => return Err(invalid("a node that does not lead to a known one")),
+                None => return Ok(Checked::Waits(proof, Missing::Node(top.index))),
             }
         }
+        let Climbed { mut nodes, mut unsure, .. } = proof.climbed;
         verified.stale = upgrade.is_none() && proof.block.is_none() && nodes.is_empty() && learned.is_none();
         if let Some(upgrade) = upgrade {
             verified.length = Some(upgrade.tree.length());
@@ -441,7 +616,7 @@ impl Verification {
         verified.nodes = nodes;
         verified.unsure = unsure;
         verified.block = proof.block;
-        Ok(verified)
+        Ok(Checked::Done(verified))
     }
 
     /// The verifier that this proof brings, if it brings one that we don't have. A manifest that is the key

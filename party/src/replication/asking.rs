@@ -1,14 +1,18 @@
 //! Our side as a reader: what to ask the remote for, and when.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
+    sync::Arc,
+    time::Instant,
 };
 
 use super::{
     messages::{Message, Request, Sync, Want},
+    pace::Pace,
     ranges::Ranges,
     remote::Remote,
+    swarm::{Claimed, Swarm},
     window::{Asked, Window},
 };
 use crate::{
@@ -35,6 +39,18 @@ pub(super) struct Asking {
     /// Blocks that may have to be asked for. What is not in here is asked for, or stored, or the remote
     /// doesn't have it.
     todo: Ranges,
+    /// Of these, blocks that another channel has asked for.
+    passed: Ranges,
+    /// How many claims had ended without a block when they were passed over.
+    released: u64,
+    /// When another channel's claim is overdue that stands in our way.
+    wake: Option<Instant>,
+    /// Blocks whose proofs led to no node that is stored here, as blocks did not come that they leaned on.
+    upright: BTreeSet<u64>,
+    /// How many requests may still be made before it is another feed's turn.
+    pub(super) allowance: usize,
+    /// Whether there was something to ask for and no allowance or no room on the connection.
+    pub(super) hungry: bool,
     /// Segments that the remote was asked to tell about.
     wanted: BTreeMap<u64, Wanted>,
     /// Ids of requests to cancel.
@@ -60,13 +76,19 @@ struct Wanted {
 }
 
 impl Asking {
-    pub(super) fn new(live: bool) -> Self {
+    pub(super) fn new(live: bool, swarm: &Arc<Swarm>, pace: &Arc<Pace>) -> Self {
         let mut todo = Ranges::default();
         todo.insert(0..u64::MAX);
         Self {
-            window: Window::default(),
+            window: Window::new(swarm, pace),
             demand: Demand::everything(),
             todo,
+            passed: Ranges::default(),
+            released: 0,
+            wake: None,
+            upright: BTreeSet::new(),
+            allowance: usize::MAX,
+            hungry: false,
             wanted: BTreeMap::new(),
             cancels: VecDeque::new(),
             refused_upgrade: None,
@@ -100,13 +122,13 @@ impl Asking {
         self.demand = demand;
         self.reconsider(0..u64::MAX);
         let demand = &self.demand;
-        self.cancels.extend(self.window.cancel(|index| !demand.wants(index), limits));
+        self.cancels.extend(self.window.cancel(|index| !demand.wants(index), false, limits));
         true
     }
 
     /// Takes back what is stored here meanwhile.
     pub(super) fn cancel_stored(&mut self, local: &dyn Local, limits: &Limits) {
-        self.cancels.extend(self.window.cancel(|index| local.has(index), limits));
+        self.cancels.extend(self.window.cancel(|index| local.has(index), true, limits));
     }
 
     /// The remote's sync was another before.
@@ -143,6 +165,20 @@ impl Asking {
         }
     }
 
+    /// The block's proof led to no node that is known here. It is asked for again with all nodes that we lack.
+    pub(super) fn unconnected(&mut self, index: u64, limits: &Limits) {
+        self.upright.insert(index);
+        while self.upright.len() > limits.max_inflight_requests {
+            self.upright.pop_first();
+        }
+        self.reconsider(index..index + 1);
+    }
+
+    /// When [`poll`](Self::poll) may have more to say.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.wake
+    }
+
     /// The request was answered with what it asked for, and that is stored.
     pub(super) fn succeeded(&mut self) {
         self.failures = self.failures.saturating_sub(1);
@@ -162,21 +198,35 @@ impl Asking {
     }
 
     /// The next message: a cancel, a want or a request.
-    pub(super) fn poll(&mut self, local: &dyn Local, remote: &Remote, limits: &Limits) -> Option<Message> {
+    pub(super) fn poll(
+        &mut self,
+        local: &dyn Local,
+        remote: &Remote,
+        limits: &Limits,
+        now: Instant,
+    ) -> Option<Message> {
+        let lost = self.window.claims().take_lost();
+        if !lost.is_empty() {
+            self.cancels.extend(self.window.cancel(|index| lost.contains(&index), false, limits));
+        }
         if let Some(request) = self.cancels.pop_front() {
             return Some(Message::Cancel { request });
         }
+        self.hungry = false;
         if !self.may_ask(local, remote, limits) {
             return None;
         }
         if let Some(want) = self.next_want(local, remote, limits) {
             return Some(want);
         }
-        if !self.window.has_room(limits) {
+        self.look_again(now);
+        if self.allowance == 0 || !self.window.has_room(limits) {
+            self.hungry = true;
             return None;
         }
-        let (asked, nodes) = self.next_request(local, remote)?;
-        let id = self.window.ask(asked);
+        let (asked, nodes) = self.next_request(local, remote, now)?;
+        self.allowance -= 1;
+        let id = self.window.ask(asked, now);
         let proof = ProofRequest {
             block: asked.block.map(|index| BlockRequest { index, nodes }),
             upgrade: asked.upgrade,
@@ -184,6 +234,18 @@ impl Asking {
             ..ProofRequest::default()
         };
         Some(Message::Request(Request { id, fork: asked.fork, proof, priority: 0 }))
+    }
+
+    /// Takes up again what was left to other channels, if one of them has given something back or taken too long.
+    fn look_again(&mut self, now: Instant) {
+        let released = self.window.claims().released();
+        if self.released != released || self.wake.is_some_and(|wake| wake <= now) {
+            self.released = released;
+            self.wake = None;
+            for range in self.passed.take() {
+                self.reconsider(range);
+            }
+        }
     }
 
     //= protocol-spec/07-replication.md#the-end-of-a-replication
@@ -204,7 +266,8 @@ impl Asking {
             return false;
         }
         let end = remote.sync.length.min(local.length());
-        !self.todo.within(0..end).any(|range| self.candidate(range, local, remote).is_some())
+        let mut open = self.todo.within(0..end).chain(self.passed.within(0..end));
+        !open.any(|range| self.candidate(range, local, remote).is_some())
     }
 
     fn may_ask(&self, local: &dyn Local, remote: &Remote, limits: &Limits) -> bool {
@@ -214,24 +277,36 @@ impl Asking {
             && !self.has_given_up(limits)
     }
 
-    fn next_request(&mut self, local: &dyn Local, remote: &Remote) -> Option<(Asked, u64)> {
+    fn next_request(&mut self, local: &dyn Local, remote: &Remote, now: Instant) -> Option<(Asked, u64)> {
         let wants_manifest = self.wants_manifest(local, remote);
         let asked = Asked { fork: remote.sync.fork, manifest: wants_manifest, ..Asked::default() };
         if let Some(upgrade) = self.next_upgrade(local, remote) {
-            // A block beyond our length comes with the upgrade; the place of others in the tree isn't
-            // known before.
-            let beyond = self.todo.within(local.length()..remote.sync.length);
-            let block = beyond.into_iter().find_map(|range| self.candidate(range, local, remote));
-            if let Some(index) = block {
-                self.todo.remove(index..index + 1);
+            if self.window.claim_upgrade(now) == Claimed::Others {
+                self.wake = earliest(self.wake, self.window.claims().upgrade_overdue());
+            } else {
+                // A block beyond our length comes with the upgrade; the place of others in the tree isn't
+                // known before.
+                let beyond = self.todo.within(local.length()..remote.sync.length);
+                let block = beyond
+                    .into_iter()
+                    .find_map(|range| self.candidate(range, local, remote))
+                    .filter(|index| self.window.claim(*index, now) == Claimed::Ours);
+                if let Some(index) = block {
+                    self.todo.remove(index..index + 1);
+                }
+                return Some((Asked { upgrade: Some(upgrade), block, ..asked }, 0));
             }
-            return Some((Asked { upgrade: Some(upgrade), block, ..asked }, 0));
         }
         if wants_manifest && remote.sync.length == 0 && self.window.is_empty() {
             return Some((asked, 0));
         }
-        if let Some(index) = self.next_block(local, remote) {
-            return Some((Asked { block: Some(index), ..asked }, local.missing_nodes(index)));
+        if let Some(index) = self.next_block(local, remote, now) {
+            let missing = local.missing_nodes(index);
+            let nodes = match self.upright.remove(&index) {
+                true => missing,
+                false => self.window.missing_nodes(index, missing),
+            };
+            return Some((Asked { block: Some(index), leans: nodes < missing, ..asked }, nodes));
         }
         self.next_probe(local, remote)
     }
@@ -253,14 +328,25 @@ impl Asking {
     }
 
     /// Takes the lowest block to ask for out of `todo`.
-    fn next_block(&mut self, local: &dyn Local, remote: &Remote) -> Option<u64> {
+    fn next_block(&mut self, local: &dyn Local, remote: &Remote, now: Instant) -> Option<u64> {
         let end = remote.sync.length.min(local.length());
         loop {
-            let range = self.todo.within(0..end).next()?;
+            let Some(range) = self.todo.within(0..end).next() else {
+                if self.wake.is_none() && self.passed.len() > 0 {
+                    self.wake = self.window.claims().next_overdue();
+                }
+                return None;
+            };
             match self.candidate(range.clone(), local, remote) {
                 Some(index) => {
                     self.todo.remove(range.start..index + 1);
-                    return Some(index);
+                    if self.window.claim(index, now) == Claimed::Ours {
+                        return Some(index);
+                    }
+                    self.passed.insert(index..index + 1);
+                    if self.passed.len() > MAX_TODO {
+                        self.passed.collapse();
+                    }
                 }
                 None => self.todo.remove(range),
             }
@@ -348,6 +434,10 @@ impl Asking {
         let fork = remote.sync.fork;
         Some((Asked { fork, upgrade: Some(upgrade), probe: true, ..Asked::default() }, 0))
     }
+}
+
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.into_iter().chain(b).min()
 }
 
 /// The end of the blocks, from `index` on, that the remote can't prove to us; 0 if it can. A remote that is

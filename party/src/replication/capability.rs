@@ -38,8 +38,8 @@ impl RemoteHandshake {
     }
 }
 
-/// What goes into our open of the channel.
-pub(super) fn handshake(session: &Session, key: &FeedKey) -> Vec<u8> {
+/// What goes into our open of the channel of the feed `key`.
+pub fn handshake(session: &Session, key: &FeedKey) -> Vec<u8> {
     let mut out = Vec::with_capacity(33);
     out.put_uint(SEEKS);
     out.put_bytes(&capability(session, true, key));

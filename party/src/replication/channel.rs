@@ -1,6 +1,6 @@
 //! The state machine of the `hypercore/alpha` channel: one feed on one connection.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{collections::VecDeque, ops::Range, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
@@ -11,8 +11,10 @@ use super::{
     messages::{
         Data, Message, NoData, REASON_INVALID_REQUEST, REASON_NOT_AVAILABLE, REASON_UNKNOWN, Request, Sync,
     },
+    pace::Pace,
     remote::Remote,
     serving::Serving,
+    swarm::Swarm,
     telling::Telling,
     window::{Answered, Asked},
 };
@@ -79,6 +81,15 @@ pub enum Output {
     },
 }
 
+/// What came of an answer that was [verified](Output::Ingest).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds, and what was new in it is stored.
+    Holds,
+    /// It does not contradict anything, but leads to no node that is known here. Nothing of it is stored.
+    Unconnected,
+}
+
 /// How far a replication is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Status {
@@ -143,15 +154,17 @@ struct Compared {
 ///    [`verify_handshake`](Self::verify_handshake) - before it answers, if the remote opened first - and calls
 ///    [`handle_opened`](Self::handle_opened).
 /// 2. Hands over what happens, by `handle_*` and `set_*`. An error means that the channel is to be closed.
-/// 3. After each of these, calls [`poll_output`](Self::poll_output) until it returns `None`.
+/// 3. After each of these, and at [`poll_timeout`](Self::poll_timeout), calls [`poll_output`](Self::poll_output) until
+///    it returns `None`; then tells the feed's other channels if the [`Swarm`] has news.
 ///
-/// Every method that takes a [`Local`] must be given the same feed as it stands at that moment.
+/// Every method that takes a [`Local`] must be given the same feed as it stands at that moment; time never goes back.
 ///
 /// ```
+/// use std::sync::Arc;
 /// use party::{
 ///     key::{FeedKey, PublicKey},
 ///     limits::Limits,
-///     replication::{Channel, Options},
+///     replication::{Channel, Options, Pace, Swarm},
 ///     session::Session,
 /// };
 ///
@@ -160,7 +173,9 @@ struct Compared {
 /// let ours = Session { binding: [0; 64], is_initiator: true, local: keys[0], remote: keys[1] };
 /// let theirs = Session { binding: [0; 64], is_initiator: false, local: keys[1], remote: keys[0] };
 ///
-/// let channel = Channel::new(&ours, &key, Options::default(), &Limits::default());
+/// let (limits, swarm) = (Limits::default(), Arc::new(Swarm::default()));
+/// let pace = Arc::new(Pace::new(&limits));
+/// let channel = Channel::new(&ours, &key, Options::default(), &limits, &swarm, &pace);
 /// assert!(Channel::verify_handshake(&theirs, &key, &channel.handshake()).is_ok());
 /// assert!(Channel::verify_handshake(&ours, &key, &channel.handshake()).is_err());
 /// ```
@@ -185,13 +200,21 @@ pub struct Channel {
 
 impl Channel {
     /// A channel that is not open yet. Everything is demanded till [`set_demand`](Self::set_demand).
-    pub fn new(session: &Session, key: &FeedKey, options: Options, limits: &Limits) -> Self {
+    /// The swarm is shared with the feed's other channels, the pace with the connection's.
+    pub fn new(
+        session: &Session,
+        key: &FeedKey,
+        options: Options,
+        limits: &Limits,
+        swarm: &Arc<Swarm>,
+        pace: &Arc<Pace>,
+    ) -> Self {
         Self {
             options,
             limits: limits.clone(),
             handshake: capability::handshake(session, key),
             remote: Remote::default(),
-            asking: Asking::new(options.live),
+            asking: Asking::new(options.live, swarm, pace),
             telling: Telling::default(),
             serving: Serving::default(),
             outputs: VecDeque::new(),
@@ -235,6 +258,7 @@ impl Channel {
         message_type: u64,
         payload: Bytes,
         local: &dyn Local,
+        now: Instant,
     ) -> Result<(), Error> {
         //= protocol-spec/07-replication.md#capability
         let Some(handshake) = self.remote.handshake else {
@@ -244,8 +268,8 @@ impl Channel {
             Some(Message::Sync(sync)) => self.handle_sync(sync, local),
             Some(Message::Request(request)) => self.handle_request(request, local)?,
             Some(Message::Cancel { request }) => self.serving.cancel(request),
-            Some(Message::Data(data)) => self.handle_data(data, local)?,
-            Some(Message::NoData(refusal)) => self.handle_no_data(refusal, local)?,
+            Some(Message::Data(data)) => self.handle_data(data, local, now)?,
+            Some(Message::NoData(refusal)) => self.handle_no_data(refusal, local, now)?,
             Some(Message::Want(want)) => self.telling.want(want, &self.limits),
             Some(Message::Unwant(want)) => self.telling.unwant(want),
             // Node passes over one that doesn't start at a word, too.
@@ -321,24 +345,34 @@ impl Channel {
     pub fn handle_ingested(
         &mut self,
         ticket: Ticket,
-        result: Result<(), Error>,
+        result: Result<Verdict, Error>,
         local: &dyn Local,
     ) -> Result<(), Error> {
         let Some((asked, bytes)) = self.asking.window.stored(ticket.0) else { return Ok(()) };
         self.telling.touch_stored();
         self.compared = Compared::default();
-        if let Err(error) = result {
+        let verdict = match result {
+            // Not its fault: we had asked it to leave out what others were to bring.
+            Ok(Verdict::Unconnected) if !asked.leans => {
+                Err(PeerMisbehaved::InvalidProof("it leads nowhere").into())
+            }
+            result => result,
+        };
+        let verdict = verdict.inspect_err(|error| {
             if matches!(error, Error::PeerMisbehaved(_)) {
                 self.counters.invalid_proofs += 1;
             }
-            return Err(error);
-        }
+        })?;
         let stored = asked.block.is_none_or(|index| local.has(index));
         let grown = asked.upgrade.is_none_or(|upgrade| local.length() > upgrade.start);
+        self.asking.window.settle(&asked, stored, grown);
         if let Some(index) = asked.block {
             if stored {
                 self.counters.blocks_received += 1;
                 self.counters.bytes_received += bytes as u64;
+            } else if verdict == Verdict::Unconnected {
+                self.asking.unconnected(index, &self.limits);
+                return Ok(());
             } else {
                 self.asking.reconsider(index..index + 1);
             }
@@ -351,8 +385,25 @@ impl Channel {
         Ok(())
     }
 
+    /// Sets how many requests it may make from now on, which is for the driver to be fair to all feeds of a
+    /// connection. Without, there is no limit but that of the [`Pace`].
+    pub fn set_allowance(&mut self, requests: usize) {
+        self.asking.allowance = requests;
+    }
+
+    /// Whether it would ask for more if it had the allowance, and the connection the room.
+    pub fn is_hungry(&self) -> bool {
+        self.asking.hungry
+    }
+
+    /// When [`poll_output`](Self::poll_output) is to be called though nothing has happened: another peer was asked
+    /// for something that this one may be asked for then.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.asking.poll_timeout()
+    }
+
     /// What to do next. To be called until it returns `None`.
-    pub fn poll_output(&mut self, local: &dyn Local) -> Option<Output> {
+    pub fn poll_output(&mut self, local: &dyn Local, now: Instant) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);
         }
@@ -364,7 +415,7 @@ impl Channel {
             return Some(output);
         }
         if self.options.download
-            && let Some(message) = self.asking.poll(local, &self.remote, &self.limits)
+            && let Some(message) = self.asking.poll(local, &self.remote, &self.limits, now)
         {
             return Some(output(&message));
         }
@@ -483,7 +534,7 @@ impl Channel {
         Ok(())
     }
 
-    fn handle_data(&mut self, data: Data, local: &dyn Local) -> Result<(), Error> {
+    fn handle_data(&mut self, data: Data, local: &dyn Local, now: Instant) -> Result<(), Error> {
         let Data { request, proof } = data;
         //= protocol-spec/07-replication.md#request-1-and-data-3
         if let Some(upgrade) = &proof.upgrade
@@ -502,7 +553,7 @@ impl Channel {
             self.counters.ignored += 1;
             return Ok(());
         }
-        let asked = match self.asking.window.answered(request) {
+        let asked = match self.asking.window.answered(request, now) {
             Answered::Asked(asked) => asked,
             Answered::Late => {
                 self.counters.ignored += 1;
@@ -544,8 +595,8 @@ impl Channel {
         Ok(())
     }
 
-    fn handle_no_data(&mut self, refusal: NoData, local: &dyn Local) -> Result<(), Error> {
-        match self.asking.window.answered(refusal.request) {
+    fn handle_no_data(&mut self, refusal: NoData, local: &dyn Local, now: Instant) -> Result<(), Error> {
+        match self.asking.window.answered(refusal.request, now) {
             Answered::Asked(asked) => {
                 self.asking.answered(refusal.request, &asked);
                 self.refused(&asked, refusal.reason == REASON_INVALID_REQUEST, local);
@@ -559,6 +610,7 @@ impl Channel {
     /// The remote did not answer with what was asked for.
     fn refused(&mut self, asked: &Asked, invalid: bool, local: &dyn Local) {
         self.counters.refused_by_remote += 1;
+        self.asking.window.give_up(asked);
         self.telling.touch();
         if let Some(index) = asked.block {
             //= protocol-spec/07-replication.md#nodata-4

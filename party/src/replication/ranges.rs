@@ -80,6 +80,11 @@ impl Ranges {
         }
     }
 
+    /// Takes all of it out.
+    pub(super) fn take(&mut self) -> impl Iterator<Item = Range<u64>> + use<> {
+        std::mem::take(&mut self.ranges).into_iter().map(|(start, end)| start..end)
+    }
+
     /// Makes one range of all: a superset that takes no room.
     pub(super) fn collapse(&mut self) {
         if let (Some(first), Some(last)) = (self.ranges.first_key_value(), self.ranges.last_key_value()) {

@@ -1,7 +1,15 @@
 //! Our requests that are on the way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
+use super::{
+    pace::{Pace, Share},
+    swarm::{Claimed, Member, Swarm},
+};
 use crate::{
     feed::proof::{Proof, UpgradeRequest},
     limits::Limits,
@@ -10,8 +18,6 @@ use crate::{
 /// What the first blocks are taken to be, in bytes. It makes the window start small and grow with the first
 /// answers.
 const FIRST_ESTIMATE: usize = 256 << 10;
-/// Requests that are always allowed, however large blocks are.
-const MIN_REQUESTS: usize = 2;
 
 /// What one request asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,6 +29,8 @@ pub(super) struct Asked {
     /// Asked only for the sake of an answer, whatever it says: what the remote had to say before has come
     /// then.
     pub(super) probe: bool,
+    /// Whether it was asked with fewer nodes than we lack, as blocks under way will bring the rest.
+    pub(super) leans: bool,
 }
 
 impl Asked {
@@ -48,8 +56,10 @@ impl Asked {
 /// answer must not be taken for that of another.
 #[derive(Debug)]
 pub(super) struct Window {
+    member: Member,
+    share: Share,
     next_id: u64,
-    waiting: BTreeMap<u64, Asked>,
+    waiting: BTreeMap<u64, Waiting>,
     storing: BTreeMap<u64, (Asked, usize)>,
     storing_bytes: usize,
     /// The request for a block, whether waiting or storing.
@@ -62,19 +72,12 @@ pub(super) struct Window {
     estimate: usize,
 }
 
-impl Default for Window {
-    fn default() -> Self {
-        Self {
-            next_id: 1,
-            waiting: BTreeMap::new(),
-            storing: BTreeMap::new(),
-            storing_bytes: 0,
-            blocks: BTreeMap::new(),
-            upgrade: None,
-            cancelled: BTreeSet::new(),
-            estimate: FIRST_ESTIMATE,
-        }
-    }
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    asked: Asked,
+    at: Instant,
+    /// The size of the answer, as it was estimated.
+    bytes: usize,
 }
 
 /// Whether an answer belongs to a request.
@@ -88,6 +91,26 @@ pub(super) enum Answered {
 }
 
 impl Window {
+    pub(super) fn new(swarm: &Arc<Swarm>, pace: &Arc<Pace>) -> Self {
+        Self {
+            member: Member::join(swarm),
+            share: Share::of(pace),
+            next_id: 1,
+            waiting: BTreeMap::new(),
+            storing: BTreeMap::new(),
+            storing_bytes: 0,
+            blocks: BTreeMap::new(),
+            upgrade: None,
+            cancelled: BTreeSet::new(),
+            estimate: FIRST_ESTIMATE,
+        }
+    }
+
+    /// What the channels of the feed have claimed.
+    pub(super) fn claims(&self) -> &Member {
+        &self.member
+    }
+
     /// The id that the next request gets.
     pub(super) fn next_id(&self) -> u64 {
         self.next_id
@@ -105,15 +128,37 @@ impl Window {
 
     /// Whether nothing but a probe is on the way, and nothing is being stored.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.storing.is_empty() && self.waiting.values().all(|asked| asked.probe)
+        self.storing.is_empty() && self.waiting.values().all(|waiting| waiting.asked.probe)
     }
 
     pub(super) fn has_room(&self, limits: &Limits) -> bool {
-        let bytes = self.waiting.len().saturating_mul(self.estimate);
-        self.waiting.len() < limits.max_inflight_requests
-            && (bytes < limits.max_inflight_bytes || self.waiting.len() < MIN_REQUESTS)
+        self.share.has_room()
+            && self.waiting.len() < limits.max_inflight_requests
             && self.storing.len() < limits.max_inflight_requests.saturating_mul(8)
             && self.storing_bytes < limits.max_unverified_bytes
+    }
+
+    /// Claims a block that is to be asked for.
+    pub(super) fn claim(&self, index: u64, now: Instant) -> Claimed {
+        self.member.claim(index, now, now + self.share.patience())
+    }
+
+    /// Claims the growth of the feed.
+    pub(super) fn claim_upgrade(&self, now: Instant) -> Claimed {
+        self.member.claim_upgrade(now, now + self.share.patience())
+    }
+
+    /// How many levels above block `index` the first node stands that blocks will bring which are under way on this
+    /// channel; `missing` if that is not below the first one that is stored here.
+    pub(super) fn missing_nodes(&self, index: u64, missing: u64) -> u64 {
+        // A block brings every node from its leaf to a stored one, and their siblings. So a node is under way
+        // if any block below its parent is.
+        let under_way = |level: &u64| {
+            let size = 2_u64.checked_shl(u32::try_from(*level).unwrap_or(u32::MAX)).unwrap_or(u64::MAX);
+            let start = index / size * size;
+            self.blocks.range(start..start.saturating_add(size)).next().is_some()
+        };
+        (0..missing).find(under_way).unwrap_or(missing)
     }
 
     pub(super) fn block(&self, index: u64) -> bool {
@@ -124,8 +169,8 @@ impl Window {
         self.upgrade.is_some()
     }
 
-    /// Notes a request; returns its id.
-    pub(super) fn ask(&mut self, asked: Asked) -> u64 {
+    /// Notes a request; returns its id. What it asks for was claimed.
+    pub(super) fn ask(&mut self, asked: Asked, now: Instant) -> u64 {
         //= protocol-spec/07-replication.md#cancel-2
         let id = self.next_id;
         self.next_id += 1;
@@ -135,20 +180,29 @@ impl Window {
         if asked.upgrade.is_some() && !asked.probe {
             self.upgrade = Some(id);
         }
-        self.waiting.insert(id, asked);
+        let bytes = if asked.block.is_some() { self.estimate } else { 0 };
+        self.share.ask(bytes);
+        self.waiting.insert(id, Waiting { asked, at: now, bytes });
         id
     }
 
-    /// The remote has answered `id`. The request is over, unless [`store`](Self::store) follows.
-    pub(super) fn answered(&mut self, id: u64) -> Answered {
+    /// The remote has answered `id`. The request is over, unless [`store`](Self::store) follows; what it does not
+    /// bring is to be [given up](Self::give_up).
+    pub(super) fn answered(&mut self, id: u64, now: Instant) -> Answered {
         match self.waiting.remove(&id) {
-            Some(asked) => {
+            Some(Waiting { asked, at, bytes }) => {
+                self.share.answered(bytes, at, now);
                 self.release(id, &asked);
                 Answered::Asked(asked)
             }
             None if self.cancelled.remove(&id) => Answered::Late,
             None => Answered::Unasked,
         }
+    }
+
+    /// What was asked for does not come: others may ask for it.
+    pub(super) fn give_up(&self, asked: &Asked) {
+        self.settle(asked, false, false);
     }
 
     /// What answered `id` is being verified and stored; till then it isn't asked for again.
@@ -165,6 +219,7 @@ impl Window {
     }
 
     /// What answered `id` is stored, or is not going to be. Returns what was asked, and the size of the block.
+    /// The claims are [settled](Self::settle) by the caller, who knows what came of it.
     pub(super) fn stored(&mut self, id: u64) -> Option<(Asked, usize)> {
         let (asked, bytes) = self.storing.remove(&id)?;
         self.storing_bytes = self.storing_bytes.saturating_sub(bytes);
@@ -172,19 +227,36 @@ impl Window {
         Some((asked, bytes))
     }
 
-    /// Takes back the requests of blocks that `unwanted` says so of. Those that ask for more than a block
-    /// stay. Returns their ids.
-    pub(super) fn cancel(&mut self, unwanted: impl Fn(u64) -> bool, limits: &Limits) -> Vec<u64> {
+    /// Ends the claims on what was asked for.
+    pub(super) fn settle(&self, asked: &Asked, stored: bool, grown: bool) {
+        if let Some(index) = asked.block {
+            self.member.release(index, stored);
+        }
+        if asked.upgrade.is_some() && !asked.probe {
+            self.member.release_upgrade(grown);
+        }
+    }
+
+    /// Takes back the requests of blocks that `unwanted` says so of; `stored` says whether they are unwanted
+    /// because they are here. Those that ask for more than a block stay. Returns their ids.
+    pub(super) fn cancel(
+        &mut self,
+        unwanted: impl Fn(u64) -> bool,
+        stored: bool,
+        limits: &Limits,
+    ) -> Vec<u64> {
         let ids: Vec<u64> = self
             .waiting
             .iter()
-            .filter(|(_, asked)| asked.upgrade.is_none() && !asked.manifest)
-            .filter(|(_, asked)| asked.block.is_some_and(&unwanted))
+            .filter(|(_, Waiting { asked, .. })| asked.upgrade.is_none() && !asked.manifest)
+            .filter(|(_, Waiting { asked, .. })| asked.block.is_some_and(&unwanted))
             .map(|(id, _)| *id)
             .collect();
         for id in &ids {
-            if let Some(asked) = self.waiting.remove(id) {
+            if let Some(Waiting { asked, bytes, .. }) = self.waiting.remove(id) {
+                self.share.forget(bytes);
                 self.release(*id, &asked);
+                self.settle(&asked, stored, false);
             }
             self.cancelled.insert(*id);
         }
@@ -215,40 +287,49 @@ mod tests {
         Asked { block: Some(index), ..Asked::default() }
     }
 
+    fn window() -> Window {
+        Window::new(&Arc::default(), &Arc::new(Pace::new(&Limits::default())))
+    }
+
     #[test]
-    fn the_window_grows_when_blocks_turn_out_small() {
+    fn large_blocks_are_asked_for_by_their_bytes() {
         let limits = Limits::default();
-        let mut window = Window::default();
-        let fill = |window: &mut Window, from: u64| {
-            (from..).take_while(|index| window.has_room(&limits) && window.ask(block(*index)) > 0).count()
-        };
-        assert_eq!(fill(&mut window, 0), limits.max_inflight_bytes / FIRST_ESTIMATE);
-        for id in 1..=64 {
-            let Answered::Asked(asked) = window.answered(id) else { panic!("{id} was not asked") };
+        let (mut window, now) = (window(), Instant::now());
+        let mut asked = 0;
+        while window.has_room(&limits) {
+            asked = window.ask(block(asked), now);
+        }
+        assert_eq!(asked as usize, limits.max_inflight_bytes / FIRST_ESTIMATE);
+        for id in 1..=asked {
+            let Answered::Asked(asked) = window.answered(id, now) else { panic!("{id} was not asked") };
             window.store(id, asked, 1024);
             assert!(window.stored(id).is_some());
         }
-        assert_eq!(fill(&mut window, 1000), limits.max_inflight_requests);
+        let before = window.next_id();
+        while window.has_room(&limits) {
+            window.ask(block(window.next_id()), now);
+        }
+        assert!(window.next_id() - before > asked);
     }
 
     #[test]
     fn an_answer_to_a_cancelled_request_is_late_once() {
-        let mut window = Window::default();
-        let id = window.ask(block(7));
-        assert_eq!(window.cancel(|index| index == 7, &Limits::default()), [id]);
+        let (mut window, now) = (window(), Instant::now());
+        let id = window.ask(block(7), now);
+        assert_eq!(window.cancel(|index| index == 7, false, &Limits::default()), [id]);
         assert!(!window.block(7) && window.is_empty());
-        assert!(matches!(window.answered(id), Answered::Late));
-        assert!(matches!(window.answered(id), Answered::Unasked));
-        assert_ne!(window.ask(block(7)), id);
+        assert!(matches!(window.answered(id, now), Answered::Late));
+        assert!(matches!(window.answered(id, now), Answered::Unasked));
+        assert_ne!(window.ask(block(7), now), id);
     }
 
     #[test]
     fn cancelled_requests_that_are_never_answered_are_forgotten() {
         let limits = Limits { max_inflight_requests: 8, ..Limits::default() };
-        let mut window = Window::default();
+        let mut window = window();
         for index in 0..1000 {
-            window.ask(block(index));
-            window.cancel(|_| true, &limits);
+            window.ask(block(index), Instant::now());
+            window.cancel(|_| true, false, &limits);
         }
         assert_eq!(window.cancelled.len(), 32);
     }

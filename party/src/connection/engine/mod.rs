@@ -3,14 +3,19 @@
 
 mod admitting;
 mod replicating;
+mod turns;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tracing::{Instrument as _, Span, instrument::Instrumented};
 
+use self::turns::Turns;
 use super::{
     feeds::{FeedLink, Line},
     jobs::{self, Outcome, SearchId},
@@ -25,7 +30,7 @@ use crate::{
     mux::{self, ChannelId, CloseReason, Incoming, Mux},
     party::{Event, Open, Party},
     peer::{Command, MemberId},
-    replication,
+    replication::{self, Pace},
     session::Session,
 };
 
@@ -52,6 +57,14 @@ pub(super) struct Engine {
     next_search: u64,
     /// Links that may have something to say.
     dirty: BTreeSet<DiscoveryKey>,
+    /// How much may be asked for.
+    pace: Arc<Pace>,
+    /// Links that would ask for more.
+    asking: Turns,
+    /// Links with requests of the remote's to serve.
+    to_serve: Turns,
+    /// When links are to be pumped though nothing has happened.
+    wakes: BTreeMap<DiscoveryKey, std::time::Instant>,
     unsettled: BTreeSet<DiscoveryKey>,
     writable: bool,
     serving: usize,
@@ -103,6 +116,10 @@ impl Engine {
             searches: BTreeMap::new(),
             next_search: 0,
             dirty: BTreeSet::new(),
+            pace: Arc::new(Pace::new(&limits)),
+            asking: Turns::default(),
+            to_serve: Turns::default(),
+            wakes: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             writable: true,
             serving: 0,
@@ -224,7 +241,8 @@ impl Engine {
                 let Some(link) = self.feeds.get_mut(&key) else { return };
                 let Line::Open(_, channel) = &mut link.channel else { return };
                 let result = link.span.in_scope(|| {
-                    link.feed.with_local(|local| channel.handle_message(message_type, payload, local))
+                    let now = now.into_std();
+                    link.feed.with_local(|local| channel.handle_message(message_type, payload, local, now))
                 });
                 match result {
                     Ok(()) => {
@@ -318,13 +336,16 @@ impl Engine {
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let channels = self.members.iter().filter_map(|member| member.admitted()?.channel.as_ref());
-        channels.filter_map(|(_, channel)| channel.poll_timeout()).min().map(Instant::from_std)
+        let channels = channels.filter_map(|(_, channel)| channel.poll_timeout());
+        channels.chain(self.wakes.values().copied()).min().map(Instant::from_std)
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         for member in 0..self.members.len() {
             self.pump_member(MemberId(member), now);
         }
+        let std_now = now.into_std();
+        self.dirty.extend(self.wakes.extract_if(.., |_, wake| *wake <= std_now).map(|(key, _)| key));
     }
 
     // What the driver asks
@@ -334,6 +355,7 @@ impl Engine {
     pub(super) fn flush(
         &mut self,
         unsent: usize,
+        now: Instant,
         mut seal: impl FnMut(&[u8]) -> Result<(), ApiMisuse>,
     ) -> Result<(), Error> {
         let writable = unsent < self.limits.max_unsent_bytes;
@@ -342,9 +364,7 @@ impl Engine {
         }
         self.writable = writable;
 
-        for key in std::mem::take(&mut self.dirty) {
-            self.pump_feed(key);
-        }
+        self.pump_feeds(now);
         self.tell_whether_finished();
         while let Some(message) = self.mux.poll_transmit() {
             seal(&message)?;

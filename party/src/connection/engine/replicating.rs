@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use super::{Engine, Owner, SERVING_JOBS, Search, instrumented, next_change};
 use crate::{
@@ -18,6 +19,9 @@ use crate::{
     peer::{MemberId, Peer, Replicate},
     replication,
 };
+
+/// Requests that a feed may make before it is the next one's turn.
+const TURN_REQUESTS: usize = 64;
 
 impl Engine {
     /// The remote opened a feed.
@@ -66,7 +70,7 @@ impl Engine {
                 return self.mux.reject(incoming);
             }
         };
-        let channel = link.new_channel(&self.session, self.finite, &self.limits);
+        let channel = link.new_channel(&self.session, self.finite, &self.limits, &self.pace);
         if let Ok(Some(id)) = self.mux.accept(incoming, &channel.handshake()) {
             self.channels.insert(id, Owner::Feed(key));
             link.opened(id, channel, remote);
@@ -103,7 +107,7 @@ impl Engine {
     pub(super) fn open_feed(&mut self, key: DiscoveryKey) -> Result<(), Error> {
         let Some(link) = self.feeds.get_mut(&key) else { return Ok(()) };
         if matches!(link.channel, Line::Down | Line::Failed { for_good: false }) {
-            let channel = link.new_channel(&self.session, self.finite, &self.limits);
+            let channel = link.new_channel(&self.session, self.finite, &self.limits, &self.pace);
             let id = self.mux.open(replication::PROTOCOL, Some(key.as_bytes()), &channel.handshake())?;
             self.channels.insert(id, Owner::Feed(key));
             link.channel = Line::Opening(id, channel);
@@ -140,6 +144,7 @@ impl Engine {
         self.feeds.remove(&key);
         self.unsettled.remove(&key);
         self.dirty.remove(&key);
+        self.wakes.remove(&key);
     }
 
     pub(super) fn tell_of_feed(&self, key: DiscoveryKey, event: impl Fn(Peer, DiscoveryKey) -> Event) {
@@ -245,9 +250,29 @@ impl Engine {
         self.changes.push(next_change(key, changes));
     }
 
-    pub(super) fn pump_feed(&mut self, key: DiscoveryKey) {
+    /// Lets every feed say what it has to say. What all want and there is little of - requests under way, jobs
+    /// that serve - they get in turns.
+    pub(super) fn pump_feeds(&mut self, now: Instant) {
+        for key in std::mem::take(&mut self.dirty) {
+            self.pump_feed(key, 0, now);
+        }
+        while self.pace.has_room()
+            && let Some(key) = self.asking.pop()
+        {
+            self.pump_feed(key, TURN_REQUESTS, now);
+        }
+        while self.writable
+            && self.serving < SERVING_JOBS
+            && let Some(key) = self.to_serve.pop()
+        {
+            self.serve_feed(key);
+        }
+    }
+
+    fn pump_feed(&mut self, key: DiscoveryKey, requests: usize, now: Instant) {
         let Some(link) = self.feeds.get_mut(&key) else { return };
-        let pumped = link.span.clone().in_scope(|| link.pump(&mut self.mux, self.writable));
+        let pumped =
+            link.span.clone().in_scope(|| link.pump(&mut self.mux, self.writable, requests, now.into_std()));
         self.unverified_bytes += pumped.new_unverified_bytes;
         if link.settled {
             self.unsettled.remove(&key);
@@ -258,21 +283,31 @@ impl Engine {
             let job = jobs::ingest(link.feed.clone(), link.job(), batch, bytes);
             self.jobs.spawn(instrumented(&link.span, job));
         }
-        if link.wants_to_serve() && self.writable {
-            if self.serving < SERVING_JOBS {
-                self.serving += 1;
-                let queue = link.start_serving();
-                let job = jobs::serve(link.feed.clone(), link.job(), queue);
-                self.jobs.spawn(instrumented(&link.span, job));
-            } else {
-                // Somebody else's turn; a job that ends gives the next chance.
-                self.dirty.insert(key);
-            }
+        if link.wants_to_serve() {
+            self.to_serve.push(key);
+        }
+        match (pumped.hungry, requests > 0 && !self.pace.has_room()) {
+            // The connection is full, not its turn over.
+            (true, true) => self.asking.push_front(key),
+            (true, false) => self.asking.push(key),
+            (false, _) => {}
+        }
+        match pumped.wake {
+            Some(wake) => drop(self.wakes.insert(key, wake)),
+            None => drop(self.wakes.remove(&key)),
         }
         let newly_in_sync = link.settled && pumped.in_sync && !link.told_in_sync;
         link.told_in_sync = link.settled && pumped.in_sync;
         if newly_in_sync {
             self.tell_of_feed(key, |peer, feed| Event::FeedInSync { peer, feed });
         }
+    }
+
+    fn serve_feed(&mut self, key: DiscoveryKey) {
+        let Some(link) = self.feeds.get_mut(&key).filter(|link| link.wants_to_serve()) else { return };
+        self.serving += 1;
+        let queue = link.start_serving();
+        let job = jobs::serve(link.feed.clone(), link.job(), queue);
+        self.jobs.spawn(instrumented(&link.span, job));
     }
 }

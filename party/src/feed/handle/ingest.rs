@@ -36,7 +36,7 @@ use crate::{
 /// };
 /// let proof = writer.prove(request, 0).await?.expect("it has the block");
 /// let ingested = reader.ingest(vec![proof]).await.remove(0)?;
-/// assert_eq!(ingested, Ingested { block: Some(0), length: Some(1), manifest: true, stale: false });
+/// assert_eq!(ingested, Ingested { block: Some(0), length: Some(1), manifest: true, ..Ingested::default() });
 /// assert_eq!(reader.get(0).await?, Some("hello".into()));
 /// # Ok(())
 /// # }
@@ -51,15 +51,18 @@ pub struct Ingested {
     pub manifest: bool,
     /// It was about a state of the feed that has passed, and nothing was taken from it.
     pub stale: bool,
+    /// It rests on what is not known here, a node of the tree or a length, and nothing was taken from it.
+    /// Either it came before what it rests on, or it is false: whoever asked for it can tell.
+    pub unconnected: bool,
 }
 
 impl Feed {
-    /// Takes in proofs: verifies them one after the other, where each may rest on those before it, and then
-    /// stores all that hold in one commit. Says for each what came of it.
+    /// Takes in proofs: verifies them, where each may rest on any other of them, and then stores all that
+    /// hold in one commit. Says for each what came of it.
     ///
     /// # Errors
-    /// For each proof, [`PeerMisbehaved`](crate::error::PeerMisbehaved) if it does not hold; what is only too late is
-    /// no error. If the commit fails, nothing is stored, and every proof that held gets that error.
+    /// For each proof, [`PeerMisbehaved`](crate::error::PeerMisbehaved) if it does not hold; what is too late or too
+    /// early is no error. If the commit fails, nothing is stored, and every proof that held gets that error.
     pub async fn ingest(&self, proofs: Vec<Proof>) -> Vec<Result<Ingested, Error>> {
         let hashed = hash_proofs(proofs);
         let mut turn = match self.turn().await {
@@ -95,7 +98,7 @@ impl Feed {
             )
         };
         let verified: Vec<Result<VerifiedProof, Error>> =
-            hashed.into_iter().map(|proof| Ok(verification.verify(proof?)?)).collect();
+            verification.verify_all(hashed).into_iter().map(|proof| Ok(proof?)).collect();
         let stored = self.store(&mut turn, &verification, &verified).await;
         verified
             .into_iter()
@@ -107,6 +110,7 @@ impl Feed {
                     length: proof.length(),
                     manifest: proof.manifest(),
                     stale: proof.is_stale(),
+                    unconnected: proof.is_unconnected(),
                 })
             })
             .collect()

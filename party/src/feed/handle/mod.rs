@@ -20,6 +20,7 @@ mod together;
 mod write;
 
 use std::{
+    any::Any,
     collections::HashMap,
     fmt,
     sync::{
@@ -153,6 +154,8 @@ struct Inner {
     /// The store that it is of, if any.
     home: Option<Arc<dyn Home>>,
     followers: Followers,
+    /// What those share who replicate it; see [`Feed::shared`].
+    shared: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
     is_purged: AtomicBool,
 }
 
@@ -190,6 +193,7 @@ impl Feed {
                 demands: Demands::new(),
                 home,
                 followers: Followers::default(),
+                shared: Mutex::default(),
                 is_purged: AtomicBool::new(false),
             }),
             key: None,
@@ -237,6 +241,19 @@ impl Feed {
     /// Says from now on when the feed or its demand has changed.
     pub fn subscribe(&self) -> Changes {
         self.inner.demands.subscribe()
+    }
+
+    /// A thing that all share who deal with this feed above this floor, which needn't know what it is. It lives as
+    /// long as somebody holds it. There is one place: who asks for another type gets one for himself.
+    pub(crate) fn shared<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let mut place = self.inner.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = place.as_ref().and_then(Weak::upgrade).and_then(|held| held.downcast::<T>().ok());
+        held.unwrap_or_else(|| {
+            let fresh = Arc::new(T::default());
+            let weak: Weak<T> = Arc::downgrade(&fresh);
+            *place = Some(weak);
+            fresh
+        })
     }
 
     pub(crate) fn demands(&self) -> &Demands {

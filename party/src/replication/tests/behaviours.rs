@@ -1,8 +1,13 @@
 //! What two honest ends come to.
 
+use std::time::Instant;
+
 use proptest::prelude::*;
 
-use super::{model::Model, pair::Pair};
+use super::{
+    model::Model,
+    pair::{Pair, channel},
+};
 use crate::{
     feed::local::{Demand, Local as _},
     replication::{
@@ -56,12 +61,12 @@ fn the_first_messages_are_a_sync_and_a_range() {
 //= protocol-spec/07-replication.md#capability
 #[test]
 fn nothing_is_sent_before_the_remote_has_opened() {
-    use super::pair::{KEY, session};
-    let mut channel = crate::replication::Channel::new(&session(true), &KEY, LIVE, &Default::default());
+    let mut channel = channel(true, LIVE, &Default::default());
     let feed = Model::writer(5);
     channel.handle_local_change(&feed);
-    assert_eq!(channel.poll_output(&feed), None);
-    assert!(channel.handle_message(0, vec![0; 4].into(), &feed).is_err());
+    let now = Instant::now();
+    assert_eq!(channel.poll_output(&feed, now), None);
+    assert!(channel.handle_message(0, vec![0; 4].into(), &feed, now).is_err());
 }
 
 //= protocol-spec/07-replication.md#appending-while-connected

@@ -1,5 +1,7 @@
 //! What a remote can't do to us.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 
 use super::{model::Model, pair::open};
@@ -12,7 +14,7 @@ use crate::{
     },
     limits::Limits,
     replication::{
-        Channel, Options, Output,
+        Channel, Options, Output, Verdict,
         messages::{Bitfield, Data, Message, NoData, Range, Request, Sync, Want},
     },
 };
@@ -21,20 +23,21 @@ use crate::{
 struct Victim {
     feed: Model,
     channel: Channel,
+    now: Instant,
 }
 
 impl Victim {
     fn new(feed: Model, limits: Limits) -> Self {
         let channel = open(true, Options::default(), &limits, &feed);
-        Self { feed, channel }
+        Self { feed, channel, now: Instant::now() }
     }
 
     fn send(&mut self, message: Message) -> Result<(), Error> {
-        self.channel.handle_message(message.message_type(), message.encode(), &self.feed)
+        self.channel.handle_message(message.message_type(), message.encode(), &self.feed, self.now)
     }
 
     fn outputs(&mut self) -> Vec<Output> {
-        std::iter::from_fn(|| self.channel.poll_output(&self.feed)).collect()
+        std::iter::from_fn(|| self.channel.poll_output(&self.feed, self.now)).collect()
     }
 
     fn messages(&mut self) -> Vec<Message> {
@@ -367,7 +370,7 @@ fn a_node_that_calls_requests_invalid_is_not_asked_too_often() {
         for output in victim.outputs() {
             if let Output::Ingest { ticket, proof } = output {
                 victim.feed.stored.insert(proof.block.unwrap().index);
-                victim.channel.handle_ingested(ticket, Ok(()), &victim.feed).unwrap();
+                victim.channel.handle_ingested(ticket, Ok(Verdict::Holds), &victim.feed).unwrap();
             }
         }
     }
@@ -414,9 +417,9 @@ fn bytes_that_are_no_message_are_an_error() {
     let mut huge = vec![0];
     huge.put_uint64(u64::MAX);
     for (message_type, payload) in [(0, vec![]), (1, vec![1]), (3, vec![1, 1, 0, 0, 0xff]), (8, huge)] {
-        let result = victim.channel.handle_message(message_type, payload.into(), &victim.feed);
+        let result = victim.channel.handle_message(message_type, payload.into(), &victim.feed, victim.now);
         assert!(matches!(result, Err(Error::Decode(DecodeError::UnexpectedEnd))), "{result:?}");
     }
-    assert!(victim.channel.handle_message(10, Bytes::from_static(b"new"), &victim.feed).is_ok());
+    assert!(victim.channel.handle_message(10, Bytes::from_static(b"new"), &victim.feed, victim.now).is_ok());
     assert_eq!(victim.feed.length(), 10);
 }

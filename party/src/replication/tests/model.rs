@@ -13,6 +13,7 @@ use crate::{
         proof::{BlockProof, Proof, ProofRequest, UpgradeProof},
     },
     key::PublicKey,
+    replication::Verdict,
 };
 
 #[derive(Clone, Debug, Default)]
@@ -156,13 +157,13 @@ impl Engine for Model {
         Some(Proof { fork, block, upgrade, manifest, ..Proof::default() })
     }
 
-    fn ingest(&mut self, proofs: Vec<Proof>) -> Vec<Result<(), Error>> {
+    fn ingest(&mut self, proofs: Vec<Proof>) -> Vec<Result<Verdict, Error>> {
         proofs.into_iter().map(|proof| self.ingest_one(proof)).collect()
     }
 }
 
 impl Model {
-    fn ingest_one(&mut self, proof: Proof) -> Result<(), Error> {
+    fn ingest_one(&mut self, proof: Proof) -> Result<Verdict, Error> {
         if proof.manifest.is_some() {
             self.needs_manifest = false;
             self.has_manifest = true;
@@ -175,10 +176,10 @@ impl Model {
             let level = block.nodes[0].index as u32;
             if in_upgrade && proof.upgrade.as_ref().is_some_and(|upgrade| upgrade.start < self.length) {
                 // Grown meanwhile: honest, but of no use.
-                return Ok(());
+                return Ok(Verdict::Holds);
             }
             if !in_upgrade && !self.knows(block.index, level) && !self.knew(block.index, level) {
-                return Err(PeerMisbehaved::InvalidProof("a node is not known").into());
+                return Ok(Verdict::Unconnected);
             }
         }
         if let Some(upgrade) = &proof.upgrade {
@@ -188,6 +189,6 @@ impl Model {
         if let Some(block) = &proof.block {
             self.stored.insert(block.index);
         }
-        Ok(())
+        Ok(Verdict::Holds)
     }
 }

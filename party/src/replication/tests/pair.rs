@@ -1,6 +1,6 @@
 //! Two channels of one feed, without a network between them: every event happens when the test says so.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
@@ -12,7 +12,7 @@ use crate::{
     },
     key::{FeedKey, PublicKey},
     limits::Limits,
-    replication::{Channel, Options, Output, Status, Ticket, messages::Message},
+    replication::{Channel, Options, Output, Pace, Status, Swarm, Ticket, Verdict, messages::Message},
     session::Session,
 };
 
@@ -21,7 +21,7 @@ pub(super) trait Engine {
     fn with_local<R>(&self, f: impl FnOnce(&dyn Local) -> R) -> R;
     fn append(&mut self, blocks: u64);
     fn prove(&self, request: ProofRequest, fork: u64) -> Option<Proof>;
-    fn ingest(&mut self, proofs: Vec<Proof>) -> Vec<Result<(), Error>>;
+    fn ingest(&mut self, proofs: Vec<Proof>) -> Vec<Result<Verdict, Error>>;
 }
 
 /// One end.
@@ -38,6 +38,8 @@ pub(super) struct End<E> {
 
 pub(super) struct Pair<E> {
     pub(super) ends: [End<E>; 2],
+    /// It stands still unless the test moves it.
+    pub(super) now: Instant,
 }
 
 pub(super) fn session(is_initiator: bool) -> Session {
@@ -48,10 +50,16 @@ pub(super) fn session(is_initiator: bool) -> Session {
 
 pub(super) const KEY: FeedKey = FeedKey::from_bytes([7; 32]);
 
+/// A channel of a session's end, the only one of its feed.
+pub(super) fn channel(is_initiator: bool, options: Options, limits: &Limits) -> Channel {
+    let (swarm, pace) = (Arc::new(Swarm::default()), Arc::new(Pace::new(limits)));
+    Channel::new(&session(is_initiator), &KEY, options, limits, &swarm, &pace)
+}
+
 /// A channel of a session's end that the other end has opened.
 pub(super) fn open(is_initiator: bool, options: Options, limits: &Limits, local: &dyn Local) -> Channel {
-    let remote = Channel::new(&session(!is_initiator), &KEY, options, limits).handshake();
-    let mut channel = Channel::new(&session(is_initiator), &KEY, options, limits);
+    let remote = channel(!is_initiator, options, limits).handshake();
+    let mut channel = channel(is_initiator, options, limits);
     let verified = Channel::verify_handshake(&session(is_initiator), &KEY, &remote).unwrap();
     channel.handle_opened(verified, local);
     channel
@@ -92,15 +100,18 @@ impl<E: Engine> Pair<E> {
     pub(super) fn new(feeds: [E; 2], options: [Options; 2]) -> Self {
         let [a, b] = feeds;
         let limits = Limits::default();
-        Self { ends: [End::new(a, true, options[0], &limits), End::new(b, false, options[1], &limits)] }
+        let ends = [End::new(a, true, options[0], &limits), End::new(b, false, options[1], &limits)];
+        Self { ends, now: Instant::now() }
     }
 
     /// Takes all that an end has to say.
     pub(super) fn pump(&mut self, n: usize) {
+        let now = self.now;
         let [a, b] = &mut self.ends;
         let (end, other) = if n == 0 { (a, b) } else { (b, a) };
         let mut outputs = Vec::new();
-        end.feed.with_local(|local| outputs.extend(std::iter::from_fn(|| end.channel.poll_output(local))));
+        end.feed
+            .with_local(|local| outputs.extend(std::iter::from_fn(|| end.channel.poll_output(local, now))));
         for output in outputs {
             match output {
                 Output::Send { message_type, payload } => {
@@ -119,7 +130,8 @@ impl<E: Engine> Pair<E> {
         let end = &mut self.ends[n];
         let count = count.min(end.inbox.len());
         for (message_type, payload) in end.inbox.drain(..count) {
-            end.feed.with_local(|local| end.channel.handle_message(message_type, payload, local))?;
+            end.feed
+                .with_local(|local| end.channel.handle_message(message_type, payload, local, self.now))?;
         }
         Ok(count > 0)
     }

@@ -15,7 +15,7 @@ use crate::{
         storage::Slot,
     },
     key::KeyPair,
-    replication::Options,
+    replication::{Options, Verdict},
 };
 
 const LIVE: Options = Options { live: true, download: true, upload: true };
@@ -57,8 +57,11 @@ impl Engine for Feed {
         block_on(Feed::prove(self, request, fork)).unwrap()
     }
 
-    fn ingest(&mut self, proofs: Vec<Proof>) -> Vec<Result<(), Error>> {
-        block_on(Feed::ingest(self, proofs)).into_iter().map(|result| result.map(|_| ())).collect()
+    fn ingest(&mut self, proofs: Vec<Proof>) -> Vec<Result<Verdict, Error>> {
+        block_on(Feed::ingest(self, proofs))
+            .into_iter()
+            .map(|result| result.map(|_| Verdict::Holds))
+            .collect()
     }
 }
 
