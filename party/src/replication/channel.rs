@@ -244,9 +244,9 @@ impl Channel {
     }
 
     /// Both sides have opened, and the remote's handshake holds.
-    pub fn handle_opened(&mut self, remote: RemoteHandshake, _local: &dyn Local) {
+    pub fn handle_opened(&mut self, remote: RemoteHandshake, local: &dyn Local) {
         self.remote.handshake = Some(remote);
-        self.telling.touch();
+        self.telling.opened(local);
     }
 
     /// A message of the channel has come.

@@ -17,6 +17,7 @@ mod capability;
 mod channel;
 mod have;
 pub mod messages;
+mod newest;
 mod pace;
 mod ranges;
 mod remote;

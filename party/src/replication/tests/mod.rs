@@ -1,7 +1,7 @@
 mod behaviours;
 mod hostile;
 mod messages;
-mod model;
+pub(super) mod model;
 mod pair;
 #[cfg(feature = "tokio")]
 mod real;
