@@ -58,9 +58,13 @@ class Peer {
     return this.named.get(name);
   }
 
-  /** Wants every block of a core from now on. */
+  /**
+   * Wants every block of a core from now on. Once more means those that were cleared meanwhile, too: Hypercore does not
+   * come back to a block that it has had.
+   */
   want(name) {
-    if (!this.wanted.has(name)) this.wanted.set(name, this.find(name).download({ start: 0, end: -1 }));
+    if (this.wanted.has(name)) this.wanted.get(name).destroy();
+    this.wanted.set(name, this.find(name).download({ start: 0, end: -1 }));
   }
 
   /** Appends, so much at a time that memory holds it. */

@@ -26,6 +26,8 @@ struct Shared {
     /// How many bytes each connection to come may carry, both ways together; without one, any number.
     budgets: Mutex<Box<dyn FnMut() -> Option<u64> + Send>>,
     connections: AtomicU64,
+    /// How many have ended.
+    ended: watch::Sender<u64>,
 }
 
 impl Proxy {
@@ -45,6 +47,7 @@ impl Proxy {
             cut: watch::Sender::new(0),
             budgets: Mutex::new(Box::new(budgets)),
             connections: AtomicU64::new(0),
+            ended: watch::Sender::new(0),
         });
         let task = tokio::spawn(accept(listener, target, Arc::clone(&shared))).abort_handle();
         Ok(Self { port, shared, task })
@@ -57,6 +60,12 @@ impl Proxy {
     /// How many connections there were.
     pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `count` connections have ended.
+    pub(crate) async fn ended(&self, count: u64) {
+        // The sender lives as long as this.
+        let _ = self.shared.ended.subscribe().wait_for(|ended| *ended >= count).await;
     }
 
     /// What each connection to come may carry.
@@ -82,12 +91,15 @@ async fn accept(listener: TcpListener, target: u16, shared: Arc<Shared>) {
         shared.connections.fetch_add(1, Ordering::Relaxed);
         let budget = (shared.budgets.lock().unwrap_or_else(PoisonError::into_inner))();
         let mut cut = shared.cut.subscribe();
+        let shared = Arc::clone(&shared);
         tokio::spawn(async move {
-            let Ok(far) = TcpStream::connect(("127.0.0.1", target)).await else { return };
-            tokio::select! {
-                () = carry(near, far, budget.unwrap_or(u64::MAX)) => {}
-                _ = cut.changed() => {}
+            if let Ok(far) = TcpStream::connect(("127.0.0.1", target)).await {
+                tokio::select! {
+                    () = carry(near, far, budget.unwrap_or(u64::MAX)) => {}
+                    _ = cut.changed() => {}
+                }
             }
+            shared.ended.send_modify(|ended| *ended += 1);
         });
     }
 }

@@ -3,7 +3,6 @@
 //! A remote that has found nothing to want may never have said what it wants to be told about. Node tells such a one of
 //! the newest blocks nevertheless, and hypercore 10 of all, so that Node readers count on it: protocol-spec/07-replication.md.
 
-use std::ops::Range;
 
 use super::{have::runs, ranges::Ranges};
 use crate::feed::local::Local;
@@ -56,6 +55,8 @@ impl Newest {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use super::*;
     use crate::replication::tests::model::Model;
 
