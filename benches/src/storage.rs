@@ -19,7 +19,7 @@ use party::{
 use serde::{Deserialize, Serialize};
 use tokio::process::Command;
 
-use crate::transfer::Side;
+use crate::peers::Side;
 
 const SEED: u32 = 0x5EED;
 const FEED: &str = "feed";

@@ -7,9 +7,9 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::{
+    peers::Side,
     report::median,
     storage::{Kind, Took, Work, measure},
-    transfer::Side,
 };
 
 /// One line of the table.
@@ -107,7 +107,7 @@ async fn reading(side: Side, work: Kind, count: u64, folder: &Path) -> Result<To
 pub fn table(rows: &[Row]) -> String {
     let mut table = format!("{:<45} {:>12} {:>12} {:>9}  {}\n", "", "Node", "Rust", "ratio", "unit");
     for row in rows {
-        let (node, rust) = (median(row.node.clone()), median(row.rust.clone()));
+        let (node, rust) = (median(&row.node), median(&row.rust));
         let ratio = if row.more_is_better { rust / node } else { node / rust };
         let _ = writeln!(table, "{:<45} {node:>12.1} {rust:>12.1} {ratio:>8.1}x  {}", row.what, row.unit);
     }

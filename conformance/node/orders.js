@@ -5,6 +5,7 @@ const NoiseSecretStream = require('@hyperswarm/secret-stream');
 const { openCores } = require('./cores');
 const { complete, describe, digest, held, reached, stored, treeHash } = require('./inspect');
 const { block, dial, listen } = require('./lib');
+const { measuring } = require('./measure');
 
 const APPEND_AT_ONCE = 8 * 1024 * 1024;
 
@@ -18,11 +19,19 @@ class Peer {
     this.wanted = new Map();
     this.streams = new Set();
     this.server = null;
+    this.orders = {
+      ...ORDERS,
+      ...measuring({
+        find: (name) => this.find(name),
+        create: async (name) => this.remember(name, await this.cores.create('default')),
+        open: async (name, key) => this.remember(name, await this.cores.open(bytes(key))),
+      }),
+    };
   }
 
   async obey(command) {
-    if (!Object.hasOwn(ORDERS, command.do)) throw new Error(`no such command: ${command.do}`);
-    return ORDERS[command.do].call(this, command);
+    if (!Object.hasOwn(this.orders, command.do)) throw new Error(`no such command: ${command.do}`);
+    return this.orders[command.do].call(this, command);
   }
 
   async leave() {
@@ -167,20 +176,6 @@ const ORDERS = {
   async state({ name }) {
     const core = this.find(name);
     return { fork: core.fork, length: core.length, treeHash: await treeHash(core), stored: await stored(core) };
-  },
-
-  async crowd({ prefix, count, seed, blocks, size }) {
-    const keys = [];
-    for (let n = 0; n < count; n++) {
-      const core = this.remember(prefix + n, await this.cores.create('default'));
-      await this.fill(core, seed + n, blocks, size);
-      keys.push(core.key.toString('hex'));
-    }
-    return { keys };
-  },
-
-  async join({ prefix, keys }) {
-    for (const [n, key] of keys.entries()) this.remember(prefix + n, await this.cores.open(bytes(key)));
   },
 
   async listen() {

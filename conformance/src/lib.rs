@@ -2,6 +2,7 @@
 
 pub mod any;
 pub mod fuzz;
+pub mod measure;
 pub mod node;
 pub mod peer;
 pub mod process;

@@ -470,9 +470,8 @@ impl NodePeer {
         blocks: u64,
         size: usize,
     ) -> Result<Vec<String>> {
-        let command = json!({
-            "do": "crowd", "prefix": prefix, "count": count, "seed": seed, "blocks": blocks, "size": size,
-        });
+        let names: Vec<String> = (0..count).map(|n| format!("{prefix}{n}")).collect();
+        let command = json!({"do": "populate", "names": names, "seed": seed, "count": blocks, "size": size});
         Ok(serde_json::from_value(self.call(command).await?["keys"].take())?)
     }
 
@@ -482,7 +481,8 @@ impl NodePeer {
     ///
     /// As [`call`](Self::call).
     pub async fn join(&self, prefix: &str, keys: &[String]) -> Result<()> {
-        self.call(json!({"do": "join", "prefix": prefix, "keys": keys})).await.map(drop)
+        let names: Vec<String> = (0..keys.len()).map(|n| format!("{prefix}{n}")).collect();
+        self.call(json!({"do": "openall", "names": names, "keys": keys})).await.map(drop)
     }
 
     /// The digest over every block of a core; all must be stored.

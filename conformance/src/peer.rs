@@ -30,6 +30,7 @@ use tokio::{
 };
 
 use crate::{
+    measure,
     node::{ContentDigest, FeedInfo, FeedState, Kind, block, digest},
     process::usage,
 };
@@ -270,7 +271,7 @@ impl Peer {
     /// When there is no such feed, or the download fails.
     pub async fn download(&self, name: &str, from: u64, to: u64) -> Result<FeedInfo> {
         let feed = self.feed(name)?;
-        feed.download(from..to).done().await;
+        feed.download(from..to).done().await?;
         self.info(name)
     }
 
@@ -537,6 +538,9 @@ enum Order {
 }
 
 async fn obey(peer: &Peer, command: &Value) -> Result<Value> {
+    if measure::is_order(command) {
+        return measure::obey(peer, command).await;
+    }
     Ok(match Order::deserialize(command)? {
         Order::Create { name, kind } => json!(peer.create(&name, kind).await?),
         Order::Open { name, key } => json!(peer.open(&name, &key).await?),

@@ -35,6 +35,9 @@ pub enum Error {
         /// What the codec says.
         why: String,
     },
+    /// A block that is not stored here, where it was not to be waited for.
+    #[error("block {0} is not available")]
+    NotAvailable(u64),
     /// The remote refused, and didn't say more.
     #[error("the peer refused")]
     Refused,

@@ -1,14 +1,26 @@
 //! The other end of a connection, as rules and apps hold it.
 
-use std::{fmt, sync::Arc};
+mod link;
+mod update;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use tokio::sync::{mpsc, oneshot};
 
+use self::link::FeedsByKey;
+pub(crate) use self::link::Linked;
+pub use self::{
+    link::{Link, LinkState, LinkStatus},
+    update::UpdateOptions,
+};
 pub use crate::admission::Message;
 use crate::{
     admission::Body,
     error::{ApiMisuse, Error},
-    feed::{AsFeed, Feed},
+    feed::{AsFeed, Feed, Tally},
     key::{DiscoveryKey, FeedKey, PublicKey},
 };
 
@@ -63,6 +75,9 @@ struct Inner {
     member: MemberId,
     connection: u64,
     commands: mpsc::Sender<Command>,
+    /// The feeds that are released to it.
+    feeds: Mutex<FeedsByKey>,
+    tally: Tally,
 }
 
 /// Which of a connection's parties.
@@ -71,9 +86,33 @@ pub(crate) struct MemberId(pub(crate) usize);
 
 /// What a peer handle asks its connection for.
 pub(crate) enum Command {
-    Transaction { member: MemberId, body: Body, reply: oneshot::Sender<Result<Body, Error>> },
-    Ephemeral { member: MemberId, message: Message, reply: oneshot::Sender<Result<(), Error>> },
-    Replicate { member: MemberId, feed: Feed, how: Replicate, reply: oneshot::Sender<Result<bool, Error>> },
+    Transaction {
+        member: MemberId,
+        body: Body,
+        reply: oneshot::Sender<Result<Body, Error>>,
+    },
+    Ephemeral {
+        member: MemberId,
+        message: Message,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    Replicate {
+        member: MemberId,
+        feed: Feed,
+        how: Replicate,
+        reply: oneshot::Sender<Result<bool, Error>>,
+    },
+    /// Whether the remote says to have a block.
+    Has {
+        feed: DiscoveryKey,
+        index: u64,
+        reply: oneshot::Sender<Result<bool, Error>>,
+    },
+    /// The whole connection.
+    Suspend {
+        suspended: bool,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 impl Peer {
@@ -84,7 +123,8 @@ impl Peer {
         connection: u64,
         commands: mpsc::Sender<Command>,
     ) -> Self {
-        Self { inner: Arc::new(Inner { remote, admission, member, connection, commands }) }
+        let (feeds, tally) = (Mutex::default(), Tally::default());
+        Self { inner: Arc::new(Inner { remote, admission, member, connection, commands, feeds, tally }) }
     }
 
     /// The static key that the peer proved to hold: who it is.
@@ -163,6 +203,14 @@ impl Peer {
     pub async fn replicate_as(&self, feed: &impl AsFeed, how: Replicate) -> Result<bool, Error> {
         let feed = feed.as_feed().clone();
         self.command(|member, reply| Command::Replicate { member, feed, how, reply }).await?
+    }
+
+    fn feeds_by_key(&self) -> MutexGuard<'_, FeedsByKey> {
+        self.inner.feeds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tally(&self) -> &Tally {
+        &self.inner.tally
     }
 
     async fn transact(&self, body: Body) -> Result<Body, Error> {

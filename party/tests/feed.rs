@@ -383,12 +383,12 @@ async fn what_is_wanted_is_known_until_it_is_not_wanted_any_more() {
     drop(rest);
     assert_eq!(reader.demand().ranges(), std::slice::from_ref(&(0..4)));
 
-    let waiting = tokio::spawn(async move { some.done().await });
+    let waiting = tokio::spawn(async move { some.done().await.unwrap() });
     copy(&writer, &reader, 2..4).await;
     waiting.await.unwrap();
     assert!(reader.demand().is_empty());
-    reader.download(3..3).done().await;
-    reader.download(1..=3).done().await;
+    reader.download(3..3).done().await.unwrap();
+    reader.download(1..=3).done().await.unwrap();
 }
 
 #[tokio::test]

@@ -158,7 +158,7 @@ async fn nothing_is_left_of_a_purged_feed() {
                 batch.put(&feed, "record", "again");
                 purged(batch.commit().await, &feed);
                 feed.wait_for_length(9).await;
-                feed.download(0..9).done().await;
+                purged(feed.download(0..9).done().await, &feed);
             }
         }
     }

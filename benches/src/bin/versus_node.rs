@@ -1,4 +1,4 @@
-//! The same transfers Rust to Rust and Node to Node in turn, and a table of what each took.
+//! The same work Rust to Rust and Node to Node in turn, and a table of what each took.
 //!
 //! `benches/README.md` says what is measured and how to read it.
 
@@ -9,28 +9,36 @@ use std::{
 
 use anyhow::{Result, ensure};
 use benches::{
-    report::{Series, table},
+    contest::{Rounds, note},
+    limit::{self, Limit},
+    peers::Side,
+    report,
+    rows::{Amount, Row},
     storage::{self, Work},
     storage_suite,
-    transfer::{Prepared, Sample, Shape, Side, prepare, transfer},
 };
 use clap::{Parser, Subcommand};
 use conformance::peer::obey_commands;
 use serde::Serialize;
-use tempfile::TempDir;
 
-/// The same transfers Rust to Rust and Node to Node in turn, over TCP on 127.0.0.1, both on disk.
+/// The same work Rust to Rust and Node to Node in turn, over TCP on 127.0.0.1, both on disk.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// How often each transfer runs on each side; the table shows medians
+    /// Only these rows of the table; all of them if none is named
+    #[arg(value_enum)]
+    rows: Vec<Row>,
+    /// How often each piece of work is done on each side; the table shows medians
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// A tenth of the blocks
+    /// A tenth of the work
     #[arg(long)]
     quick: bool,
-    /// Only these block sizes, in bytes: 64, 1024, 65536
+    /// 10^7 blocks in the row `growth` too: some minutes and 2 GB of disk
     #[arg(long)]
-    size: Vec<usize>,
+    huge: bool,
+    /// One side alone, for a profile
+    #[arg(long, value_enum)]
+    side: Option<Side>,
     /// Every round and the medians as JSON on standard output, instead of the table
     #[arg(long)]
     json: bool,
@@ -56,6 +64,22 @@ enum Role {
         #[arg(long)]
         store: PathBuf,
     },
+    /// The sending end of the limit; the program runs itself so
+    #[command(hide = true)]
+    LimitSend {
+        #[arg(long)]
+        port: u16,
+        #[command(flatten)]
+        limit: Limit,
+    },
+    /// The receiving end of the limit; the program runs itself so
+    #[command(hide = true)]
+    LimitReceive {
+        #[arg(long)]
+        store: PathBuf,
+        #[command(flatten)]
+        limit: Limit,
+    },
 }
 
 #[tokio::main]
@@ -65,7 +89,11 @@ async fn main() -> Result<()> {
         Some(Role::Peer { store }) => return obey_commands(store).await,
         Some(Role::StorageWork { store, work }) => {
             let took = storage::perform(*work, store).await?;
-            return Ok(writeln!(io::stdout(), "{}", serde_json::to_string(&took)?)?);
+            return say(&serde_json::to_string(&took)?);
+        }
+        Some(Role::LimitSend { port, limit }) => return say(&limit::send(*limit, *port).await?.to_string()),
+        Some(Role::LimitReceive { store, limit }) => {
+            return limit::receive(*limit, store, |line| say(&line)).await;
         }
         Some(Role::Storage) | None => {}
     }
@@ -78,81 +106,22 @@ async fn main() -> Result<()> {
         let rows = storage_suite::run(arguments.rounds, arguments.quick, note).await?;
         return print(&rows, arguments.json, storage_suite::table);
     }
-    let shapes: Vec<Shape> = [(64, 200_000), (1_024, 50_000), (65_536, 2_000)]
-        .into_iter()
-        .filter(|(size, _)| arguments.size.is_empty() || arguments.size.contains(size))
-        .map(|(size, count)| Shape { size, count: if arguments.quick { count / 10 } else { count } })
-        .collect();
-    ensure!(!shapes.is_empty(), "no such block size: take of 64, 1024 and 65536");
-
-    let mut series = Vec::new();
-    for shape in shapes {
-        series.extend(measure(shape, arguments.rounds).await?);
+    let rows = if arguments.rows.is_empty() { Row::all() } else { &arguments.rows };
+    let amount = Amount { quick: arguments.quick, huge: arguments.huge };
+    let rounds = Rounds { count: arguments.rounds, only: arguments.side };
+    let mut reports = Vec::new();
+    for row in rows {
+        reports.push(row.run(amount, rounds).await?);
     }
-    print(&series, arguments.json, table)
+    print(&reports, arguments.json, report::table)
 }
 
 fn print<T: Serialize>(rows: &[T], json: bool, table: impl FnOnce(&[T]) -> String) -> Result<()> {
-    let mut output = io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut output, rows)?;
-        writeln!(output)?;
-    } else {
-        write!(output, "{}", table(rows))?;
-    }
-    Ok(())
+    say(if json { serde_json::to_string_pretty(rows)? } else { table(rows) }.trim_end())
 }
 
-/// Both sides take turns, and which goes first alternates, so that what else the machine does meets both.
-async fn measure(shape: Shape, rounds: usize) -> Result<[Series; 2]> {
-    note(&format!("{} blocks of {} bytes: preparing", shape.count, shape.size));
-    let mut node = Contender::new(Side::Node, shape).await?;
-    let mut rust = Contender::new(Side::Rust, shape).await?;
-    for round in 0..rounds {
-        if round % 2 == 0 {
-            rust.run().await?;
-            node.run().await?;
-        } else {
-            node.run().await?;
-            rust.run().await?;
-        }
-    }
-    Ok([node, rust].map(|contender| Series::new(contender.side, shape, contender.samples)))
-}
-
-/// One side with the feed that its writer serves.
-struct Contender {
-    side: Side,
-    shape: Shape,
-    folder: TempDir,
-    prepared: Prepared,
-    samples: Vec<Sample>,
-}
-
-impl Contender {
-    async fn new(side: Side, shape: Shape) -> Result<Self> {
-        let folder = TempDir::new()?;
-        let prepared = prepare(side, shape, &folder.path().join("writer")).await?;
-        Ok(Self { side, shape, folder, prepared, samples: Vec::new() })
-    }
-
-    async fn run(&mut self) -> Result<()> {
-        let reader = self.folder.path().join("reader");
-        let check = self.samples.is_empty();
-        let writer = self.folder.path().join("writer");
-        let sample = transfer(self.side, &self.prepared, &writer, &reader, check).await?;
-        std::fs::remove_dir_all(reader)?;
-        note(&format!(
-            "{} blocks of {} bytes: {:?} in {:.2} s",
-            self.shape.count, self.shape.size, self.side, sample.seconds
-        ));
-        self.samples.push(sample);
-        Ok(())
-    }
-}
-
-/// Progress on standard error: the whole run takes minutes.
-fn note(text: &str) {
-    // A closed standard error is no reason to stop measuring.
-    let _ = writeln!(io::stderr(), "{text}");
+fn say(line: &str) -> Result<()> {
+    let mut output = io::stdout();
+    writeln!(output, "{line}")?;
+    Ok(output.flush()?)
 }

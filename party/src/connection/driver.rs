@@ -60,6 +60,7 @@ where
     let span = tracing::info_span!("connection", remote = %session.remote, dialled = is_initiator);
     let (commands, received) = mpsc::channel(COMMANDS);
     let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+    let handle = commands.clone();
     let engine =
         Engine::new(session.clone(), &parties, open.as_ref(), finite, limits.clone(), number, commands);
 
@@ -75,7 +76,7 @@ where
         let _ = end.send(Some(result));
     };
     tokio::spawn(task.instrument(span));
-    Ok(Connection { session, close: Some(close), ended })
+    Ok(Connection { session, commands: handle, close: Some(close), ended })
 }
 
 async fn shake<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(

@@ -14,9 +14,10 @@ use crate::{
         changes::{Following, Reports},
         proof::Proof,
     },
+    key::PublicKey,
     limits::Limits,
     mux::{ChannelId, Mux},
-    peer::{MemberId, Replicate},
+    peer::{LinkState, Linked, MemberId, Peer, Replicate},
     replication::{Channel, Options, Output, Pace, RemoteHandshake, Swarm, Ticket},
     session::Session,
 };
@@ -31,6 +32,8 @@ pub(super) struct FeedLink {
     pub(super) feed: Feed,
     /// What the feed's channels share.
     swarm: Arc<Swarm>,
+    /// What the app sees of it.
+    linked: Linked,
     pub(super) span: Span,
     /// The members that released it; to each of their parties it reports its changes.
     pub(super) released_by: BTreeMap<MemberId, Following>,
@@ -65,6 +68,17 @@ pub(super) enum Line {
     },
 }
 
+impl Line {
+    fn state(&self) -> LinkState {
+        match self {
+            Self::Down | Self::Failed { for_good: false } => LinkState::Down,
+            Self::Opening(..) => LinkState::Opening,
+            Self::Open(..) => LinkState::Open,
+            Self::Failed { for_good: true } => LinkState::Failed,
+        }
+    }
+}
+
 /// What a link wants the engine to do after it was pumped.
 pub(super) struct Pumped {
     /// Bytes of blocks that have come and wait to be verified.
@@ -77,10 +91,11 @@ pub(super) struct Pumped {
 }
 
 impl FeedLink {
-    pub(super) fn new(feed: Feed) -> Self {
+    pub(super) fn new(feed: Feed, remote: PublicKey) -> Self {
         let span = tracing::debug_span!("feed", key = %feed.discovery_key());
         Self {
             swarm: feed.shared(),
+            linked: Linked::new(&feed, remote),
             feed,
             span,
             released_by: BTreeMap::new(),
@@ -104,15 +119,32 @@ impl FeedLink {
     }
 
     /// Adds a release. Returns whether the member had not released it before.
-    pub(super) fn release(&mut self, member: MemberId, how: Replicate, reports: &Arc<Reports>) -> bool {
+    pub(super) fn release(
+        &mut self,
+        member: MemberId,
+        peer: &Peer,
+        how: Replicate,
+        reports: &Arc<Reports>,
+    ) -> bool {
         let fresh = !self.released_by.contains_key(&member);
+        if fresh {
+            self.linked.add_peer(peer);
+        }
         self.released_by.entry(member).or_insert_with(|| Following::new(&self.feed, reports));
         self.how.download |= how.download;
         self.how.upload |= how.upload;
         if self.how.download && self.download.is_none() && !self.feed.info().writable {
-            self.download = Some(self.feed.download(0..));
+            self.download = Some(self.feed.want_all());
         }
         fresh
+    }
+
+    /// Takes the release of a member back that is gone. Returns whether nobody releases it any more.
+    pub(super) fn take_back(&mut self, member: MemberId, peer: &Peer) -> bool {
+        if self.released_by.remove(&member).is_some() {
+            self.linked.remove_peer(peer);
+        }
+        self.released_by.is_empty()
     }
 
     pub(super) fn new_channel(
@@ -157,14 +189,26 @@ impl FeedLink {
         (id, std::mem::take(&mut self.arrived_bytes))
     }
 
-    /// Lets the channel say what it has to say, and make so many requests.
-    pub(super) fn pump(&mut self, mux: &mut Mux, writable: bool, requests: usize, now: Instant) -> Pumped {
+    /// Lets the channel say what it has to say, and make so many requests. With `suspended`, the whole connection is.
+    pub(super) fn pump(
+        &mut self,
+        mux: &mut Mux,
+        writable: bool,
+        suspended: bool,
+        requests: usize,
+        now: Instant,
+    ) -> Pumped {
         let mut pumped = Pumped { new_unverified_bytes: 0, in_sync: false, hungry: false, wake: None };
+        let suspended =
+            suspended || self.linked.link().is_suspended() || self.feed.is_replication_suspended();
+        let state = self.channel.state();
         let Line::Open(id, channel) = &mut self.channel else {
             // What was refused won't come; what we opened is awaited.
             self.settled = !matches!(self.channel, Line::Opening(..));
+            self.linked.set_state(state, suspended);
             return pumped;
         };
+        channel.set_suspended(suspended);
         channel.set_writable(writable && self.serving.is_empty());
         channel.set_allowance(requests);
         self.feed.with_local(|local| {
@@ -185,12 +229,14 @@ impl FeedLink {
                     }
                 }
             }
-            pumped.in_sync = channel.status(local).in_sync;
+            let status = channel.status(local);
+            pumped.in_sync = status.in_sync && !suspended;
+            self.linked.set_open(&status, suspended, None);
         });
         pumped.hungry = channel.is_hungry();
         pumped.wake = channel.poll_timeout();
         if self.swarm.take_news() {
-            self.feed.demands().stir();
+            self.feed.stir();
         }
         let at_rest =
             self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && !self.ingest_running;

@@ -6,9 +6,9 @@ use futures_util::FutureExt as _;
 
 use crate::{
     admission::TransactionId,
-    error::{Error, PeerMisbehaved},
+    error::Error,
     feed::{
-        self, Feed,
+        Feed,
         proof::{Proof, ProofRequest},
     },
     key::{DiscoveryKey, FeedKey},
@@ -20,6 +20,8 @@ use crate::{
 
 /// Bytes of blocks after which a serving job makes a pause, so that what it has read can be sent.
 pub(super) const SERVE_BYTES: usize = 1 << 20;
+/// Proofs after which it does so: while they are being sent, the next are made.
+const SERVE_PROOFS: usize = 256;
 
 /// What a job has come to.
 pub(super) enum Outcome {
@@ -87,19 +89,13 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
-/// Makes proofs until the queue is empty or enough bytes have come together.
+/// Makes proofs of the first in the queue, as many as are worth a batch.
 pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>) -> Outcome {
-    let mut proofs = Vec::with_capacity(queue.len());
-    let mut bytes = 0;
-    while bytes < SERVE_BYTES
-        && let Some(Serve { ticket, request, fork }) = queue.pop_front()
-    {
-        let proof = feed.prove(request, fork).await;
-        if let Ok(Some(Proof { block: Some(block), .. })) = &proof {
-            bytes += block.value.len();
-        }
-        proofs.push((ticket, proof));
-    }
+    let next = queue.iter().take(SERVE_PROOFS);
+    let requests: Vec<_> = next.map(|serve| (serve.request.clone(), serve.fork)).collect();
+    let proofs = feed.prove_up_to(&requests, SERVE_BYTES).await;
+    let served = queue.drain(..proofs.len().min(queue.len()));
+    let proofs = served.zip(proofs).map(|(serve, proof)| (serve.ticket, proof)).collect();
     Outcome::Served(Served { job, proofs, rest: queue })
 }
 

@@ -25,7 +25,7 @@ use std::{
 pub use tcp::{Listener, dial};
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
 use crate::{
@@ -33,6 +33,7 @@ use crate::{
     key::{KeyPair, PublicKey},
     limits::Limits,
     party::{Open, Party},
+    peer::Command,
     session::Session,
 };
 
@@ -59,6 +60,7 @@ pub fn memory() -> (DuplexStream, DuplexStream) {
 #[derive(Debug)]
 pub struct Connection {
     session: Session,
+    commands: mpsc::Sender<Command>,
     /// Dropped or sent to: the driver closes the connection.
     close: Option<oneshot::Sender<()>>,
     ended: watch::Receiver<Option<Result<(), Error>>>,
@@ -98,6 +100,30 @@ impl Connection {
             // The task is gone without a word: the runtime was shut down.
             Err(_) => Err(Error::Closed),
         }
+    }
+
+    /// Makes a pause in the replication of all feeds: the remote is asked for nothing more, and its requests wait.
+    /// What is under way ends. Channels stay open; rules, messages and what each side tells about its
+    /// feeds go on. A [finite](Connecting::finite) connection does not end meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection has ended.
+    pub async fn suspend(&self) -> Result<(), Error> {
+        self.set_suspended(true).await
+    }
+
+    /// Goes on where [`suspend`](Self::suspend) has stopped it. What has come is not asked for again.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection has ended.
+    pub async fn resume(&self) -> Result<(), Error> {
+        self.set_suspended(false).await
+    }
+
+    async fn set_suspended(&self, suspended: bool) -> Result<(), Error> {
+        let (reply, done) = oneshot::channel();
+        self.commands.send(Command::Suspend { suspended, reply }).await.map_err(|_| Error::Closed)?;
+        done.await.map_err(|_| Error::Closed)
     }
 
     /// Closes the connection: what is on its way out is sent first.

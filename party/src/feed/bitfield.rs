@@ -44,14 +44,32 @@ pub struct Bitfield {
 }
 
 /// What becomes different when blocks come or go, worked out but not carried out.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Change {
     contiguous: u64,
     /// Pages as they become; `None` for those that the contiguous part has swallowed.
     pages: BTreeMap<u64, Option<Page>>,
+    /// Blocks that come, but for those that are next to the contiguous part.
+    scattered: Vec<u64>,
+    received: Vec<(u64, u64)>,
 }
 
 impl Change {
+    /// Takes out the list of the blocks that come, but for those that are next to the contiguous part.
+    pub(crate) fn take_scattered(&mut self) -> Vec<u64> {
+        std::mem::take(&mut self.scattered)
+    }
+
+    /// Notes blocks that came from peers, and their sizes in bytes.
+    pub(crate) fn note_received(&mut self, blocks: Vec<(u64, u64)>) {
+        self.received = blocks;
+    }
+
+    /// Takes out what was noted.
+    pub(crate) fn take_received(&mut self) -> Vec<(u64, u64)> {
+        std::mem::take(&mut self.received)
+    }
+
     /// Where the first gap will be.
     pub(crate) fn contiguous(&self) -> u64 {
         self.contiguous
@@ -213,7 +231,7 @@ impl Bitfield {
 
     /// What adding `blocks` will change.
     pub(crate) fn with(&self, blocks: impl IntoIterator<Item = u64>) -> Change {
-        let mut change = Change { contiguous: self.contiguous, pages: BTreeMap::new() };
+        let mut change = Change { contiguous: self.contiguous, ..Change::default() };
         for block in blocks {
             if block < change.contiguous {
                 continue;
@@ -226,6 +244,7 @@ impl Bitfield {
             let n = block / PAGE_BITS;
             let page = change.pages.entry(n).or_insert_with(|| self.pages.get(&n).cloned());
             page.get_or_insert_with(Page::empty).set(block % PAGE_BITS);
+            change.scattered.push(block);
         }
         self.swallow(&mut change);
         change
@@ -233,7 +252,7 @@ impl Bitfield {
 
     /// What taking `gone` away will change.
     pub(crate) fn without(&self, gone: &Range<u64>) -> Change {
-        let mut change = Change { contiguous: self.contiguous, pages: BTreeMap::new() };
+        let mut change = Change { contiguous: self.contiguous, ..Change::default() };
         if gone.is_empty() {
             return change;
         }

@@ -11,7 +11,6 @@ pub(crate) mod changes;
 // Some of what stores a feed is used by its handle alone.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod bitfield;
-#[cfg(feature = "tokio")]
 mod demand;
 pub mod encryption;
 #[cfg(feature = "tokio")]
@@ -36,6 +35,8 @@ pub mod storage;
 #[cfg(feature = "tokio")]
 mod stream;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
+mod traffic;
+#[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod tree;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod verifier;
@@ -43,22 +44,29 @@ pub mod verify;
 #[cfg(feature = "tokio")]
 mod view;
 
-#[cfg(feature = "tokio")]
-pub(crate) use self::handle::{Home, WeakFeed};
 #[cfg(feature = "json")]
 pub use self::view::Json;
 #[cfg(feature = "tokio")]
 pub use self::{
     as_feed::AsFeed,
     changes::{FeedChange, FeedChanges},
-    demand::{Changes, Download},
-    handle::{Audit, Batch, Feed, FeedReorg, FeedSnapshot, Info, Ingested, Problem, RangeReader},
+    demand::{Changes, Download, DownloadOptions, Progress},
+    handle::{
+        Audit, Batch, Feed, FeedReorg, FeedSnapshot, FetchOptions, Info, Ingested, Problem, RangeReader,
+    },
     identity::Identity,
     stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
     view::{Binary, Codec, Utf8, View},
 };
 pub use self::{
+    demand::{Demand, Order, RangeSet},
     encryption::Encryption,
-    local::{Demand, Local},
+    local::Local,
     state::State,
+    traffic::Traffic,
+};
+#[cfg(feature = "tokio")]
+pub(crate) use self::{
+    handle::{Home, WeakFeed},
+    traffic::Tally,
 };

@@ -122,11 +122,15 @@ impl Planner {
             target: None,
             upgrade: None,
             seek: Seeking::Found(None),
-            read: tree.roots().iter().map(|root| (root.index, Some(*root))).collect(),
+            read: HashMap::new(),
             asked: Vec::new(),
         };
         if length == 0 {
             return Ok(Some(planner));
+        }
+        // The way from a block up to a node has no root in it, and most requests ask for no more.
+        if request.upgrade.is_some() || request.seek.is_some() || request.hash.is_some() {
+            planner.read = tree.roots().iter().map(|root| (root.index, Some(*root))).collect();
         }
         if let Some(upgrade) = request.upgrade.map(|upgrade| beyond_prologue(upgrade, prologue)) {
             planner.from = upgrade.start;
@@ -364,8 +368,19 @@ impl Plan {
         value: Option<Bytes>,
         signature: &Bytes,
     ) -> Option<Proof> {
+        self.proof_of(fork, |index| nodes.get(&index).copied(), value, signature)
+    }
+
+    /// As [`proof`](Self::proof), with the nodes wherever they are.
+    pub(crate) fn proof_of(
+        &self,
+        fork: u64,
+        node: impl Fn(u64) -> Option<Node>,
+        value: Option<Bytes>,
+        signature: &Bytes,
+    ) -> Option<Proof> {
         let collect = |indexes: &[u64]| -> Option<Vec<Node>> {
-            indexes.iter().map(|index| nodes.get(index).or(self.known.get(index)).copied()).collect()
+            indexes.iter().map(|index| node(*index).or_else(|| self.known.get(index).copied())).collect()
         };
         let mut proof = Proof { fork, ..Proof::default() };
         match self.target {

@@ -233,6 +233,15 @@ pub trait Storage: Send + Sync + 'static {
     /// Reads the values of `keys`, in their order; `None` for what is not there.
     fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>>;
 
+    /// As [`read`](Self::read), but no further than to the block with which those that were read have `bytes`
+    /// bytes or more: the values of what comes after it in `keys` are left out, so there may be fewer of them.
+    /// So who reads blocks of unknown size bounds what is in memory. A storage that has all in memory anyway
+    /// need not do anything about it.
+    fn read_up_to(&self, keys: Vec<Key>, bytes: usize) -> Completion<Vec<Option<Bytes>>> {
+        let _ = bytes;
+        self.read(keys)
+    }
+
     /// All [`Key::Record`]s whose key starts with `prefix`, sorted by key.
     fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>>;
 

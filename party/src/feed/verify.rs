@@ -12,9 +12,13 @@
 //! pair is checked but not stored, for what we serve from it would fail at the next peer, and a seek would
 //! be led astray by it.
 
-use std::collections::{BTreeMap, HashMap};
+pub(super) mod batch;
+
+use std::collections::HashMap;
 
 use bytes::Bytes;
+
+use self::batch::Batch;
 
 use crate::{
     error::PeerMisbehaved,
@@ -67,6 +71,12 @@ impl HashedProof {
     /// The index of the node that has to be known for this proof to verify, if there is one.
     pub fn needs(&self) -> Option<u64> {
         self.climbed.top.map(|node| node.index)
+    }
+
+    /// The nodes that others may rest on, if it verifies.
+    fn brings(&self) -> impl Iterator<Item = u64> {
+        let top = self.needs();
+        self.climbed.nodes.iter().map(|node| node.index).filter(move |index| Some(*index) != top)
     }
 
     /// Leaves out its upgrade: what else it has must stand without that.
@@ -373,39 +383,6 @@ enum Missing {
     Length(u64),
 }
 
-/// Proofs that wait for something to become known, each under its place in the batch.
-#[derive(Default)]
-struct Waiting {
-    nodes: HashMap<u64, Vec<(usize, HashedProof)>>,
-    lengths: BTreeMap<u64, Vec<(usize, HashedProof)>>,
-}
-
-impl Waiting {
-    fn add(&mut self, place: usize, proof: HashedProof, missing: Missing) {
-        match missing {
-            Missing::Node(index) => self.nodes.entry(index).or_default(),
-            Missing::Length(length) => self.lengths.entry(length).or_default(),
-        }
-        .push((place, proof));
-    }
-
-    /// Takes out those that waited for what `verified` has shown.
-    fn woken_by(&mut self, verified: &VerifiedProof, into: &mut Vec<(usize, HashedProof)>) {
-        if !self.nodes.is_empty() {
-            into.extend(verified.nodes.iter().filter_map(|node| self.nodes.remove(&node.index)).flatten());
-        }
-        if let Some(length) = verified.length {
-            while let Some(reached) = self.lengths.first_entry().filter(|entry| *entry.key() <= length) {
-                into.extend(reached.remove());
-            }
-        }
-    }
-
-    fn into_rest(self) -> impl Iterator<Item = (usize, HashedProof)> {
-        self.nodes.into_values().chain(self.lengths.into_values()).flatten()
-    }
-}
-
 /// A feed's signed state, against which proofs are verified one after the other; each that holds is part of
 /// what the next is verified against.
 ///
@@ -517,53 +494,9 @@ impl Verification {
         &mut self,
         proofs: Vec<Result<HashedProof, PeerMisbehaved>>,
     ) -> Vec<Result<VerifiedProof, PeerMisbehaved>> {
-        let mut results = Vec::with_capacity(proofs.len());
-        let mut proofs = proofs.into_iter();
-        let mut waiting = Waiting::default();
-        let mut ready = Vec::new();
-        // What has become possible comes first, so that what waits never becomes more than it must.
-        loop {
-            let (place, proof) = match ready.pop() {
-                Some(ready) => ready,
-                None => match proofs.next() {
-                    Some(proof) => {
-                        results.push(Ok(VerifiedProof::nothing()));
-                        match proof {
-                            Ok(proof) => (results.len() - 1, proof),
-                            Err(error) => {
-                                results
-                                    .last_mut()
-                                    .into_iter()
-                                    .for_each(|result| *result = Err(error.clone()));
-                                continue;
-                            }
-                        }
-                    }
-                    None => break,
-                },
-            };
-            let result = match self.check(proof) {
-                Ok(Checked::Done(verified)) => {
-                    waiting.woken_by(&verified, &mut ready);
-                    Ok(verified)
-                }
-                Ok(Checked::Waits(proof, missing)) => {
-                    waiting.add(place, proof, missing);
-                    continue;
-                }
-                Err(error) => Err(error),
-            };
-            if let Some(slot) = results.get_mut(place) {
-                *slot = result;
-            }
-        }
-        for (place, proof) in waiting.into_rest() {
-            if let Some(slot) = results.get_mut(place) {
-                let stale = self.is_late(&proof);
-                *slot = Ok(VerifiedProof { stale, unconnected: !stale, ..VerifiedProof::nothing() });
-            }
-        }
-        results
+        let mut batch = Batch::new(proofs);
+        batch.run(self);
+        batch.finish(self)
     }
 
     /// Whether what a proof may have rested on has passed with the start of its upgrade.

@@ -257,17 +257,28 @@ impl Asking {
         if !self.may_ask(local, remote, limits) {
             return true;
         }
-        let grows = if remote.acknowledges(local) {
-            self.next_upgrade(local, remote).is_some()
-        } else {
-            remote.sync.length > local.length() && (self.live || self.probes < ACKNOWLEDGE_PROBES)
-        };
-        if grows || self.wants_manifest(local, remote) || !self.is_told_of_all(local, remote) {
+        if self.grows(local, remote)
+            || self.wants_manifest(local, remote)
+            || !self.is_told_of_all(local, remote)
+        {
             return false;
         }
         let end = remote.sync.length.min(local.length());
         let mut open = self.todo.within(0..end).chain(self.passed.within(0..end));
         !open.any(|range| self.candidate(range, local, remote).is_some())
+    }
+
+    /// Whether it is still to be found out if the remote makes our feed longer, of one that has said how it stands.
+    pub(super) fn is_growing(&self, local: &dyn Local, remote: &Remote, limits: &Limits) -> bool {
+        self.may_ask(local, remote, limits) && (self.window.upgrade() || self.grows(local, remote))
+    }
+
+    fn grows(&self, local: &dyn Local, remote: &Remote) -> bool {
+        if remote.acknowledges(local) {
+            self.next_upgrade(local, remote).is_some()
+        } else {
+            remote.sync.length > local.length() && (self.live || self.probes < ACKNOWLEDGE_PROBES)
+        }
     }
 
     fn may_ask(&self, local: &dyn Local, remote: &Remote, limits: &Limits) -> bool {

@@ -99,6 +99,13 @@ pub struct Status {
     pub remote_in_sync: bool,
     /// Whether the remote has refused so many requests that it isn't asked any more.
     pub has_given_up: bool,
+    /// Whether it is still to be found out if the remote makes the feed longer: it has said nothing yet, or what it
+    /// said is being proved.
+    pub is_updating: bool,
+    /// Whether the remote says that it answers requests.
+    pub remote_uploads: bool,
+    /// Whether the remote says that it makes requests.
+    pub remote_downloads: bool,
     /// The remote's length, as it says.
     pub remote_length: u64,
     /// The remote's fork, as it says.
@@ -192,6 +199,7 @@ pub struct Channel {
     outputs: VecDeque<Output>,
     /// Whether the way to the remote has room.
     writable: bool,
+    suspended: bool,
     compared: Compared,
     /// A proof that is made only to see whether we can make it, as we can't tell from memory.
     trial: Option<(Ticket, UpgradeRequest)>,
@@ -219,6 +227,7 @@ impl Channel {
             serving: Serving::default(),
             outputs: VecDeque::new(),
             writable: true,
+            suspended: false,
             compared: Compared::default(),
             trial: None,
             counters: Counters::default(),
@@ -415,6 +424,7 @@ impl Channel {
             return Some(output);
         }
         if self.options.download
+            && !self.suspended
             && let Some(message) = self.asking.poll(local, &self.remote, &self.limits, now)
         {
             return Some(output(&message));
@@ -425,12 +435,28 @@ impl Channel {
         None
     }
 
+    /// Makes a pause, or ends it. Meanwhile nothing more is asked for, and the remote's requests wait; there are
+    /// [`Limits::max_queued_requests`] of them at most. What is under way ends, and each side still hears
+    /// what the other has.
+    pub fn set_suspended(&mut self, suspended: bool) {
+        self.suspended = suspended;
+    }
+
+    /// Whether the remote says to have block `index`.
+    pub fn remote_has(&self, index: u64) -> bool {
+        index < self.remote.sync.length && self.remote.have.has(index)
+    }
+
     /// How far the replication is.
     pub fn status(&self, local: &dyn Local) -> Status {
         Status {
             in_sync: self.is_in_sync(local),
             remote_in_sync: self.remote_is_in_sync(local),
             has_given_up: self.asking.has_given_up(&self.limits),
+            is_updating: self.options.download
+                && (!self.remote.synced || self.asking.is_growing(local, &self.remote, &self.limits)),
+            remote_uploads: self.remote.sync.uploading,
+            remote_downloads: self.remote.sync.downloading,
             remote_length: self.remote.sync.length,
             remote_fork: self.remote.sync.fork,
             remote_contiguous_length: self.remote.have.next_gap(0).min(self.remote.sync.length),
@@ -475,6 +501,9 @@ impl Channel {
         }
         if let Some(refusal) = self.serving.pop_refusal() {
             return Some(output(&Message::NoData(refusal)));
+        }
+        if self.suspended {
+            return None;
         }
         let (ticket, request) = self.serving.pop()?;
         Some(Output::Serve { ticket, fork: request.fork, request: request.proof })

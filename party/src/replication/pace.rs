@@ -15,6 +15,8 @@ use crate::limits::Limits;
 const MIN_WINDOW: usize = 4;
 /// Requests that may be under way before anything is known of the remote.
 const FIRST_WINDOW: usize = 64;
+/// The window while the time to an answer is measured without a queue.
+const DRAINED_WINDOW: f64 = 2.0;
 /// How long a request may wait in the remote's queue, over the shortest time that an answer takes.
 const TARGET: Duration = Duration::from_millis(150);
 /// For so long the shortest time to an answer is believed.
@@ -51,8 +53,12 @@ struct Inner {
     requests: usize,
     /// As they were estimated when they were asked for.
     bytes: usize,
-    /// The shortest time to an answer lately, and when it was seen.
-    base: Option<(Duration, Instant)>,
+    /// The shortest time to an answer lately.
+    base: Option<Duration>,
+    /// The shortest since when.
+    fresh: Option<(Duration, Instant)>,
+    /// Whether the window was closed to measure that.
+    drained: bool,
     /// The usual time to an answer, and how far it usually is from that.
     usual: Option<(Duration, Duration)>,
     shrunk: Option<Instant>,
@@ -66,6 +72,8 @@ impl Pace {
             requests: 0,
             bytes: 0,
             base: None,
+            fresh: None,
+            drained: false,
             usual: None,
             shrunk: None,
         };
@@ -160,15 +168,18 @@ impl Drop for Share {
 
 impl Inner {
     fn learn(&mut self, latency: Duration, now: Instant, max: f64) {
-        let base = match self.base {
-            Some((base, seen)) if base < latency && now.saturating_duration_since(seen) < BASE_LIFETIME => {
-                base
-            }
-            _ => {
-                self.base = Some((latency, now));
-                latency
-            }
-        };
+        let (fresh, since) = self.fresh.map_or((latency, now), |(fresh, since)| (fresh.min(latency), since));
+        let old = self.base.map_or(latency, |base| base.min(latency));
+        let expired = now.saturating_duration_since(since) >= BASE_LIFETIME;
+        self.fresh = Some(if expired { (latency, now) } else { (fresh, since) });
+        // Answers that have all become slower may be our own queue at the remote. It is drained once to see.
+        let suspicious = expired && !self.drained && fresh > old + old / 4;
+        if suspicious {
+            self.window = self.window.min(DRAINED_WINDOW);
+        }
+        self.drained = if expired { suspicious } else { self.drained };
+        let base = if expired && !suspicious { fresh } else { old };
+        self.base = Some(base);
         // As TCP smooths its round-trip time, RFC 6298.
         self.usual = Some(match self.usual {
             None => (latency, latency / 2),
@@ -225,7 +236,7 @@ mod tests {
             Limits::default().max_inflight_requests
         );
         // A request a 50 ms: more than a few would only wait.
-        assert_eq!(settle(Duration::from_millis(50), Duration::from_millis(50)), MIN_WINDOW);
+        assert!(settle(Duration::from_millis(50), Duration::from_millis(50)) <= 2 * MIN_WINDOW);
         // Far away but quick: as many as are answered in a round trip, and more.
         assert!(settle(Duration::from_millis(1), Duration::from_millis(200)) >= 200);
     }

@@ -152,8 +152,7 @@ impl Engine {
             .collect();
         for key in released {
             let Some(link) = self.feeds.get_mut(&key) else { continue };
-            link.released_by.remove(&member);
-            if link.released_by.is_empty() {
+            if link.take_back(member, &admitted.peer) {
                 self.end_feed(key);
             }
         }

@@ -44,6 +44,7 @@ pub(super) struct Engine {
     session: Session,
     limits: Limits,
     finite: bool,
+    suspended: bool,
     connection: u64,
     commands: mpsc::Sender<Command>,
     mux: Mux,
@@ -106,6 +107,7 @@ impl Engine {
         Self {
             session,
             finite,
+            suspended: false,
             connection,
             commands,
             mux,
@@ -316,6 +318,18 @@ impl Engine {
                     other => other,
                 };
                 let _ = reply.send(opened);
+            }
+            Command::Has { feed, index, reply } => {
+                let has = match self.feeds.get(&feed).map(|link| &link.channel) {
+                    Some(Line::Open(_, channel)) => Ok(channel.remote_has(index)),
+                    _ => Err(Error::Closed),
+                };
+                let _ = reply.send(has);
+            }
+            Command::Suspend { suspended, reply } => {
+                self.suspended = suspended;
+                self.dirty.extend(self.feeds.keys().copied());
+                let _ = reply.send(());
             }
         }
     }

@@ -88,6 +88,7 @@ impl Engine {
     /// Releases a feed to a member and sees to it that it has a channel.
     pub(super) fn release(&mut self, member: MemberId, feed: &Feed, how: Replicate) -> Result<bool, Error> {
         let key = feed.discovery_key();
+        let Some(admitted) = self.members[member.0].admitted() else { return Err(Error::Closed) };
         let full = self.feeds.len() >= self.limits.max_released_feeds;
         let link = match self.feeds.entry(key) {
             Entry::Occupied(link) => link.into_mut(),
@@ -95,13 +96,13 @@ impl Engine {
                 return Err(ApiMisuse::LimitExceeded("max_released_feeds").into());
             }
             Entry::Vacant(vacant) => {
-                let link = vacant.insert(FeedLink::new(feed.clone()));
+                let link = vacant.insert(FeedLink::new(feed.clone(), self.session.remote));
                 self.changes.push(next_change(key, link.changes()));
                 link
             }
         };
         self.dirty.insert(key);
-        Ok(link.release(member, how, &self.members[member.0].hub.reports))
+        Ok(link.release(member, &admitted.peer, how, &self.members[member.0].hub.reports))
     }
 
     pub(super) fn open_feed(&mut self, key: DiscoveryKey) -> Result<(), Error> {
@@ -271,8 +272,11 @@ impl Engine {
 
     fn pump_feed(&mut self, key: DiscoveryKey, requests: usize, now: Instant) {
         let Some(link) = self.feeds.get_mut(&key) else { return };
-        let pumped =
-            link.span.clone().in_scope(|| link.pump(&mut self.mux, self.writable, requests, now.into_std()));
+        let (writable, suspended) = (self.writable, self.suspended);
+        let pumped = link
+            .span
+            .clone()
+            .in_scope(|| link.pump(&mut self.mux, writable, suspended, requests, now.into_std()));
         self.unverified_bytes += pumped.new_unverified_bytes;
         if link.settled {
             self.unsettled.remove(&key);

@@ -1,6 +1,9 @@
 //! A feed and the store that it is of: word of changes, the end of the last handle, and the end of the feed.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    any::Any,
+    sync::{Arc, PoisonError, Weak, atomic::Ordering},
+};
 
 use super::{
     Feed, Inner,
@@ -13,6 +16,7 @@ use crate::{
         identity::Identity,
         state::State,
         storage::{Slot, Span, Storage, Write},
+        traffic::{Tally, Traffic},
     },
     key::{DiscoveryKey, KeyPair},
 };
@@ -77,6 +81,29 @@ impl Feed {
 
     pub(crate) fn followers(&self) -> &Followers {
         &self.inner.followers
+    }
+
+    /// What has come from peers and gone to them since the feed was opened.
+    pub fn traffic(&self) -> Traffic {
+        self.inner.tally.total()
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.inner.tally
+    }
+
+    /// A thing that all share who deal with this feed on a floor above, which need not be known here: there is one
+    /// of each type. It lives as long as somebody holds it.
+    pub(crate) fn shared<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
+        let mut places = self.inner.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = places.iter().filter_map(Weak::upgrade).find_map(|held| held.downcast::<T>().ok());
+        held.unwrap_or_else(|| {
+            let fresh = Arc::new(T::default());
+            places.retain(|place| place.strong_count() > 0);
+            let weak: Weak<T> = Arc::downgrade(&fresh);
+            places.push(weak);
+            fresh
+        })
     }
 
     pub(super) fn signer(&self) -> Option<&KeyPair> {

@@ -16,6 +16,7 @@ use super::{Feed, together::Reply};
 use crate::{
     error::{Error, StorageError},
     feed::{
+        demand::Stored,
         proof::Node,
         state::{State, Update, encode_node},
         storage::{Completion, Key, Write},
@@ -81,14 +82,20 @@ impl Feed {
         let Some(pending) = &mut **turn else { return Ok(()) };
         let result = (&mut pending.commit).await;
         let Some(Pending { update, deletes, purges, replies, .. }) = turn.take() else { return result };
-        let mut change = None;
+        let (mut change, mut stored) = (None, None);
         if result.is_ok() {
             if let Some(length) = update.as_ref().and_then(|update| update.cut) {
                 self.note_cut(length);
             }
             let mut state = self.inner.state.write().unwrap_or_else(PoisonError::into_inner);
             let before = self.figures(&state);
-            if let Some(update) = update {
+            if let Some(mut update) = update {
+                stored = Some(Stored {
+                    next: before.contiguous_length..update.blocks.contiguous(),
+                    scattered: update.blocks.take_scattered(),
+                    received: update.blocks.take_received(),
+                    length: update.tree.length(),
+                });
                 state.apply(update);
                 change = Some(self.figures(&state)).filter(|after| *after != before);
             }
@@ -101,7 +108,7 @@ impl Feed {
             self.inner.deleting.fetch_add(1, Ordering::AcqRel);
         }
         if result.is_ok() {
-            self.inner.demands.notify();
+            self.inner.demands.notify(stored);
         }
         if let Some(change) = change {
             self.report(&change);

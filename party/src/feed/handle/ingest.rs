@@ -1,17 +1,26 @@
 //! Proofs of peers, taken in.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+use bytes::Bytes;
 
 use super::{Feed, commit::Turn};
 use crate::{
-    error::Error,
+    error::{Error, PeerMisbehaved, StorageError},
     feed::{
         proof::{Node, Proof},
         state::Update,
         storage::Write,
-        verify::{Verification, VerifiedProof, hash_proofs},
+        verify::{HashedProof, Verification, VerifiedProof, batch::Batch, hash_proofs},
     },
 };
+
+/// From how many bytes of blocks on they are hashed apart: below, handing them over and back takes longer than
+/// other tasks would wait.
+const LONG_BYTES: usize = 256 << 10;
+
+/// Proofs that were checked, and what was found.
+type Verified = (Verification, Vec<Result<VerifiedProof, PeerMisbehaved>>);
 
 /// What came of a proof that was taken in.
 ///
@@ -64,41 +73,20 @@ impl Feed {
     /// For each proof, [`PeerMisbehaved`](crate::error::PeerMisbehaved) if it does not hold; what is too late or too
     /// early is no error. If the commit fails, nothing is stored, and every proof that held gets that error.
     pub async fn ingest(&self, proofs: Vec<Proof>) -> Vec<Result<Ingested, Error>> {
-        let hashed = hash_proofs(proofs);
+        let count = proofs.len();
+        let all_failed = |error: Error| vec![Err(error); count];
+        let hashed = match hash(proofs).await {
+            Ok(hashed) => hashed,
+            Err(error) => return all_failed(error),
+        };
         let mut turn = match self.turn().await {
             Ok(turn) => turn,
-            Err(error) => return hashed.iter().map(|_| Err(error.clone())).collect(),
+            Err(error) => return all_failed(error),
         };
-        let mut verification = {
-            let needed: Vec<u64> = {
-                let state = self.state();
-                let roots = state.tree.roots();
-                let mut needed: Vec<u64> = hashed
-                    .iter()
-                    .flatten()
-                    .filter_map(|proof| proof.needs())
-                    .filter(|index| roots.iter().all(|root| root.index != *index))
-                    .collect();
-                needed.sort_unstable();
-                needed.dedup();
-                needed
-            };
-            let stored = match self.read_nodes(&needed).await {
-                Ok(stored) => stored,
-                Err(error) => return hashed.iter().map(|_| Err(error.clone())).collect(),
-            };
-            let state = self.state();
-            Verification::new(
-                self.inner.key,
-                state.verifier.clone(),
-                state.fork,
-                state.tree.clone(),
-                state.signature.clone(),
-                stored,
-            )
+        let (verification, verified) = match self.verify(hashed).await {
+            Ok(verified) => verified,
+            Err(error) => return all_failed(error),
         };
-        let verified: Vec<Result<VerifiedProof, Error>> =
-            verification.verify_all(hashed).into_iter().map(|proof| Ok(proof?)).collect();
         let stored = self.store(&mut turn, &verification, &verified).await;
         verified
             .into_iter()
@@ -116,26 +104,52 @@ impl Feed {
             .collect()
     }
 
+    /// Verifies proofs with what the feed has. Only those nodes are read which they rest on and none of them
+    /// brings.
+    async fn verify(&self, proofs: Vec<Result<HashedProof, PeerMisbehaved>>) -> Result<Verified, Error> {
+        let mut verification = {
+            let state = self.state();
+            Verification::new(
+                self.inner.key,
+                state.verifier.clone(),
+                state.fork,
+                state.tree.clone(),
+                state.signature.clone(),
+                HashMap::new(),
+            )
+        };
+        let mut batch = Batch::new(proofs);
+        for brought in [false, true] {
+            // What a false proof said it would bring may be stored.
+            let missing = batch.missing(&verification, brought);
+            if missing.is_empty() && brought {
+                break;
+            }
+            self.read_nodes(&missing).await?.into_values().for_each(|node| verification.know(node));
+            batch.run(&mut verification);
+        }
+        let verified = batch.finish(&verification);
+        Ok((verification, verified))
+    }
+
     /// Stores what proofs have shown, if there is anything new in it.
     async fn store<'f>(
         &'f self,
         turn: &mut Turn<'f>,
         verification: &Verification,
-        verified: &[Result<VerifiedProof, Error>],
+        verified: &[Result<VerifiedProof, PeerMisbehaved>],
     ) -> Result<(), Error> {
-        let mut nodes = BTreeMap::new();
-        let mut blocks = BTreeMap::new();
-        let update = {
+        let proofs = || verified.iter().flatten();
+        // None is there twice: each is new to those before.
+        let mut nodes: Vec<Node> = proofs().flat_map(|proof| proof.nodes()).copied().collect();
+        nodes.sort_unstable_by_key(|node| node.index);
+        let mut blocks: Vec<(u64, &Bytes)>;
+        let mut update = {
             let state = self.state();
-            for proof in verified.iter().flatten() {
-                nodes.extend(proof.nodes().iter().map(|node| (node.index, *node)));
-                blocks.extend(
-                    proof
-                        .block()
-                        .filter(|(index, _)| !state.bitfield.get(*index))
-                        .map(|(index, value)| (index, value.clone())),
-                );
-            }
+            let is_new = |index: &u64| !state.bitfield.get(*index);
+            blocks = proofs().filter_map(VerifiedProof::block).filter(|(index, _)| is_new(index)).collect();
+            blocks.sort_unstable_by_key(|(index, _)| *index);
+            blocks.dedup_by_key(|(index, _)| *index);
             let grown = verification.tree();
             let learned = verification.learned();
             if blocks.is_empty() && nodes.is_empty() && grown.is_none() && learned.is_none() {
@@ -147,13 +161,32 @@ impl Feed {
                 tree: tree.clone(),
                 signature: signature.clone(),
                 verifier: learned.or(state.verifier.as_ref()).cloned(),
-                blocks: state.bitfield.with(blocks.keys().copied()),
+                blocks: state.bitfield.with(blocks.iter().map(|(index, _)| *index)),
                 cut: None,
             }
         };
-        let nodes: Vec<Node> = nodes.into_values().collect();
+        if self.demands().are_tracked() {
+            let sizes = blocks.iter().map(|(index, block)| (*index, block.len() as u64));
+            update.blocks.note_received(sizes.collect());
+        }
         let mut writes = self.writes(&update, &nodes);
-        writes.extend(blocks.into_iter().map(|(index, value)| Write::Put(self.block_key(index), value)));
+        writes.reserve_exact(blocks.len());
+        writes.extend(
+            blocks.into_iter().map(|(index, value)| Write::Put(self.block_key(index), value.clone())),
+        );
         self.commit(turn, update, writes).await
+    }
+}
+
+/// Hashes proofs: here, or where it keeps no task waiting if it takes long.
+async fn hash(proofs: Vec<Proof>) -> Result<Vec<Result<HashedProof, PeerMisbehaved>>, Error> {
+    let blocks = proofs.iter().filter_map(|proof| proof.block.as_ref());
+    let bytes: usize = blocks.map(|block| block.value.len()).sum();
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) if bytes >= LONG_BYTES => {
+            // It doesn't panic. If the runtime ends before it has begun, so does whoever waits.
+            runtime.spawn_blocking(|| hash_proofs(proofs)).await.map_err(|_| StorageError::Closed.into())
+        }
+        _ => Ok(hash_proofs(proofs)),
     }
 }

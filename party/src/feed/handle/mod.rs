@@ -36,6 +36,7 @@ pub use self::{
     batch::Batch,
     ingest::Ingested,
     range::RangeReader,
+    read::FetchOptions,
     reorg::FeedReorg,
     snapshot::FeedSnapshot,
 };
@@ -52,6 +53,7 @@ use crate::{
         proof::Node,
         state::State,
         storage::{Key, Slot, Storage},
+        traffic::Tally,
         verifier::Verifier,
     },
     key::{DiscoveryKey, FeedKey, KeyPair},
@@ -155,7 +157,8 @@ struct Inner {
     home: Option<Arc<dyn Home>>,
     followers: Followers,
     /// What those share who replicate it; see [`Feed::shared`].
-    shared: Mutex<Option<Weak<dyn Any + Send + Sync>>>,
+    shared: Mutex<Vec<Weak<dyn Any + Send + Sync>>>,
+    tally: Tally,
     is_purged: AtomicBool,
 }
 
@@ -194,6 +197,7 @@ impl Feed {
                 home,
                 followers: Followers::default(),
                 shared: Mutex::default(),
+                tally: Tally::default(),
                 is_purged: AtomicBool::new(false),
             }),
             key: None,
@@ -241,19 +245,6 @@ impl Feed {
     /// Says from now on when the feed or its demand has changed.
     pub fn subscribe(&self) -> Changes {
         self.inner.demands.subscribe()
-    }
-
-    /// A thing that all share who deal with this feed above this floor, which needn't know what it is. It lives as
-    /// long as somebody holds it. There is one place: who asks for another type gets one for himself.
-    pub(crate) fn shared<T: Any + Default + Send + Sync>(&self) -> Arc<T> {
-        let mut place = self.inner.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = place.as_ref().and_then(Weak::upgrade).and_then(|held| held.downcast::<T>().ok());
-        held.unwrap_or_else(|| {
-            let fresh = Arc::new(T::default());
-            let weak: Weak<T> = Arc::downgrade(&fresh);
-            *place = Some(weak);
-            fresh
-        })
     }
 
     pub(crate) fn demands(&self) -> &Demands {

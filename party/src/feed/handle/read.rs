@@ -1,6 +1,6 @@
 //! Blocks, read here or waited for.
 
-use std::ops::Range;
+use std::{ops::Range, time::Duration};
 
 use bytes::Bytes;
 
@@ -46,27 +46,74 @@ impl Feed {
         }
     }
 
-    /// Reads a block; if it is not stored here, asks for it and waits until a peer has delivered it, or until
-    /// it is appended. A wait without end is the caller's to limit.
+    /// Reads a block; if it is not stored here, asks peers for it, before all that is only
+    /// [downloaded](Self::download), and waits until one has delivered it, or until it is appended: as
+    /// [`fetch_with`](Self::fetch_with) with the default options, without an end.
     ///
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn fetch(&self, index: u64) -> Result<Bytes, Error> {
+        self.fetch_with(index, FetchOptions::default()).await
+    }
+
+    /// Reads a block; if it is not stored here, asks for it and waits as `options` say.
+    ///
+    /// The block is asked for as long as the future lives: dropped, it asks no more, and nothing is lost, as
+    /// what has come is stored. So it may be one of several in a `select!`, and as many may wait at once as
+    /// there are blocks.
+    ///
+    /// ```
+    /// # use std::{sync::Arc, time::Duration};
+    /// # use party::feed::{Feed, FetchOptions, Identity, memory::MemoryStorage, storage::Slot};
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), party::error::Error> {
+    /// # let identity = Identity::reader([7; 32].into());
+    /// # let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+    /// use party::error::Error;
+    ///
+    /// let now = feed.fetch_with(3, FetchOptions::without_waiting()).await;
+    /// assert!(matches!(now, Err(Error::NotAvailable(3))));
+    /// let soon = feed.fetch_with(3, FetchOptions::within(Duration::from_millis(1))).await;
+    /// assert!(matches!(soon, Err(Error::Timeout)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](Self::get); [`Error::Timeout`]; [`Error::NotAvailable`] if it was not to wait.
+    pub async fn fetch_with(&self, index: u64, options: FetchOptions) -> Result<Bytes, Error> {
         if index >= MAX_LENGTH {
             return Err(ApiMisuse::LimitExceeded("feed length").into());
         }
-        loop {
-            if let Some(block) = self.get(index).await? {
-                return Ok(block);
+        let fetching = async {
+            loop {
+                if let Some(block) = self.get(index).await? {
+                    return Ok(block);
+                }
+                if !options.wait {
+                    return Err(Error::NotAvailable(index));
+                }
+                // What has come may be cleared again before it is read.
+                self.awaiting(index).stored().await;
             }
-            // What has come may be cleared again before it is read.
-            self.download(index..=index).done().await;
+        };
+        match options.timeout {
+            Some(timeout) => tokio::time::timeout(timeout, fetching).await.unwrap_or(Err(Error::Timeout)),
+            None => fetching.await,
         }
     }
 
     /// Whether block `index` is stored here.
     pub fn has(&self, index: u64) -> bool {
         self.state().bitfield.get(index)
+    }
+
+    /// How many blocks of `range` are stored here.
+    pub(in crate::feed) fn count_stored(&self, range: Range<u64>) -> u64 {
+        match range.end.saturating_sub(range.start) {
+            1 => self.has(range.start).into(),
+            _ => self.state().bitfield.count(range),
+        }
     }
 
     /// The blocks from `from` on that are stored here without a gap, `most` of them at most.
@@ -84,6 +131,43 @@ impl Feed {
         self.check_purged()?;
         let key = Key::Local(self.inner.slot, key.into());
         Ok(self.inner.storage.read(vec![key]).await?.pop().flatten())
+    }
+}
+
+/// How [`Feed::fetch_with`] waits for a block that is not stored here.
+///
+/// ```
+/// use std::time::Duration;
+/// use party::feed::FetchOptions;
+///
+/// assert!(FetchOptions::default().wait && FetchOptions::default().timeout.is_none());
+/// assert_eq!(FetchOptions::within(Duration::from_secs(1)).timeout, Some(Duration::from_secs(1)));
+/// assert!(!FetchOptions::without_waiting().wait);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FetchOptions {
+    /// Whether to ask peers for it and wait, which is the default.
+    pub wait: bool,
+    /// For how long at most; `None` for as long as it takes, which is the default.
+    pub timeout: Option<Duration>,
+}
+
+impl FetchOptions {
+    /// Asks peers, and waits for so long at most.
+    pub fn within(timeout: Duration) -> Self {
+        Self { timeout: Some(timeout), ..Self::default() }
+    }
+
+    /// Asks nobody.
+    pub fn without_waiting() -> Self {
+        Self { wait: false, ..Self::default() }
+    }
+}
+
+impl Default for FetchOptions {
+    fn default() -> Self {
+        Self { wait: true, timeout: None }
     }
 }
 

@@ -34,6 +34,11 @@ const FILE_BYTES: u64 = 1 << 30;
 const MAX_OPEN_FILES: usize = 64;
 /// Blocks shorter than this are gathered before they are written.
 const GATHER_BYTES: usize = 64 << 10;
+/// Blocks that lie together are read together up to about this many bytes. They share their memory then, so who
+/// keeps one of them keeps no more than that.
+const TOGETHER_BYTES: usize = 64 << 10;
+
+const NOT_WRITTEN: &str = "not what was written";
 
 /// Where a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,18 +159,63 @@ impl BlockFiles {
 
     /// The block at `place`.
     pub(super) fn read(&self, place: Place) -> Result<Bytes, StorageError> {
-        let damaged = |how: &dyn std::fmt::Display| StorageError::Damaged {
-            what: format!("the block at byte {} of {}: {how}", place.offset, self.path(place.file).display()),
-        };
-        let mut block = vec![0; place.len as usize];
-        match self.file(place.file).and_then(|file| read_at(&file, &mut block, place.offset)) {
+        let mut block = Vec::new();
+        let read = self
+            .file(place.file)
+            .and_then(|file| read_at(&file, &mut block, place.len as usize, place.offset));
+        match read {
             Ok(()) if xxh3_64(&block) == place.checksum => Ok(block.into()),
-            Ok(()) => Err(damaged(&"not what was written")),
+            Ok(()) => Err(self.damaged(&place, &NOT_WRITTEN)),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
-                Err(damaged(&error))
+                Err(self.damaged(&place, &error))
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn damaged(&self, place: &Place, how: &dyn std::fmt::Display) -> StorageError {
+        let file = self.path(place.file);
+        StorageError::Damaged {
+            what: format!("the block at byte {} of {}: {how}", place.offset, file.display()),
+        }
+    }
+
+    /// The blocks at `places`, each with the number that came with its place, in any order. Those that lie
+    /// together are read together, and share their memory.
+    pub(super) fn read_all(
+        &self,
+        mut places: Vec<(Place, usize)>,
+    ) -> Result<Vec<(usize, Bytes)>, StorageError> {
+        places.sort_unstable_by_key(|(place, _)| (place.file, place.offset));
+        let mut found = Vec::with_capacity(places.len());
+        let mut rest = places.as_slice();
+        while let Some(((first, n), more)) = rest.split_first() {
+            let (count, len) = together(rest);
+            if count <= 1 {
+                found.push((*n, self.read(*first)?));
+                rest = more;
+                continue;
+            }
+            let (run, after) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+            rest = after;
+            let mut bytes = Vec::new();
+            let read = self.file(first.file).and_then(|file| read_at(&file, &mut bytes, len, first.offset));
+            if read.is_err() {
+                // Which of them it is.
+                for (place, n) in run {
+                    found.push((*n, self.read(*place)?));
+                }
+                continue;
+            }
+            let bytes = Bytes::from(bytes);
+            for (place, n) in run {
+                let start = usize::try_from(place.offset.saturating_sub(first.offset)).unwrap_or(usize::MAX);
+                let end = start.saturating_add(place.len as usize);
+                let block = bytes.get(start..end).filter(|block| xxh3_64(block) == place.checksum);
+                found.push((*n, bytes.slice_ref(block.ok_or_else(|| self.damaged(place, &NOT_WRITTEN))?)));
+            }
+        }
+        Ok(found)
     }
 
     /// Makes what was appended survive a power loss, and says how far it goes.
@@ -320,19 +370,49 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How many of the first of `places`, which are sorted, lie in one piece of a file, and how long it is.
+fn together(places: &[(Place, usize)]) -> (usize, usize) {
+    let Some((first, _)) = places.first() else { return (0, 0) };
+    let (mut count, mut end) = (1_usize, first.offset.saturating_add(first.len.into()));
+    let len = |end: u64| usize::try_from(end.saturating_sub(first.offset)).unwrap_or(usize::MAX);
+    for (place, _) in places.iter().skip(1) {
+        let next = place.offset.saturating_add(place.len.into());
+        // The same block may be asked for twice.
+        let follows = place.file == first.file && place.offset <= end && next >= end;
+        if !follows || len(next) > TOGETHER_BYTES {
+            break;
+        }
+        (count, end) = (count.saturating_add(1), next);
+    }
+    (count, len(end))
+}
+
+/// Reads `len` bytes from `offset` on. Memory that is about to be written to is not cleared before.
 #[cfg(unix)]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+fn read_at(file: &File, buffer: &mut Vec<u8>, len: usize, offset: u64) -> io::Result<()> {
+    use rustix::{buffer::spare_capacity, io::Errno};
+    buffer.reserve_exact(len);
+    while buffer.len() < len {
+        let at = offset.saturating_add(buffer.len() as u64);
+        match rustix::io::pread(file, spare_capacity(buffer), at) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    buffer.truncate(len);
+    Ok(())
 }
 
 #[cfg(not(unix))]
-fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+fn read_at(file: &File, buffer: &mut Vec<u8>, len: usize, offset: u64) -> io::Result<()> {
     use std::io::{Read as _, Seek as _, SeekFrom};
     // Two readers share the cursor of one file.
     static CURSOR: Mutex<()> = Mutex::new(());
     let _one_at_a_time = lock(&CURSOR);
     let mut file = file;
     file.seek(SeekFrom::Start(offset))?;
+    buffer.resize(len, 0);
     file.read_exact(buffer)
 }
 

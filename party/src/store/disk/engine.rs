@@ -84,6 +84,14 @@ impl Engine {
         }
     }
 
+    /// The values of `keys`, as far as [`Database::read`] would go, if it takes no waiting.
+    pub(super) fn read_from_memory(&self, keys: &[Key], bytes: usize) -> Option<Vec<Option<bytes::Bytes>>> {
+        match &*self.state.try_read().ok()? {
+            State::Open { database, .. } => database.read_from_memory(keys, bytes),
+            State::Broken { .. } | State::Suspended { .. } | State::Lost(_) => None,
+        }
+    }
+
     /// The values of `keys` at the moment of `held`.
     pub(super) fn read_held(
         &self,
@@ -355,7 +363,7 @@ mod tests {
     }
 
     fn get(engine: &Engine) -> Result<Option<Bytes>, StorageError> {
-        Ok(engine.read(|database| database.read(&[HEAD]))?.remove(0))
+        Ok(engine.read(|database| database.read(&[HEAD], usize::MAX))?.remove(0))
     }
 
     #[test]

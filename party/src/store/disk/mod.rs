@@ -154,6 +154,7 @@ pub struct DiskStorage {
     reads: Arc<Queue<Read>>,
     commits: Arc<Queue<Commit>>,
     ahead: Arc<ReadAhead>,
+    engine: Arc<Engine>,
     /// True once the threads have ended and the lock is released.
     ended: watch::Receiver<bool>,
 }
@@ -161,7 +162,8 @@ pub struct DiskStorage {
 type Reply<T> = oneshot::Sender<Result<T, StorageError>>;
 
 enum Read {
-    Values(Vec<Key>, Reply<Vec<Option<Bytes>>>),
+    /// Up to the block with which they have so many bytes.
+    Values(Vec<Key>, usize, Reply<Vec<Option<Bytes>>>),
     /// A block, and so many of those that follow, unless something has changed by then.
     Block {
         slot: Slot,
@@ -230,17 +232,36 @@ impl DiskStorage {
     }
 }
 
+impl DiskStorage {
+    /// What is in memory is answered at once: to change to another thread takes longer than to look.
+    fn from_memory(&self, keys: &[Key], bytes: usize) -> Option<Vec<Option<Bytes>>> {
+        if self.reads.is_closed() {
+            return None;
+        }
+        self.engine.read_from_memory(keys, bytes)
+    }
+}
+
 impl Storage for DiskStorage {
     fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
         let [Key::Block(slot, index)] = *keys.as_slice() else {
-            return submit(&self.reads, |reply| Read::Values(keys, reply));
+            return self.read_up_to(keys, usize::MAX);
         };
-        match self.ahead.ask(slot, index) {
+        let wanted = self.ahead.ask(slot, index);
+        match wanted {
             Wanted::Here(_) if self.reads.is_closed() => Box::pin(async { Err(StorageError::Closed) }),
             Wanted::Here(block) => Box::pin(std::future::ready(Ok(vec![Some(block)]))),
-            Wanted::Read { ahead, changes } => {
-                submit(&self.reads, |reply| Read::Block { slot, index, ahead, changes, reply })
-            }
+            Wanted::Read { ahead, changes } => match self.from_memory(&keys, usize::MAX) {
+                Some(values) => Box::pin(std::future::ready(Ok(values))),
+                None => submit(&self.reads, |reply| Read::Block { slot, index, ahead, changes, reply }),
+            },
+        }
+    }
+
+    fn read_up_to(&self, keys: Vec<Key>, bytes: usize) -> Completion<Vec<Option<Bytes>>> {
+        match self.from_memory(&keys, bytes) {
+            Some(values) => Box::pin(std::future::ready(Ok(values))),
+            None => submit(&self.reads, |reply| Read::Values(keys, bytes, reply)),
         }
     }
 
@@ -304,8 +325,14 @@ fn start(engine: Engine, commits: Arc<Queue<Commit>>) -> Result<DiskStorage, Sto
     let (has_ended, ended) = watch::channel(false);
     // Made first: if a thread can't be started, dropping it ends those that were.
     let ahead = Arc::new(ReadAhead::default());
-    let storage = DiskStorage { reads: reads.clone(), commits: commits.clone(), ahead: ahead.clone(), ended };
     let engine = Arc::new(engine);
+    let storage = DiskStorage {
+        reads: reads.clone(),
+        commits: commits.clone(),
+        ahead: ahead.clone(),
+        engine: engine.clone(),
+        ended,
+    };
     let mut readers = Vec::with_capacity(READERS);
     for _ in 0..READERS {
         let (reads, engine, ahead) = (reads.clone(), engine.clone(), ahead.clone());
@@ -333,8 +360,8 @@ fn serve_reads(reads: &Queue<Read>, engine: &Engine, read_ahead: &ReadAhead) {
     while let Some(read) = reads.pop() {
         // Whoever asked may have gone; that is no error.
         match read {
-            Read::Values(keys, reply) => {
-                let _ = reply.send(guard("a read", || engine.read(|database| database.read(&keys))));
+            Read::Values(keys, bytes, reply) => {
+                let _ = reply.send(guard("a read", || engine.read(|database| database.read(&keys, bytes))));
             }
             Read::Block { slot, index, ahead, changes, reply } => {
                 let value = guard("a read", || {

@@ -14,8 +14,12 @@ use fjall::{OwnedWriteBatch, PersistMode, Readable as _, Slice};
 use super::{
     Database, Durability, StorageError, Sweep,
     free::Freed,
-    layout::{BLOCK, COUNT, Change, Parts, Piece, SWEEP, kept_apart, locate, places, row, update_row},
-    lock, running,
+    layout::{
+        BLOCK, COUNT, Change, Parts, Piece, SWEEP, kept_apart, locate, places, row, row_of_key, update_row,
+    },
+    lock,
+    rows::Touched,
+    running,
     sweep::Space,
 };
 use crate::{
@@ -39,6 +43,20 @@ struct Plan {
     swept: Vec<(Space, Range<Vec<u8>>)>,
 }
 
+impl Plan {
+    /// The rows of nodes and blocks that it changes, once the changes are sorted.
+    fn touched(&self) -> Touched {
+        if !self.swept.is_empty() {
+            return Touched::All;
+        }
+        let mut touched = Touched::nothing();
+        self.changes.iter().filter_map(|(key, _)| row(key)).for_each(|row| touched.add(row));
+        let emptied = self.emptied.iter().filter_map(|(space, key)| row_of_key(*space, key));
+        emptied.for_each(|row| touched.add(row));
+        touched
+    }
+}
+
 impl Database {
     /// Carries out all of `writes`, one after the other, or none. When this returns, they are the operating
     /// system's, or on the disk, as the durability says.
@@ -57,6 +75,7 @@ impl Database {
         let appended = self.blocks.append(&apart)?;
         let gap = self.gap(&appended)?;
 
+        let _underway = self.rows.begin(plan.touched());
         let mut batch = self.batch(plan.changes.len() + plan.emptied.len() + 2);
         let mut freed = vec![];
         let kept = self.put_changes(&mut plan, appended.clone(), &mut batch, &mut freed)?;

@@ -174,6 +174,23 @@ pub(super) fn row(key: &Key) -> Option<(u8, Slot, u64)> {
     }
 }
 
+/// The key of a row.
+pub(super) fn row_key(kind: u8, slot: Slot, row: u64) -> [u8; 17] {
+    let mut key = [kind; 17];
+    key[1..9].copy_from_slice(&slot.0.to_be_bytes());
+    key[9..].copy_from_slice(&row.to_be_bytes());
+    key
+}
+
+/// Which row a stored key is of, if it is of one.
+pub(super) fn row_of_key(space: Space, key: &[u8]) -> Option<(u8, Slot, u64)> {
+    let (kind, rest) = key.split_first()?;
+    let (slot, rest) = rest.split_first_chunk()?;
+    let row = rest.first_chunk()?;
+    let is_row = space == Space::Tree && matches!(*kind, NODE | BLOCK);
+    is_row.then(|| (*kind, Slot(u64::from_be_bytes(*slot)), u64::from_be_bytes(*row)))
+}
+
 pub(super) fn decode_row(bytes: &[u8]) -> Result<Row<'_>, StorageError> {
     Row::decode(bytes).map_err(|_| super::damaged("a row of nodes or blocks"))
 }
@@ -220,12 +237,43 @@ fn place(cell: &[u8]) -> Result<Option<Place>, StorageError> {
     }
 }
 
-/// A stored block: itself, or where it is.
-pub(super) fn decode_block(cell: &[u8]) -> Result<Result<Bytes, Place>, StorageError> {
-    match place(cell)? {
-        Some(place) => Ok(Err(place)),
-        None => Ok(Ok(Bytes::copy_from_slice(cell.get(1..).unwrap_or_default()))),
+/// What is stored under a key that lies in a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Cell {
+    Value(Bytes),
+    /// A block that is in a file.
+    Apart(Place),
+}
+
+/// Hands what the row `stored` has under each of `keys` to `found`, with the number that came with the key.
+pub(super) fn decode_cells<'k>(
+    stored: &Bytes,
+    keys: impl Iterator<Item = (usize, &'k Key)>,
+    mut found: impl FnMut(usize, Cell),
+) -> Result<(), StorageError> {
+    let row = decode_row(stored)?;
+    for (n, key) in keys {
+        match *key {
+            Key::Node(_, index) => {
+                if let Some(cell) = row.get(index) {
+                    found(n, Cell::Value(stored.slice_ref(cell)));
+                }
+            }
+            Key::Block(_, index) => {
+                let Some(cell) = row.get(index) else { continue };
+                found(
+                    n,
+                    match place(cell)? {
+                        Some(place) => Cell::Apart(place),
+                        // A copy, as a slice that somebody keeps would keep its neighbours.
+                        None => Cell::Value(Bytes::copy_from_slice(cell.get(1..).unwrap_or_default())),
+                    },
+                );
+            }
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 fn damaged_place() -> StorageError {

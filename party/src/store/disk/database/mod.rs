@@ -3,6 +3,8 @@
 mod commit;
 mod free;
 mod layout;
+mod read;
+mod rows;
 mod sweep;
 mod tidy;
 
@@ -25,22 +27,19 @@ pub(super) use self::{
     tidy::Work,
 };
 use self::{
-    layout::{RECORD, SWEEP, decode_block, decode_row, locate},
+    layout::{RECORD, SWEEP},
+    rows::Rows,
     sweep::{Space, Sweep, Sweeps},
     tidy::Holes,
 };
 use super::{
-    ahead::AHEAD_BYTES,
     blocks::{BlockFiles, End},
     live::{Holding, Live},
     mark::Mark,
     options::Durability,
     tables,
 };
-use crate::{
-    error::StorageError,
-    feed::storage::{Key, Slot},
-};
+use crate::error::StorageError;
 
 /// Blocks of tables that were read, kept in memory, for all feeds together.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -96,6 +95,7 @@ pub(super) struct Database {
     state: Keyspace,
     tree: Keyspace,
     blocks: BlockFiles,
+    rows: Rows,
     durability: Durability,
     mark: Mark,
     /// Where the writing thread stands.
@@ -175,6 +175,7 @@ impl Database {
             state,
             tree,
             blocks,
+            rows: Rows::default(),
             durability,
             mark,
             written: Mutex::new(Written { count: Count { writer, ..count }, next_sweep }),
@@ -236,71 +237,6 @@ impl Database {
     pub(super) fn hold(&self) -> HeldView {
         let commits = self.commits();
         HeldView { _holding: self.live.hold(commits), view: self.view() }
-    }
-
-    /// The values of `keys` as they stood at one moment.
-    pub(super) fn read(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StorageError> {
-        match self.read_at(&self.view(), keys) {
-            // A block may have been deleted, and its space given back, between the look at the database and
-            // that at the file. If it is damaged it still is.
-            Err(StorageError::Damaged { .. }) => self.read_at(&self.view(), keys),
-            result => result,
-        }
-    }
-
-    /// The values of `keys` as they stood when `held` was taken.
-    pub(super) fn read_held(
-        &self,
-        held: &HeldView,
-        keys: &[Key],
-    ) -> Result<Vec<Option<Bytes>>, StorageError> {
-        self.read_at(&held.view, keys)
-    }
-
-    /// Block `index` of a feed, and up to `ahead` of those that follow without a gap.
-    pub(super) fn read_run(
-        &self,
-        slot: Slot,
-        index: u64,
-        ahead: usize,
-    ) -> Result<(Option<Bytes>, Vec<Bytes>), StorageError> {
-        let block = self.read(&[Key::Block(slot, index)])?.pop().flatten();
-        let view = self.view();
-        let (mut more, mut bytes) = (Vec::with_capacity(ahead), 0);
-        let following = (index.saturating_add(1)..).take(ahead);
-        // What is wrong with one of them is found when it is asked for.
-        for found in following.map_while(|next| self.read_one(&view, &Key::Block(slot, next)).ok().flatten())
-        {
-            bytes += found.len();
-            more.push(found);
-            if bytes >= AHEAD_BYTES {
-                break;
-            }
-        }
-        Ok((block, more))
-    }
-
-    fn read_at(&self, view: &View, keys: &[Key]) -> Result<Vec<Option<Bytes>>, StorageError> {
-        keys.iter().map(|key| self.read_one(view, key)).collect()
-    }
-
-    fn read_one(&self, view: &View, key: &Key) -> Result<Option<Bytes>, StorageError> {
-        let (space, encoded) = locate(key);
-        if view.sweeps.iter().any(|sweep| sweep.covers(space, &encoded)) {
-            return Ok(None);
-        }
-        let Some(value) = view.snapshot.get(self.keyspace(space), encoded).map_err(running)? else {
-            return Ok(None);
-        };
-        match *key {
-            Key::Record(_) | Key::Head(_) | Key::Page(..) | Key::Local(..) => Ok(Some(into_bytes(value))),
-            Key::Node(_, index) => Ok(decode_row(&value)?.get(index).map(Bytes::copy_from_slice)),
-            Key::Block(_, index) => match decode_row(&value)?.get(index).map(decode_block).transpose()? {
-                None => Ok(None),
-                Some(Ok(block)) => Ok(Some(block)),
-                Some(Err(place)) => self.blocks.read(place).map(Some),
-            },
-        }
     }
 
     /// The records whose key starts with `prefix`, sorted.

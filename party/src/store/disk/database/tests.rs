@@ -4,7 +4,7 @@
 use std::{fs::File, ops::Range, path::PathBuf};
 
 use super::*;
-use crate::feed::storage::{Slot, Span, Write};
+use crate::feed::storage::{Key, Slot, Span, Write};
 
 const SLOT: Slot = Slot(3);
 
@@ -44,7 +44,7 @@ fn tidy_all(database: &Database) {
 
 /// How many of the first `n` blocks are there; these must be what they were.
 fn found(database: &Database, n: u64) -> usize {
-    let found = database.read(&keys(0..n)).unwrap();
+    let found = database.read(&keys(0..n), usize::MAX).unwrap();
     let right =
         |(found, index): &(&Option<Bytes>, u64)| found.as_ref().is_none_or(|found| *found == block(*index));
     assert!(found.iter().zip(0..).all(|it| right(&it)));
@@ -122,7 +122,8 @@ fn a_large_deletion_takes_effect_at_once_and_is_done_bit_by_bit() {
     let held = database.hold();
     database.commit(vec![Write::Clear(Span::Blocks(SLOT, 5..u64::MAX)), few(70), few(100_000)]).unwrap();
     assert_eq!(database.work(), Work::Now);
-    let count = |database: &Database| database.read(&keys(0..N)).unwrap().into_iter().flatten().count();
+    let count =
+        |database: &Database| database.read(&keys(0..N), usize::MAX).unwrap().into_iter().flatten().count();
     assert_eq!(count(&database), 7);
     // Killed, after the first steps.
     database.tidy_some().unwrap();
@@ -191,7 +192,7 @@ fn a_file_that_lost_its_end_with_the_power_is_not_written_to_again() {
     fs::remove_file(dir.path().join("commits")).unwrap();
     let database = open(dir.path(), Durability::Process);
     database.commit(puts(100..200)).unwrap();
-    let lost = database.read(&keys(51..52)).unwrap_err();
+    let lost = database.read(&keys(51..52), usize::MAX).unwrap_err();
     assert!(matches!(lost, StorageError::Damaged { what } if what.contains("0000000001")));
     // Nor does giving up what was lost harm what came after it.
     database.commit(vec![Write::Clear(Span::Blocks(SLOT, 40..100))]).unwrap();
