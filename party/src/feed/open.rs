@@ -67,7 +67,15 @@ pub(super) async fn open(
         return Err(damaged("the signature of a feed".into()).into());
     }
     let is_encrypted = head.is_encrypted;
-    Ok(State { fork: head.fork, tree, signature: head.signature, verifier, bitfield, is_encrypted })
+    Ok(State {
+        fork: head.fork,
+        tree,
+        signature: head.signature,
+        verifier,
+        bitfield,
+        is_encrypted,
+        deletions: 0,
+    })
 }
 
 /// The nodes read under `indexes`, without those that are not stored.

@@ -41,6 +41,8 @@ pub struct State {
     pub(crate) bitfield: Bitfield,
     /// Whether we append to it encrypted. It is never taken back.
     pub(crate) is_encrypted: bool,
+    /// How many of the steps that led here have deleted blocks.
+    pub(crate) deletions: u64,
 }
 
 /// A step from one state to the next, complete but not carried out: first it is stored, then applied.
@@ -118,6 +120,10 @@ impl State {
 impl Local for State {
     fn fork(&self) -> u64 {
         self.fork
+    }
+
+    fn deletions(&self) -> u64 {
+        self.deletions
     }
 
     fn length(&self) -> u64 {

@@ -306,7 +306,7 @@ impl Channel {
 
     /// Our side of the feed has changed: it has grown, or blocks were stored, by whomever.
     pub fn handle_local_change(&mut self, local: &dyn Local) {
-        self.asking.cancel_stored(local, &self.limits);
+        self.asking.handle_local_change(local, &self.limits);
         self.compared = Compared::default();
         self.telling.touch_stored();
     }

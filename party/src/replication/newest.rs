@@ -3,6 +3,7 @@
 //! A remote that has found nothing to want may never have said what it wants to be told about. Node tells such a one of
 //! the newest blocks nevertheless, and hypercore 10 of all, so that Node readers count on it: protocol-spec/07-replication.md.
 
+use std::ops::Range;
 
 use super::{have::runs, ranges::Ranges};
 use crate::feed::local::Local;
@@ -25,6 +26,13 @@ struct Seen {
 }
 
 impl Newest {
+    /// The remote was told that the blocks of `range` are gone, whether they all are or not.
+    pub(super) fn forget(&mut self, range: Range<u64>) {
+        if let Some(seen) = &mut self.seen {
+            seen.stored.remove(range);
+        }
+    }
+
     /// Takes a look, and says which of the newest blocks have come since the last one and which are gone. Nothing, the
     /// first time: what is there when a channel opens is told to who asks.
     pub(super) fn look(&mut self, local: &dyn Local) -> (Ranges, Ranges) {
@@ -55,8 +63,6 @@ impl Newest {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::Range;
-
     use super::*;
     use crate::replication::tests::model::Model;
 

@@ -176,6 +176,7 @@ impl Telling {
         if contiguous < told {
             self.contiguous = contiguous;
             self.wants.values_mut().for_each(|wanted| wanted.forget(contiguous, told));
+            self.newest.forget(contiguous..told);
             return Some(Range { drop: true, start: contiguous, length: told - contiguous });
         }
         // A remote that has the blocks itself is told only when that is all there is, which it may not know.
