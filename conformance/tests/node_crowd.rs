@@ -100,7 +100,8 @@ async fn blocks_of_one_byte_and_of_eight_mebibytes() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_that_is_cleared_while_live() -> Result<()> {
-    both_ways(&releases(), |two| async move {
+    // Hypercore 10.19.0 stops at a gap, whoever it reads from.
+    both_ways(&[NodeOptions::store(), NodeOptions::cores(Release::Ten)], |two| async move {
         two.feed("a").await?;
         two.writer.append("a", SEED, 100, 50).await?;
         two.connect().await?;

@@ -348,13 +348,18 @@ impl Session {
         let n = self.pick();
         let (from, to) = self.part(n);
         let from = self.clearable(self.feeds[n].rust_writes, from);
-        if to > self.feeds[n].length() {
+        if to > self.feeds[n].length() || self.stops_at_gaps(n) {
             return Ok(());
         }
         self.feeds[n].cleared.extend(from..to);
         let feed = &self.feeds[n];
         self.note(format!("clear {from}..{to} of {} where it is written", feed.name));
         self.peer(feed.rust_writes).clear(&feed.name, from, to).await.map(drop)
+    }
+
+    /// Whether hypercore 10.19.0 reads the feed, which stops at a gap whoever it reads from.
+    fn stops_at_gaps(&self, n: usize) -> bool {
+        self.release == Release::TenNineteen && self.feeds[n].rust_writes
     }
 
     /// Where a peer can begin to clear without harm: hypercore 11 forgets nodes that it needs when it begins with an odd
@@ -367,7 +372,7 @@ impl Session {
         let n = self.pick();
         let (from, to) = self.part(n);
         let feed = &self.feeds[n];
-        if !feed.open {
+        if !feed.open || self.stops_at_gaps(n) {
             return Ok(());
         }
         let reader = self.peer(!feed.rust_writes);
