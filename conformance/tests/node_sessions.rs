@@ -196,7 +196,7 @@ impl Session {
             dice,
             log,
             release: options.release,
-            closes_badly: (options.release, options.mode) == (Release::Eleven, Mode::Core),
+            closes_badly: options.mode == Mode::Core,
             rust,
             node,
             to_rust,
@@ -432,7 +432,7 @@ impl Session {
         if !feed.open {
             return self.open(n).await;
         }
-        // A single core of hypercore 11 that is closed while it reads for a peer ends the connection.
+        // A single core that is closed while it reads or writes for a peer ends the connection.
         if self.closes_badly && feed.rust_writes && self.link != Link::Down {
             return Ok(());
         }
