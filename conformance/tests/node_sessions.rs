@@ -347,25 +347,14 @@ impl Session {
     async fn clear_at_writer(&mut self) -> Result<()> {
         let n = self.pick();
         let (from, to) = self.part(n);
-        let from = self.clearable(self.feeds[n].rust_writes, from);
         if to > self.feeds[n].length() || self.stops_at_gaps(n) {
             return Ok(());
         }
+        let Some(from) = self.clearable(n, self.feeds[n].rust_writes, from).await? else { return Ok(()) };
         self.feeds[n].cleared.extend(from..to);
         let feed = &self.feeds[n];
         self.note(format!("clear {from}..{to} of {} where it is written", feed.name));
         self.peer(feed.rust_writes).clear(&feed.name, from, to).await.map(drop)
-    }
-
-    /// Whether hypercore 10.19.0 reads the feed, which stops at a gap whoever it reads from.
-    fn stops_at_gaps(&self, n: usize) -> bool {
-        self.release == Release::TenNineteen && self.feeds[n].rust_writes
-    }
-
-    /// Where a peer can begin to clear without harm: hypercore 11 forgets nodes that it needs when it begins with an odd
-    /// block, as `node_controls.rs` shows.
-    fn clearable(&self, rust: bool, from: u64) -> u64 {
-        if rust || self.release != Release::Eleven { from } else { from & !1 }
     }
 
     async fn clear_at_reader(&mut self) -> Result<()> {
@@ -375,14 +364,30 @@ impl Session {
         if !feed.open || self.stops_at_gaps(n) {
             return Ok(());
         }
+        let Some(from) = self.clearable(n, !feed.rust_writes, from).await? else { return Ok(()) };
         let reader = self.peer(!feed.rust_writes);
-        let from = self.clearable(!feed.rust_writes, from);
         let to = to.min(reader.info(&feed.name).await?.length);
         if from < to {
             self.note(format!("clear {from}..{to} of {} where it is read", feed.name));
             reader.clear(&feed.name, from, to).await?;
         }
         Ok(())
+    }
+
+    /// Whether hypercore 10.19.0 reads the feed, which stops at a gap whoever it reads from.
+    fn stops_at_gaps(&self, n: usize) -> bool {
+        self.release == Release::TenNineteen && self.feeds[n].rust_writes
+    }
+
+    /// Where a peer can begin to clear without harm: hypercore 11 forgets nodes that it needs unless it begins with the
+    /// left one of two blocks that it has, as `node_controls.rs` shows.
+    async fn clearable(&self, n: usize, rust: bool, from: u64) -> Result<Option<u64>> {
+        if rust || self.release != Release::Eleven {
+            return Ok(Some(from));
+        }
+        let from = from & !1;
+        let stored = self.peer(rust).state(&self.feeds[n].name).await?.stored;
+        Ok(stored.iter().any(|(start, end)| *start <= from && from + 1 < *end).then_some(from))
     }
 
     async fn read(&mut self) -> Result<()> {
