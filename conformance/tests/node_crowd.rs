@@ -19,9 +19,6 @@ use tokio::task::JoinSet;
 
 const SEED: u32 = 5;
 
-/// What waits for our readers to follow a feed to another fork.
-const RUST_FOLLOWS_FORKS: bool = false;
-
 /// A writer and a reader, one of ours and one of Node's, and which of them dials.
 struct Two {
     writer: AnyPeer,
@@ -127,17 +124,9 @@ async fn a_feed_that_is_cleared_while_live() -> Result<()> {
     .await
 }
 
-/// What a reader of ours has of a feed that Node writes, when that goes to another fork: see [`RUST_FOLLOWS_FORKS`].
-fn follows(two: &Two) -> bool {
-    matches!(two.writer, AnyPeer::Rust(_)) || RUST_FOLLOWS_FORKS
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_that_is_truncated_while_live() -> Result<()> {
     both_ways(&releases(), |two| async move {
-        if !follows(&two) {
-            return two.end().await;
-        }
         two.feed("a").await?;
         two.writer.append("a", 1, 100, 50).await?;
         two.connect().await?;
@@ -159,9 +148,6 @@ async fn a_feed_that_is_truncated_while_live() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_while_the_reader_is_away() -> Result<()> {
     both_ways(&releases(), |two| async move {
-        if !follows(&two) {
-            return two.end().await;
-        }
         two.feed("a").await?;
         two.writer.append("a", 1, 200, 50).await?;
         let proxy = Proxy::to(two.writer.listen().await?).await?;

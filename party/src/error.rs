@@ -35,6 +35,10 @@ pub enum Error {
         /// What the codec says.
         why: String,
     },
+    /// The signers of a feed have signed two trees that exclude each other: it is not replicated any more. See
+    /// [`Feed::conflict`](crate::feed::Feed::conflict).
+    #[error("the signers of the feed {0} have contradicted themselves")]
+    FeedConflict(DiscoveryKey),
     /// A block that is not stored here, where it was not to be waited for.
     #[error("block {0} is not available")]
     NotAvailable(u64),

@@ -64,6 +64,9 @@ pub struct Limits {
     /// Requests for which the remote may say `noData`, or send what does not verify, before we stop asking.
     pub max_failed_requests: usize,
 
+    /// How long a remote that sent what contradicts our tree may take to show that its own is signed.
+    pub conflict_timeout: Duration,
+
     /// Parties joined on one connection.
     pub max_parties: usize,
     /// The longest message of the party channel, in bytes.
@@ -111,6 +114,7 @@ impl Default for Limits {
             max_remote_pages: 1_024,
             max_remote_wants: 512,
             max_failed_requests: 64,
+            conflict_timeout: Duration::from_secs(5),
             max_parties: 64,
             max_party_message: 1 << 20,
             max_introduced_feeds: 4_096,

@@ -9,7 +9,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     error::Error,
-    feed::{FeedChanges, changes::Reports},
+    feed::{Conflict, FeedChanges, changes::Reports},
     key::{DiscoveryKey, PartyKey},
     peer::Peer,
     rules::{ErasedRules, Rules},
@@ -147,6 +147,16 @@ pub enum Event {
         feed: Option<DiscoveryKey>,
         /// What was wrong.
         error: Error,
+    },
+    /// The feed's signers have signed two trees that exclude each other. It is not replicated any more, with anybody.
+    /// Told once for each peer that it was replicated with.
+    FeedConflict {
+        /// With whom it was replicated; this peer need not have had a part in it.
+        peer: Peer,
+        /// Which feed.
+        feed: DiscoveryKey,
+        /// Where the two trees part.
+        conflict: Conflict,
     },
     /// The receiver was too slow and has lost so many events.
     Missed(u64),

@@ -154,7 +154,12 @@ impl End {
         let session =
             |is_initiator| Session { binding: [4; 64], is_initiator, local: keys[0], remote: keys[1] };
         let flags = script.byte();
-        let options = Options { live: flags & 1 == 0, download: flags & 2 == 0, upload: flags & 4 == 0 };
+        let options = Options {
+            live: flags & 1 == 0,
+            download: flags & 2 == 0,
+            upload: flags & 4 == 0,
+            follow_forks: flags & 8 == 0,
+        };
         let limits = limits();
         let (swarm, pace) = (Arc::new(Swarm::default()), Arc::new(Pace::new(&limits)));
         let mut channel = Channel::new(&session(true), &key, options, &limits, &swarm, &pace);
@@ -242,6 +247,7 @@ impl End {
             match self.channel.poll_output(&self.feed, self.now) {
                 None => break,
                 Some(Output::Send { message_type, payload }) => {
+                    let payload = payload.into_bytes();
                     let message = Message::decode(message_type, &payload, true, &Limits::default());
                     let message = message.expect("our own message").expect("a known type");
                     if let Message::Request(request) = message {

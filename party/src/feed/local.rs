@@ -3,6 +3,8 @@
 #[doc(no_inline)]
 pub use super::demand::Demand;
 
+use crate::feed::{proof::Proof, reorg::PendingReorg};
+
 /// A view of a feed as it stands here. [`State`](crate::feed) is one; tests write their own.
 ///
 /// ```
@@ -39,5 +41,17 @@ pub trait Local {
     /// is missing looks again when it has changed.
     fn deletions(&self) -> u64 {
         0
+    }
+    /// The reorg to `fork` that has begun here, while it needs proofs.
+    fn reorg(&self, _fork: u64) -> Option<&PendingReorg> {
+        None
+    }
+    /// Whether the feed is not to be replicated, as its signers have contradicted themselves.
+    fn has_conflict(&self) -> bool {
+        false
+    }
+    /// The signed tree that contradicts ours, if it is at hand: an upgrade from 0.
+    fn contradiction(&self) -> Option<&Proof> {
+        None
     }
 }

@@ -11,6 +11,8 @@ pub(crate) mod changes;
 // Some of what stores a feed is used by its handle alone.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod bitfield;
+pub(crate) mod conflict;
+#[cfg(feature = "tokio")]
 mod demand;
 pub mod encryption;
 #[cfg(feature = "tokio")]
@@ -52,13 +54,15 @@ pub use self::{
     changes::{FeedChange, FeedChanges},
     demand::{Changes, Download, DownloadOptions, Progress},
     handle::{
-        Audit, Batch, Feed, FeedReorg, FeedSnapshot, FetchOptions, Info, Ingested, Problem, RangeReader,
+        Audit, Batch, Feed, FeedReorg, FeedSnapshot, FetchOptions, Followed, Info, Ingested, Problem,
+        RangeReader,
     },
     identity::Identity,
     stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
     view::{Binary, Codec, Utf8, View},
 };
 pub use self::{
+    conflict::Conflict,
     demand::{Demand, Order, RangeSet},
     encryption::Encryption,
     local::Local,

@@ -66,15 +66,17 @@ pub(super) async fn open(
     if tree.length() > 0 && !is_signed {
         return Err(damaged("the signature of a feed".into()).into());
     }
-    let is_encrypted = head.is_encrypted;
     Ok(State {
         fork: head.fork,
         tree,
         signature: head.signature,
         verifier,
         bitfield,
-        is_encrypted,
         deletions: 0,
+        is_encrypted: head.is_encrypted,
+        conflict: head.conflict,
+        contradiction: None,
+        reorgs: Vec::new(),
     })
 }
 

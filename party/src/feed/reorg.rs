@@ -116,6 +116,28 @@ impl ReorgWant {
         let hash = Some(BlockRequest { index: block.saturating_mul(2), nodes: self.levels.into() });
         ProofRequest { hash, ..ProofRequest::default() }
     }
+
+    /// The end of the highest node that the answer for `block` has to reach. Whose tree is shorter can't show it.
+    pub(crate) fn reaches(&self, block: u64) -> u64 {
+        let size = 1_u64.checked_shl(self.levels).unwrap_or(u64::MAX);
+        (block / size).saturating_add(1).saturating_mul(size)
+    }
+}
+
+/// A reorg that waits for proofs of peers, as all who replicate the feed see it: from
+/// [`Local::reorg`](crate::feed::Local::reorg).
+///
+/// ```
+/// use party::feed::{Local as _, State};
+///
+/// assert!(State::default().reorg(1).is_none()); // nothing is known of a fork 1
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingReorg {
+    /// The fork that it leads to.
+    pub fork: u64,
+    /// What it needs next.
+    pub want: ReorgWant,
 }
 
 /// The replacement of a feed's tree by one of a higher fork, in the making.

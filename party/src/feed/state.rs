@@ -1,6 +1,6 @@
 //! What is known in memory of a feed, and the record that it is stored as.
 
-use std::ops::Range;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
@@ -9,9 +9,11 @@ use crate::{
     error::DecodeError,
     feed::{
         bitfield::{Bitfield, Change},
+        conflict::Conflict,
         local::Local,
         manifest::Manifest,
-        proof::Node,
+        proof::{Node, Proof},
+        reorg::PendingReorg,
         tree::{MAX_LENGTH, Position, Tree},
         verifier::Verifier,
     },
@@ -22,6 +24,7 @@ use crate::{
 const HEAD_VERSION: u8 = 1;
 const HAS_MANIFEST: u64 = 1;
 const IS_ENCRYPTED: u64 = 2;
+const HAS_CONFLICT: u64 = 4;
 
 /// A feed as it stands in memory: its signed tree, who may sign it, and which blocks are stored.
 ///
@@ -43,6 +46,12 @@ pub struct State {
     pub(crate) is_encrypted: bool,
     /// How many of the steps that led here have deleted blocks.
     pub(crate) deletions: u64,
+    /// That the signers have contradicted themselves, once that is known. It is never taken back.
+    pub(crate) conflict: Option<Conflict>,
+    /// The tree that contradicts ours. It is not stored.
+    pub(crate) contradiction: Option<Arc<Proof>>,
+    /// The reorgs under way. They are not stored.
+    pub(crate) reorgs: Vec<PendingReorg>,
 }
 
 /// A step from one state to the next, complete but not carried out: first it is stored, then applied.
@@ -96,6 +105,10 @@ impl State {
     }
 
     pub(crate) fn apply(&mut self, update: Update) {
+        if update.fork != self.fork {
+            // All of them were compared with the tree that goes.
+            self.reorgs.clear();
+        }
         self.fork = update.fork;
         self.tree = update.tree;
         self.signature = update.signature;
@@ -113,6 +126,7 @@ impl State {
             signature: update.signature.clone(),
             manifest: update.verifier.as_ref().map(|verifier| verifier.manifest().clone()),
             is_encrypted: self.is_encrypted,
+            conflict: self.conflict,
         }
     }
 }
@@ -172,6 +186,18 @@ impl Local for State {
     fn words(&self, start: u64, length: u64) -> Vec<(u64, Vec<u32>)> {
         self.bitfield.words(start, length)
     }
+
+    fn reorg(&self, fork: u64) -> Option<&PendingReorg> {
+        self.reorgs.iter().find(|reorg| reorg.fork == fork)
+    }
+
+    fn has_conflict(&self) -> bool {
+        self.conflict.is_some()
+    }
+
+    fn contradiction(&self) -> Option<&Proof> {
+        self.contradiction.as_deref()
+    }
 }
 
 /// The record under [`Key::Head`](crate::feed::storage::Key::Head). Written with every commit, so what can
@@ -188,6 +214,8 @@ pub(crate) struct Head {
     pub(crate) manifest: Option<Manifest>,
     /// Whether what we append is encrypted.
     pub(crate) is_encrypted: bool,
+    /// That the signers have contradicted themselves.
+    pub(crate) conflict: Option<Conflict>,
 }
 
 impl Head {
@@ -202,6 +230,7 @@ impl Head {
             signature: Bytes::new(),
             manifest: None,
             is_encrypted: true,
+            conflict: None,
         }
     }
 
@@ -209,7 +238,11 @@ impl Head {
         let mut out = Vec::with_capacity(256);
         out.put_bytes(&[HEAD_VERSION]);
         let flag = |set: bool, flag: u64| if set { flag } else { 0 };
-        out.put_uint(flag(self.manifest.is_some(), HAS_MANIFEST) | flag(self.is_encrypted, IS_ENCRYPTED));
+        out.put_uint(
+            flag(self.manifest.is_some(), HAS_MANIFEST)
+                | flag(self.is_encrypted, IS_ENCRYPTED)
+                | flag(self.conflict.is_some(), HAS_CONFLICT),
+        );
         out.put_uint(self.fork);
         out.put_uint(self.length);
         out.put_uint(self.contiguous);
@@ -223,6 +256,10 @@ impl Head {
         out.put_buffer(&self.signature);
         if let Some(manifest) = &self.manifest {
             manifest.encode(&mut out);
+        }
+        if let Some(conflict) = &self.conflict {
+            out.put_uint(conflict.fork);
+            out.put_uint(conflict.length);
         }
         out.into()
     }
@@ -257,7 +294,11 @@ impl Head {
             _ => Some(Manifest::decode(&mut reader, &Limits::default())?),
         };
         let is_encrypted = flags & IS_ENCRYPTED != 0;
-        Ok(Self { fork, length, contiguous, pages, signature, manifest, is_encrypted })
+        let conflict = match flags & HAS_CONFLICT {
+            0 => None,
+            _ => Some(Conflict { fork: reader.uint()?, length: reader.uint()? }),
+        };
+        Ok(Self { fork, length, contiguous, pages, signature, manifest, is_encrypted, conflict })
     }
 }
 
@@ -290,6 +331,7 @@ mod tests {
             signature: Bytes::from_static(&[7; 68]),
             manifest: Some(Manifest::single(PublicKey::from_bytes([9; 32]))),
             is_encrypted: true,
+            conflict: Some(Conflict { fork: 3, length: 7 }),
         };
         let bytes = head.encode();
         assert_eq!(Head::decode(&bytes), Ok(head));

@@ -23,6 +23,7 @@ use self::batch::Batch;
 use crate::{
     error::PeerMisbehaved,
     feed::{
+        conflict::NOT_IN_THE_TREE,
         manifest::Manifest,
         proof::{Node, Proof, UpgradeProof},
         tree::{Position, Tree, filling, leaf_hashes, parents},
@@ -525,7 +526,7 @@ impl Verification {
         if let Some(top) = top {
             match self.known.get(&top.index) {
                 Some(known) if known.hash == top.hash && known.size == top.size => {}
-                Some(_) => return Err(invalid("a block or node that is not in the tree")),
+                Some(_) => return Err(invalid(NOT_IN_THE_TREE)),
                 None => return Ok(Checked::Waits(proof, Missing::Node(top.index))),
             }
         }

@@ -138,6 +138,43 @@ impl Asking {
         self.cancels.extend(self.window.cancel(|index| local.has(index), true, limits));
     }
 
+    /// We are on `fork` now. What was asked for in another is void, and so are the requests `void`; what the remote would
+    /// not prove then, it may now.
+    pub(super) fn fork_changed(&mut self, fork: u64, void: Vec<u64>, limits: &Limits) {
+        let void = self.window.abandon(|asked| asked.fork != fork, void, limits);
+        self.cancels.extend(void);
+        self.refused_upgrade = None;
+        self.probes = 0;
+        self.reconsider(0..u64::MAX);
+    }
+
+    /// Takes back all requests. Others may be asked for what this remote was to bring.
+    pub(super) fn abandon(&mut self, limits: &Limits) {
+        let void = self.window.abandon(|_| true, Vec::new(), limits);
+        self.cancels.extend(void);
+    }
+
+    /// A want of blocks of which the remote has not told, if there are any.
+    pub(super) fn want_of(
+        &mut self,
+        blocks: Range<u64>,
+        remote: &Remote,
+        limits: &Limits,
+    ) -> Option<Message> {
+        let segment = untold(blocks, remote, |segment| self.wanted.contains_key(&segment))?;
+        if self.wanted.len() >= limits.max_remote_wants {
+            return None;
+        }
+        self.wanted.insert(segment, Wanted { before: self.window.next_id(), answered: false });
+        Some(Message::Want(Want { start: segment * SEGMENT, length: SEGMENT, any: false }))
+    }
+
+    /// Whether the remote has told what it has of `blocks`.
+    pub(super) fn is_told_of(&self, blocks: Range<u64>, remote: &Remote) -> bool {
+        let is_told = |segment| self.wanted.get(&segment).is_some_and(|wanted: &Wanted| wanted.answered);
+        untold(blocks, remote, is_told).is_none()
+    }
+
     /// The remote's sync was another before.
     pub(super) fn handle_sync(&mut self, before: &Sync, local: &dyn Local, remote: &Remote) {
         let now = &remote.sync;
@@ -227,7 +264,11 @@ impl Asking {
             return Some(want);
         }
         self.look_again(now);
-        if self.allowance == 0 || !self.window.has_room(limits) {
+        if self.window.is_full(limits) {
+            // What is being stored makes room.
+            return None;
+        }
+        if self.allowance == 0 || !self.window.has_room() {
             self.hungry = true;
             return None;
         }
@@ -456,6 +497,21 @@ impl Asking {
 
 fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     a.into_iter().chain(b).min()
+}
+
+/// The first segment of `blocks` in which the remote may have a block that it has not told of. `passes` says that it was
+/// asked, of one segment; there are at most so many as there are wants.
+fn untold(blocks: Range<u64>, remote: &Remote, passes: impl Fn(u64) -> bool) -> Option<u64> {
+    let end = blocks.end.min(remote.sync.length);
+    let mut from = remote.have.next_gap(blocks.start);
+    while from < end {
+        let segment = from / SEGMENT;
+        if !passes(segment) {
+            return Some(segment);
+        }
+        from = remote.have.next_gap((segment + 1).saturating_mul(SEGMENT));
+    }
+    None
 }
 
 /// The end of the blocks, from `index` on, that the remote can't prove to us; 0 if it can. A remote that is

@@ -1,5 +1,7 @@
 //! The state machine of the `hypercore/alpha` channel: one feed on one connection.
 
+mod forking;
+
 use std::{collections::VecDeque, ops::Range, sync::Arc, time::Instant};
 
 use bytes::Bytes;
@@ -7,12 +9,15 @@ use bytes::Bytes;
 use super::{
     asking::{Asking, SEGMENT},
     capability::{self, RemoteHandshake},
+    conflict::{CONFLICT, Conflicts},
     have::runs,
     messages::{
         Data, Message, NoData, REASON_INVALID_REQUEST, REASON_NOT_AVAILABLE, REASON_UNKNOWN, Request, Sync,
     },
     pace::Pace,
+    payload::Payload,
     remote::Remote,
+    reorg::Forks,
     serving::Serving,
     swarm::Swarm,
     telling::Telling,
@@ -39,11 +44,13 @@ pub struct Options {
     pub download: bool,
     /// Whether to answer requests.
     pub upload: bool,
+    /// Whether to follow the remote to a higher fork.
+    pub follow_forks: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { live: true, download: true, upload: true }
+        Self { live: true, download: true, upload: true, follow_forks: true }
     }
 }
 
@@ -61,7 +68,7 @@ pub enum Output {
         /// Its type.
         message_type: u64,
         /// Its bytes.
-        payload: Bytes,
+        payload: Payload,
     },
     /// A request, mostly of the remote's: make the proof and call [`Channel::handle_served`].
     Serve {
@@ -77,6 +84,20 @@ pub enum Output {
         /// To be handed back.
         ticket: Ticket,
         /// The answer.
+        proof: Proof,
+    },
+    /// A proof of a fork above ours: let the feed [follow](crate::feed::Feed::follow) it, and call
+    /// [`Channel::handle_followed`].
+    Follow {
+        /// To be handed back.
+        ticket: Ticket,
+        /// The proof.
+        proof: Proof,
+    },
+    /// What may show that the feed's signers have contradicted themselves: let the feed
+    /// [look at it](crate::feed::Feed::check_conflict), and call [`Channel::handle_conflict_checked`].
+    CheckConflict {
+        /// The proof.
         proof: Proof,
     },
 }
@@ -137,6 +158,8 @@ pub struct Counters {
     pub refused_by_remote: u64,
     /// Requests of the remote's that we refused.
     pub refused_by_us: u64,
+    /// Proofs that were to show that the feed's signers have contradicted themselves, and did not.
+    pub unproved_conflicts: u64,
     /// Messages that were passed over: of unknown types, of extensions, pushed data, answers that came too
     /// late.
     pub ignored: u64,
@@ -200,7 +223,13 @@ pub struct Channel {
     /// Whether the way to the remote has room.
     writable: bool,
     suspended: bool,
+    /// Whether requests of the remote's that were handed out are enough for now.
+    busy: bool,
     compared: Compared,
+    forks: Forks,
+    conflicts: Conflicts,
+    /// Our fork when it was last looked at.
+    fork: Option<u64>,
     /// A proof that is made only to see whether we can make it, as we can't tell from memory.
     trial: Option<(Ticket, UpgradeRequest)>,
     counters: Counters,
@@ -228,7 +257,11 @@ impl Channel {
             outputs: VecDeque::new(),
             writable: true,
             suspended: false,
+            busy: false,
             compared: Compared::default(),
+            forks: Forks::default(),
+            conflicts: Conflicts::default(),
+            fork: None,
             trial: None,
             counters: Counters::default(),
         }
@@ -273,6 +306,7 @@ impl Channel {
         let Some(handshake) = self.remote.handshake else {
             return Err(PeerMisbehaved::UnexpectedMessage("the channel is not open").into());
         };
+        self.notice_fork(local);
         match Message::decode(message_type, &payload, handshake.seeks, &self.limits)? {
             Some(Message::Sync(sync)) => self.handle_sync(sync, local),
             Some(Message::Request(request)) => self.handle_request(request, local)?,
@@ -306,6 +340,7 @@ impl Channel {
 
     /// Our side of the feed has changed: it has grown, or blocks were stored, by whomever.
     pub fn handle_local_change(&mut self, local: &dyn Local) {
+        self.notice_fork(local);
         self.asking.handle_local_change(local, &self.limits);
         self.compared = Compared::default();
         self.telling.touch_stored();
@@ -329,6 +364,9 @@ impl Channel {
         if let Some((_, upgrade)) = self.trial.take_if(|(trial, _)| *trial == ticket) {
             let provable = matches!(&proof, Ok(Some(proof)) if proof.upgrade.is_some());
             return self.telling.found(upgrade, provable);
+        }
+        if self.handle_conflict_served(ticket, proof.as_ref().ok().and_then(Option::as_ref)) {
+            return;
         }
         let Some(running) = self.serving.served(ticket) else { return };
         let message = match proof {
@@ -358,8 +396,15 @@ impl Channel {
         local: &dyn Local,
     ) -> Result<(), Error> {
         let Some((asked, bytes)) = self.asking.window.stored(ticket.0) else { return Ok(()) };
+        self.notice_fork(local);
         self.telling.touch_stored();
         self.compared = Compared::default();
+        if asked.fork != local.fork() && result.is_ok() {
+            // Honest, and too late.
+            self.asking.window.give_up(&asked);
+            self.asking.reconsider(asked.block.map_or(0..0, |index| index..index + 1));
+            return Ok(());
+        }
         let verdict = match result {
             // Not its fault: we had asked it to leave out what others were to bring.
             Ok(Verdict::Unconnected) if !asked.leans => {
@@ -371,7 +416,15 @@ impl Channel {
             if matches!(error, Error::PeerMisbehaved(_)) {
                 self.counters.invalid_proofs += 1;
             }
-        })?;
+        });
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(error) if self.suspects(&error, local) => {
+                self.asking.window.give_up(&asked);
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         let stored = asked.block.is_none_or(|index| local.has(index));
         let grown = asked.upgrade.is_none_or(|upgrade| local.length() > upgrade.start);
         self.asking.window.settle(&asked, stored, grown);
@@ -408,7 +461,7 @@ impl Channel {
     /// When [`poll_output`](Self::poll_output) is to be called though nothing has happened: another peer was asked
     /// for something that this one may be asked for then.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.asking.poll_timeout()
+        self.asking.poll_timeout().into_iter().chain(self.conflicts.deadline()).min()
     }
 
     /// What to do next. To be called until it returns `None`.
@@ -418,10 +471,24 @@ impl Channel {
         }
         //= protocol-spec/07-replication.md#capability
         self.remote.handshake?;
+        self.notice_fork(local);
+        if local.has_conflict() {
+            self.asking.hungry = false;
+            return self.poll_conflict(local);
+        }
         if self.writable
             && let Some(output) = self.poll_answers(local)
         {
+            // Whom we suspect may suspect us.
             return Some(output);
+        }
+        if self.conflicts.is_suspicious() {
+            self.asking.hungry = false;
+            self.conflicts.wait(now, &self.limits);
+            return None;
+        }
+        if let Some(message) = self.poll_forks(local) {
+            return Some(output(&message));
         }
         if self.options.download
             && !self.suspended
@@ -433,6 +500,12 @@ impl Channel {
             self.compare_blocks(local);
         }
         None
+    }
+
+    /// Whether the driver has enough of the remote's requests to serve for now. The rest wait here, where they can be
+    /// cancelled.
+    pub fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
     }
 
     /// Makes a pause, or ends it. Meanwhile nothing more is asked for, and the remote's requests wait; there are
@@ -454,13 +527,15 @@ impl Channel {
             remote_in_sync: self.remote_is_in_sync(local),
             has_given_up: self.asking.has_given_up(&self.limits),
             is_updating: self.options.download
-                && (!self.remote.synced || self.asking.is_growing(local, &self.remote, &self.limits)),
+                && (!self.remote.synced
+                    || !self.has_followed(local)
+                    || self.asking.is_growing(local, &self.remote, &self.limits)),
             remote_uploads: self.remote.sync.uploading,
             remote_downloads: self.remote.sync.downloading,
             remote_length: self.remote.sync.length,
             remote_fork: self.remote.sync.fork,
             remote_contiguous_length: self.remote.have.next_gap(0).min(self.remote.sync.length),
-            waiting: self.asking.window.waiting(),
+            waiting: self.asking.window.waiting() + self.forks.waiting(),
             serving: self.serving.len(),
             counters: self.counters,
         }
@@ -502,7 +577,7 @@ impl Channel {
         if let Some(refusal) = self.serving.pop_refusal() {
             return Some(output(&Message::NoData(refusal)));
         }
-        if self.suspended {
+        if self.suspended || self.busy {
             return None;
         }
         let (ticket, request) = self.serving.pop()?;
@@ -576,12 +651,15 @@ impl Channel {
             return Err(PeerMisbehaved::LimitExceeded("max_block").into());
         }
         //= protocol-spec/07-replication.md#request-1-and-data-3
-        if request == 0 {
-            // A push, which we have said not to take, or the proof of a conflict, which there can't be
-            // before forks are followed.
-            self.counters.ignored += 1;
+        if request == CONFLICT {
+            if !self.handle_unasked(&proof, local)? {
+                // A push, which we have said not to take, or the proof of a conflict that is of no use.
+                self.counters.ignored += 1;
+            }
             return Ok(());
         }
+        let Some(data) = self.handle_fork_data(Data { request, proof }, local)? else { return Ok(()) };
+        let Data { request, proof } = data;
         let asked = match self.asking.window.answered(request, now) {
             Answered::Asked(asked) => asked,
             Answered::Late => {
@@ -592,6 +670,11 @@ impl Channel {
         };
         self.asking.answered(request, &asked);
         self.telling.touch();
+        if self.conflicts.is_suspicious() {
+            self.asking.window.give_up(&asked);
+            self.counters.ignored += 1;
+            return Ok(());
+        }
         if !asked.covers(&proof) {
             return Err(PeerMisbehaved::UnrequestedData.into());
         }
@@ -625,6 +708,9 @@ impl Channel {
     }
 
     fn handle_no_data(&mut self, refusal: NoData, local: &dyn Local, now: Instant) -> Result<(), Error> {
+        if self.handle_fork_refusal(refusal.request, local)? {
+            return Ok(());
+        }
         match self.asking.window.answered(refusal.request, now) {
             Answered::Asked(asked) => {
                 self.asking.answered(refusal.request, &asked);
@@ -651,7 +737,10 @@ impl Channel {
 
     fn is_in_sync(&self, local: &dyn Local) -> bool {
         !self.options.download
-            || (self.outputs.is_empty() && self.asking.is_in_sync(local, &self.remote, &self.limits))
+            || (self.outputs.is_empty()
+                && !self.conflicts.is_suspicious()
+                && self.has_followed(local)
+                && self.asking.is_in_sync(local, &self.remote, &self.limits))
     }
 
     fn remote_is_in_sync(&self, local: &dyn Local) -> bool {
@@ -693,5 +782,5 @@ impl Channel {
 }
 
 fn output(message: &Message) -> Output {
-    Output::Send { message_type: message.message_type(), payload: message.encode() }
+    Output::Send { message_type: message.message_type(), payload: message.payload() }
 }

@@ -15,12 +15,15 @@
 mod asking;
 mod capability;
 mod channel;
+mod conflict;
 mod have;
 pub mod messages;
 mod newest;
 mod pace;
+mod payload;
 mod ranges;
 mod remote;
+mod reorg;
 mod serving;
 mod swarm;
 mod telling;
@@ -29,6 +32,7 @@ mod window;
 pub use capability::{RemoteHandshake, capability, handshake};
 pub use channel::{Channel, Counters, Options, Output, Status, Ticket, Verdict};
 pub use pace::Pace;
+pub use payload::Payload;
 pub use swarm::Swarm;
 
 /// The name of the protocol, as a channel is opened with it.

@@ -65,6 +65,12 @@ impl Telling {
         self.stored = true;
     }
 
+    /// We are on another fork. What the remote was told of our blocks is compared with those that we have now.
+    pub(super) fn fork_changed(&mut self) {
+        self.provable = None;
+        self.touch_stored();
+    }
+
     /// The remote wants to know of a range. Beyond a limit it is not listened to; Node keeps as many.
     pub(super) fn want(&mut self, want: Want, limits: &Limits) {
         // Node's are no longer than this; of a longer one, the start is answered.

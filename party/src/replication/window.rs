@@ -131,11 +131,16 @@ impl Window {
         self.storing.is_empty() && self.waiting.values().all(|waiting| waiting.asked.probe)
     }
 
-    pub(super) fn has_room(&self, limits: &Limits) -> bool {
+    /// Whether the connection has room for another request.
+    pub(super) fn has_room(&self) -> bool {
         self.share.has_room()
-            && self.waiting.len() < limits.max_inflight_requests
-            && self.storing.len() < limits.max_inflight_requests.saturating_mul(8)
-            && self.storing_bytes < limits.max_unverified_bytes
+    }
+
+    /// Whether so much of this feed is under way, or waits to be stored, that no more is to be asked for.
+    pub(super) fn is_full(&self, limits: &Limits) -> bool {
+        self.waiting.len() >= limits.max_inflight_requests
+            || self.storing.len() >= limits.max_inflight_requests.saturating_mul(8)
+            || self.storing_bytes >= limits.max_unverified_bytes
     }
 
     /// Claims a block that is to be asked for.
@@ -184,6 +189,36 @@ impl Window {
         self.share.ask(bytes);
         self.waiting.insert(id, Waiting { asked, at: now, bytes });
         id
+    }
+
+    /// An id for a request that is noted elsewhere.
+    pub(super) fn reserve(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// Takes back the requests that are `void`, and `others` that were noted elsewhere. Returns the ids of all, to be
+    /// cancelled. Answers to them come too late.
+    pub(super) fn abandon(
+        &mut self,
+        void: impl Fn(&Asked) -> bool,
+        others: Vec<u64>,
+        limits: &Limits,
+    ) -> Vec<u64> {
+        let waiting = self.waiting.iter().filter(|(_, Waiting { asked, .. })| void(asked));
+        let mut ids: Vec<u64> = waiting.map(|(id, _)| *id).collect();
+        for id in &ids {
+            if let Some(Waiting { asked, bytes, .. }) = self.waiting.remove(id) {
+                self.share.forget(bytes);
+                self.release(*id, &asked);
+                self.give_up(&asked);
+            }
+        }
+        ids.extend(others);
+        self.cancelled.extend(&ids);
+        self.forget_cancelled(limits);
+        ids
     }
 
     /// The remote has answered `id`. The request is over, unless [`store`](Self::store) follows; what it does not
@@ -260,11 +295,15 @@ impl Window {
             }
             self.cancelled.insert(*id);
         }
-        // Node does not answer what it read the cancel of in time. Such ids are forgotten when they are old.
+        self.forget_cancelled(limits);
+        ids
+    }
+
+    /// Node does not answer what it read the cancel of in time. Such ids are forgotten when they are old.
+    fn forget_cancelled(&mut self, limits: &Limits) {
         while self.cancelled.len() > limits.max_inflight_requests.saturating_mul(4) {
             self.cancelled.pop_first();
         }
-        ids
     }
 
     fn release(&mut self, id: u64, asked: &Asked) {
@@ -296,7 +335,7 @@ mod tests {
         let limits = Limits::default();
         let (mut window, now) = (window(), Instant::now());
         let mut asked = 0;
-        while window.has_room(&limits) {
+        while window.has_room() && !window.is_full(&limits) {
             asked = window.ask(block(asked), now);
         }
         assert_eq!(asked as usize, limits.max_inflight_bytes / FIRST_ESTIMATE);
@@ -306,7 +345,7 @@ mod tests {
             assert!(window.stored(id).is_some());
         }
         let before = window.next_id();
-        while window.has_room(&limits) {
+        while window.has_room() && !window.is_full(&limits) {
             window.ask(block(window.next_id()), now);
         }
         assert!(window.next_id() - before > asked);

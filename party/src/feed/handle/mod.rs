@@ -7,8 +7,10 @@ mod audit;
 mod batch;
 mod belonging;
 mod commit;
+mod conflict;
 mod cut;
 mod encrypted;
+mod follow;
 mod ingest;
 mod quorum;
 mod range;
@@ -34,13 +36,14 @@ pub(super) use self::cut::Cut;
 pub use self::{
     audit::{Audit, Problem},
     batch::Batch,
+    follow::Followed,
     ingest::Ingested,
     range::RangeReader,
     read::FetchOptions,
     reorg::FeedReorg,
     snapshot::FeedSnapshot,
 };
-use self::{commit::Pending, encrypted::HeldKey, snapshot::Pin};
+use self::{commit::Pending, encrypted::HeldKey, follow::Courses, snapshot::Pin};
 use crate::{
     error::Error,
     feed::{
@@ -152,6 +155,8 @@ struct Inner {
     writing: tokio::sync::Mutex<Option<Pending>>,
     /// Appends that wait for somebody to carry them out.
     appends: together::Queue,
+    /// The reorgs under way.
+    courses: Courses,
     demands: Demands,
     /// The store that it is of, if any.
     home: Option<Arc<dyn Home>>,
@@ -193,6 +198,7 @@ impl Feed {
                 cuts: Mutex::default(),
                 writing: tokio::sync::Mutex::new(None),
                 appends: together::Queue::default(),
+                courses: Courses::default(),
                 demands: Demands::new(),
                 home,
                 followers: Followers::default(),

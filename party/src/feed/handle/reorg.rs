@@ -47,6 +47,12 @@ use crate::{
 #[derive(Debug)]
 pub struct FeedReorg {
     feed: Feed,
+    course: Course,
+}
+
+/// A way to a higher fork, without the feed that goes it.
+#[derive(Debug)]
+pub(super) struct Course {
     /// The fork that the feed had, which is what all comparisons are with.
     from: u64,
     reorg: Reorg,
@@ -96,32 +102,26 @@ impl Feed {
     /// [`PeerMisbehaved`](crate::error::PeerMisbehaved) if the proof does not hold or the feed's writer has not
     /// signed it, or why the feed's own tree could not be read.
     pub async fn reorg(&self, proof: Proof) -> Result<Option<FeedReorg>, Error> {
-        let (verifier, from, length) = {
-            let state = self.state();
-            (state.verifier.clone(), state.fork, state.tree.length())
-        };
-        let Some(reorg) = Reorg::begin(self.key(), verifier, from, length, proof)? else { return Ok(None) };
-        let mut reorg = FeedReorg { feed: self.clone(), from, reorg, want: None };
-        reorg.advance().await?;
-        Ok(Some(reorg))
+        let course = Course::begin(self, proof).await?;
+        Ok(course.map(|course| FeedReorg { feed: self.clone(), course }))
     }
 }
 
 impl FeedReorg {
     /// The fork that it leads to: that of the requests to make.
     pub fn fork(&self) -> u64 {
-        self.reorg.fork()
+        self.course.fork()
     }
 
     /// The length that it leads to.
     pub fn length(&self) -> u64 {
-        self.reorg.length()
+        self.course.reorg.length()
     }
 
     /// What is to be asked of a peer that has the new fork; `None` when all is known that is needed to
     /// [`commit`](Self::commit).
     pub fn want(&self) -> Option<&ReorgWant> {
-        self.want.as_ref()
+        self.course.want()
     }
 
     /// Takes an answer to what is [wanted](Self::want). False if it brings nothing.
@@ -130,9 +130,7 @@ impl FeedReorg {
     /// [`PeerMisbehaved`](crate::error::PeerMisbehaved) if it does not hold, after which another answer may still; or why the feed's own tree could
     /// not be read.
     pub async fn handle_proof(&mut self, proof: Proof) -> Result<bool, Error> {
-        let is_of_use = self.reorg.handle_proof(proof)?;
-        self.advance().await?;
-        Ok(is_of_use)
+        self.course.handle_proof(&self.feed, proof).await
     }
 
     /// Replaces the feed's tree and drops the blocks that the new one doesn't begin with, in one commit. Gives
@@ -143,7 +141,43 @@ impl FeedReorg {
     /// # Errors
     /// Why it could not be stored. The feed is as it was then.
     pub async fn commit(self) -> Result<Option<u64>, Error> {
-        let Self { feed, from, reorg, .. } = self;
+        self.course.commit(&self.feed).await
+    }
+}
+
+impl Course {
+    pub(super) async fn begin(feed: &Feed, proof: Proof) -> Result<Option<Self>, Error> {
+        let (verifier, from, length) = {
+            let state = feed.state();
+            (state.verifier.clone(), state.fork, state.tree.length())
+        };
+        let Some(reorg) = Reorg::begin(feed.key(), verifier, from, length, proof)? else { return Ok(None) };
+        let mut course = Self { from, reorg, want: None };
+        course.advance(feed).await?;
+        Ok(Some(course))
+    }
+
+    /// The fork that the feed has to have for it to be of use.
+    pub(super) fn from(&self) -> u64 {
+        self.from
+    }
+
+    pub(super) fn fork(&self) -> u64 {
+        self.reorg.fork()
+    }
+
+    pub(super) fn want(&self) -> Option<&ReorgWant> {
+        self.want.as_ref()
+    }
+
+    pub(super) async fn handle_proof(&mut self, feed: &Feed, proof: Proof) -> Result<bool, Error> {
+        let is_of_use = self.reorg.handle_proof(proof)?;
+        self.advance(feed).await?;
+        Ok(is_of_use)
+    }
+
+    pub(super) async fn commit(self, feed: &Feed) -> Result<Option<u64>, Error> {
+        let Self { from, reorg, .. } = self;
         let Some(reorged) = reorg.finish() else { return Ok(None) };
         let mut turn = feed.lock().await;
         let update = {
@@ -169,11 +203,11 @@ impl FeedReorg {
 
     /// Goes on until a peer is needed, or nothing more. Should the feed be truncated meanwhile, then what is
     /// read here is of no use, and the commit will see it.
-    async fn advance(&mut self) -> Result<(), Error> {
+    async fn advance(&mut self, feed: &Feed) -> Result<(), Error> {
         self.want = loop {
             match self.reorg.poll() {
                 ReorgStep::Read(indexes) => {
-                    self.reorg.handle_nodes(&self.feed.read_nodes(&indexes).await?);
+                    self.reorg.handle_nodes(&feed.read_nodes(&indexes).await?);
                 }
                 ReorgStep::Ask(want) => break Some(want),
                 ReorgStep::Done => break None,

@@ -16,8 +16,8 @@ use crate::{
     },
 };
 
-const LIVE: Options = Options { live: true, download: true, upload: true };
-const FINITE: Options = Options { live: false, download: true, upload: true };
+const LIVE: Options = Options { live: true, download: true, upload: true, follow_forks: true };
+const FINITE: Options = Options { live: false, ..LIVE };
 
 fn pair(a: Model, b: Model) -> Pair<Model> {
     Pair::new([a, b], [LIVE, LIVE])
@@ -300,7 +300,8 @@ fn a_remote_that_can_not_take_more_is_not_served() {
 
 #[test]
 fn a_remote_of_another_fork_is_left_alone() {
-    let mut pair = pair(Model { fork: 1, ..Model::writer(100) }, Model::reader());
+    let stays = Options { follow_forks: false, ..LIVE };
+    let mut pair = Pair::new([Model { fork: 1, ..Model::writer(100) }, Model::reader()], [LIVE, stays]);
     pair.run().unwrap();
     assert_eq!((pair.ends[1].sent(1), pair.ends[1].status().remote_fork), (0, 1));
     assert!(pair.ends.iter().all(|end| end.status().in_sync && end.status().remote_in_sync));

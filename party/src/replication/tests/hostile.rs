@@ -45,7 +45,7 @@ impl Victim {
             .into_iter()
             .filter_map(|output| match output {
                 Output::Send { message_type, payload } => {
-                    Message::decode(message_type, &payload, true, &Limits::default()).unwrap()
+                    Message::decode(message_type, &payload.into_bytes(), true, &Limits::default()).unwrap()
                 }
                 _ => None,
             })
@@ -152,7 +152,7 @@ fn an_answer_counts_once() {
 fn pushed_data_is_passed_over() {
     let (mut victim, _) = waiting();
     victim.send(Message::Data(Data { request: 0, proof: block(0, 10) })).unwrap();
-    victim.send(Message::Data(Data { request: 0, proof: upgrade(0, 10) })).unwrap();
+    victim.send(Message::Data(Data { request: 0, proof: upgrade(5, 10) })).unwrap();
     assert_eq!(victim.outputs(), []);
     assert_eq!(victim.channel.status(&victim.feed).counters.ignored, 2);
 }
@@ -170,9 +170,9 @@ fn an_invalid_proof_is_handed_back_as_the_error_that_it_is() {
     let (mut victim, id) = waiting();
     victim.send(Message::Data(Data { request: id, proof: block(0, 10) })).unwrap();
     let [Output::Ingest { ticket, .. }] = victim.outputs()[..] else { panic!("nothing to store") };
-    let result =
-        victim.channel.handle_ingested(ticket, Err(PeerMisbehaved::InvalidSignature.into()), &victim.feed);
-    misbehaved(result, PeerMisbehaved::InvalidSignature);
+    let misbehaviour = PeerMisbehaved::InvalidProof("a node out of its order");
+    let result = victim.channel.handle_ingested(ticket, Err(misbehaviour.clone().into()), &victim.feed);
+    misbehaved(result, misbehaviour);
     assert_eq!(victim.channel.status(&victim.feed).counters.invalid_proofs, 1);
 }
 
@@ -217,7 +217,7 @@ fn a_request_for_block_two_to_the_53_is_refused_and_the_channel_lives() {
     let outputs = victim.outputs();
     let refused = [1, 2].map(|request| {
         let message = Message::NoData(NoData { request, reason: 1 });
-        Output::Send { message_type: 4, payload: message.encode() }
+        Output::Send { message_type: 4, payload: message.payload() }
     });
     assert_eq!(outputs[..2], refused);
     assert!(matches!(outputs[2..], [Output::Serve { .. }]));

@@ -22,6 +22,16 @@ pub(super) trait Engine {
     fn append(&mut self, blocks: u64);
     fn prove(&self, request: ProofRequest, fork: u64) -> Option<Proof>;
     fn ingest(&mut self, proofs: Vec<Proof>) -> Vec<Result<Verdict, Error>>;
+
+    /// Takes a proof of a higher fork.
+    fn follow(&mut self, _proof: Proof) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Looks whether a proof shows a conflict.
+    fn has_conflict(&mut self, _proof: Proof) -> bool {
+        false
+    }
 }
 
 /// One end.
@@ -32,6 +42,8 @@ pub(super) struct End<E> {
     pub(super) inbox: VecDeque<(u64, Bytes)>,
     pub(super) serve: Vec<(Ticket, ProofRequest, u64)>,
     pub(super) ingest: Vec<(Ticket, Proof)>,
+    pub(super) follow: Vec<(Ticket, Proof)>,
+    pub(super) check: Vec<Proof>,
     /// Everything that this end has sent.
     pub(super) sent: Vec<Message>,
 }
@@ -68,8 +80,8 @@ pub(super) fn open(is_initiator: bool, options: Options, limits: &Limits, local:
 impl<E: Engine> End<E> {
     fn new(feed: E, is_initiator: bool, options: Options, limits: &Limits) -> Self {
         let channel = feed.with_local(|local| open(is_initiator, options, limits, local));
-        let (inbox, serve, ingest, sent) = Default::default();
-        Self { feed, channel, inbox, serve, ingest, sent }
+        let (inbox, serve, ingest, follow, check, sent) = Default::default();
+        Self { feed, channel, inbox, serve, ingest, follow, check, sent }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -87,7 +99,11 @@ impl<E: Engine> End<E> {
 
     /// Whether something is left to happen.
     pub(super) fn is_busy(&self) -> bool {
-        !self.inbox.is_empty() || !self.serve.is_empty() || !self.ingest.is_empty()
+        !self.inbox.is_empty()
+            || !self.serve.is_empty()
+            || !self.ingest.is_empty()
+            || !self.follow.is_empty()
+            || !self.check.is_empty()
     }
 
     /// How many messages of a type it has sent.
@@ -115,12 +131,15 @@ impl<E: Engine> Pair<E> {
         for output in outputs {
             match output {
                 Output::Send { message_type, payload } => {
+                    let payload = payload.into_bytes();
                     let message = Message::decode(message_type, &payload, true, &Limits::default());
                     end.sent.push(message.unwrap().unwrap());
                     other.inbox.push_back((message_type, payload));
                 }
                 Output::Serve { ticket, request, fork } => end.serve.push((ticket, request, fork)),
                 Output::Ingest { ticket, proof } => end.ingest.push((ticket, proof)),
+                Output::Follow { ticket, proof } => end.follow.push((ticket, proof)),
+                Output::CheckConflict { proof } => end.check.push(proof),
             }
         }
     }
@@ -159,6 +178,21 @@ impl<E: Engine> Pair<E> {
         Ok(count > 0)
     }
 
+    /// Looks at what is about other forks, and at conflicts. Returns whether there was something.
+    pub(super) fn follow(&mut self, n: usize) -> Result<bool, Error> {
+        let end = &mut self.ends[n];
+        let busy = !end.follow.is_empty() || !end.check.is_empty();
+        for (ticket, proof) in std::mem::take(&mut end.follow) {
+            let result = end.feed.follow(proof);
+            end.feed.with_local(|local| end.channel.handle_followed(ticket, result, local))?;
+        }
+        for proof in std::mem::take(&mut end.check) {
+            let is_conflict = end.feed.has_conflict(proof);
+            end.channel.handle_conflict_checked(is_conflict)?;
+        }
+        Ok(busy)
+    }
+
     /// Lets everything happen, till nothing is left to happen.
     pub(super) fn run(&mut self) -> Result<(), Error> {
         for _ in 0..100_000 {
@@ -169,12 +203,10 @@ impl<E: Engine> Pair<E> {
                     busy = true;
                 }
                 busy |= self.ingest(n, usize::MAX)?;
+                busy |= self.follow(n)?;
                 self.pump(n);
             }
-            busy |= self
-                .ends
-                .iter()
-                .any(|end| !end.inbox.is_empty() || !end.serve.is_empty() || !end.ingest.is_empty());
+            busy |= self.ends.iter().any(End::is_busy);
             if !busy {
                 return Ok(());
             }

@@ -18,23 +18,23 @@ use crate::{
     replication::{Options, Verdict},
 };
 
-const LIVE: Options = Options { live: true, download: true, upload: true };
+const LIVE: Options = Options { live: true, download: true, upload: true, follow_forks: true };
 const FINITE: Options = Options { live: false, ..LIVE };
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-fn create(identity: Identity) -> Feed {
+pub(super) fn create(identity: Identity) -> Feed {
     block_on(Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity)).unwrap()
 }
 
-fn writer(legacy: bool) -> Feed {
+pub(super) fn writer(legacy: bool) -> Feed {
     let signer = KeyPair::from_seed(&[9; 32]);
     create(if legacy { Identity::legacy_writer(signer) } else { Identity::writer(signer) })
 }
 
-fn reader(of: &Feed) -> Feed {
+pub(super) fn reader(of: &Feed) -> Feed {
     create(Identity::reader(of.key()))
 }
 
@@ -60,8 +60,16 @@ impl Engine for Feed {
     fn ingest(&mut self, proofs: Vec<Proof>) -> Vec<Result<Verdict, Error>> {
         block_on(Feed::ingest(self, proofs))
             .into_iter()
-            .map(|result| result.map(|_| Verdict::Holds))
+            .map(|result| Ok(if result?.unconnected { Verdict::Unconnected } else { Verdict::Holds }))
             .collect()
+    }
+
+    fn follow(&mut self, proof: Proof) -> Result<(), Error> {
+        block_on(Feed::follow(self, proof)).map(|_| ())
+    }
+
+    fn has_conflict(&mut self, proof: Proof) -> bool {
+        matches!(block_on(self.check_conflict(proof)), Ok(Some(_)))
     }
 }
 
@@ -207,7 +215,7 @@ fn a_forged_proof_is_refused() {
                     block.value = b"forged".as_slice().into();
                 }
             }
-            match pair.ingest(n, usize::MAX) {
+            match pair.ingest(n, usize::MAX).and_then(|_| pair.follow(n)) {
                 Ok(_) => {}
                 Err(Error::PeerMisbehaved(PeerMisbehaved::InvalidProof(_))) => refused += 1,
                 Err(other) => panic!("{other}"),
