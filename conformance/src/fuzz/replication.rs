@@ -266,6 +266,8 @@ impl End {
                     assert!(proof.block.as_ref().is_none_or(|block| block.value.len() <= limits().max_block));
                     self.ingest.push((ticket, proof));
                 }
+                // Work that never ends.
+                Some(Output::Follow { .. } | Output::CheckConflict { .. }) => {}
             }
         }
     }
