@@ -30,7 +30,8 @@ struct Two {
 impl Two {
     async fn new(process: &NodePeer, options: &NodeOptions, rust_writes: bool) -> Result<Self> {
         let rust = Place::Disk.peer().await?;
-        let node = Arc::new(process.beside(options).await?);
+        let patient = NodeOptions { lifetime: Duration::from_secs(240), ..options.clone() };
+        let node = Arc::new(process.beside(&patient).await?);
         let (ours, theirs) = (AnyPeer::Rust(rust.clone()), AnyPeer::Node(Arc::clone(&node)));
         let (writer, reader) = if rust_writes { (ours, theirs) } else { (theirs, ours) };
         Ok(Self { writer, reader, rust, node })

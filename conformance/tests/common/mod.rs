@@ -64,7 +64,7 @@ pub(crate) fn no_complaints(node: &NodePeer) -> Result<()> {
 }
 
 pub(crate) async fn in_time(test: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::time::timeout(Duration::from_secs(60), test).await.context("not done in time")?
+    tokio::time::timeout(Duration::from_secs(150), test).await.context("not done in time")?
 }
 
 pub(crate) fn digest_of(block: Bytes) -> ContentDigest {
