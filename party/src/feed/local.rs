@@ -49,4 +49,9 @@ pub trait Local {
     fn contradiction(&self) -> Option<&Proof> {
         None
     }
+    /// How often blocks have been deleted here, cleared or cut off, since the feed was opened: who has looked for what
+    /// is missing looks again when it has changed.
+    fn deletions(&self) -> u64 {
+        0
+    }
 }

@@ -76,6 +76,7 @@ pub(super) async fn open(
         conflict: head.conflict,
         contradiction: None,
         reorgs: Vec::new(),
+        deletions: 0,
     })
 }
 

@@ -50,6 +50,8 @@ pub struct State {
     pub(crate) contradiction: Option<Arc<Proof>>,
     /// The reorgs under way. They are not stored.
     pub(crate) reorgs: Vec<PendingReorg>,
+    /// How many of the steps that led here have deleted blocks.
+    pub(crate) deletions: u64,
 }
 
 /// A step from one state to the next, complete but not carried out: first it is stored, then applied.
@@ -132,6 +134,10 @@ impl State {
 impl Local for State {
     fn fork(&self) -> u64 {
         self.fork
+    }
+
+    fn deletions(&self) -> u64 {
+        self.deletions
     }
 
     fn length(&self) -> u64 {

@@ -66,6 +66,8 @@ pub(super) struct Asking {
     invalid: usize,
     /// Whether it goes on when both sides are in sync.
     live: bool,
+    /// [`Local::deletions`] as we have last seen them.
+    deletions: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +99,7 @@ impl Asking {
             failures: 0,
             invalid: 0,
             live,
+            deletions: 0,
         }
     }
 
@@ -126,8 +129,12 @@ impl Asking {
         true
     }
 
-    /// Takes back what is stored here meanwhile.
-    pub(super) fn cancel_stored(&mut self, local: &dyn Local, limits: &Limits) {
+    /// Takes back what is stored here meanwhile, and looks again for what isn't any more.
+    pub(super) fn handle_local_change(&mut self, local: &dyn Local, limits: &Limits) {
+        let deletions = local.deletions();
+        if std::mem::replace(&mut self.deletions, deletions) != deletions {
+            self.reconsider(0..u64::MAX);
+        }
         self.cancels.extend(self.window.cancel(|index| local.has(index), true, limits));
     }
 

@@ -282,9 +282,9 @@ impl Channel {
     }
 
     /// Both sides have opened, and the remote's handshake holds.
-    pub fn handle_opened(&mut self, remote: RemoteHandshake, _local: &dyn Local) {
+    pub fn handle_opened(&mut self, remote: RemoteHandshake, local: &dyn Local) {
         self.remote.handshake = Some(remote);
-        self.telling.touch();
+        self.telling.opened(local);
     }
 
     /// A message of the channel has come.
@@ -337,7 +337,7 @@ impl Channel {
     /// Our side of the feed has changed: it has grown, or blocks were stored, by whomever.
     pub fn handle_local_change(&mut self, local: &dyn Local) {
         self.notice_fork(local);
-        self.asking.cancel_stored(local, &self.limits);
+        self.asking.handle_local_change(local, &self.limits);
         self.compared = Compared::default();
         self.telling.touch_stored();
     }

@@ -18,6 +18,7 @@ mod channel;
 mod conflict;
 mod have;
 pub mod messages;
+mod newest;
 mod pace;
 mod ranges;
 mod remote;

@@ -590,7 +590,7 @@ fn two_signed_trees_end_the_replication_of_a_feed() {
         assert_eq!((conflict.fork, conflict.length), (0, ours.info().length.min(theirs.info().length)));
         assert!(other.ends[1].channel.is_over());
         assert_eq!(theirs.conflict(), Some(conflict), "it was told");
-        assert_eq!(other.ends[1].sent(3), 2);
+        assert!(other.ends[1].sent(3) >= 2);
 
         // And so are the others.
         changed(&mut pair.ends[1]);

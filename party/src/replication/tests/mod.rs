@@ -2,7 +2,7 @@ mod behaviours;
 mod forks;
 mod hostile;
 mod messages;
-mod model;
+pub(super) mod model;
 mod pair;
 #[cfg(feature = "tokio")]
 mod real;
