@@ -26,7 +26,8 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 
 /// Bytes of a block, blocks of the feed, and of a batch.
-const KINDS: [(usize, u64, usize); 3] = [(64, 65_536, 512), (1_024, 65_536, 512), (65_536, 1_024, 32)];
+const KINDS: [(usize, u64, usize); 4] =
+    [(64, 65_536, 512), (64, 16_384, 32), (1_024, 65_536, 512), (65_536, 1_024, 32)];
 /// Odd, so that it reaches every block of a feed whose length is a power of two.
 const STRIDE: u64 = 10_007;
 
@@ -39,7 +40,7 @@ fn ingest(criterion: &mut Criterion<CpuTime>) {
             for place in ["memory", "disk"] {
                 let mut group = criterion.benchmark_group(format!("ingest into {place}"));
                 group.throughput(Throughput::Elements(length)).sample_size(10);
-                group.bench_function(format!("{size} B {order}"), |bencher| {
+                group.bench_function(format!("{batch} x {size} B {order}"), |bencher| {
                     bencher.iter_custom(|rounds| {
                         (0..rounds).map(|_| take_in(&runtime, &feed, &proofs, batch, place)).sum()
                     });

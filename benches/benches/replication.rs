@@ -170,7 +170,7 @@ fn replicate(feeds: [Stub; 2], block: &Bytes) -> usize {
                 match output {
                     Output::Send { message_type, payload } => {
                         count += 1;
-                        sides[other].2.push((message_type, payload));
+                        sides[other].2.push((message_type, payload.into_bytes()));
                     }
                     Output::Serve { ticket, request, .. } => {
                         sides[n].0.handle_served(ticket, Ok(Some(feed.prove(&request, block))));

@@ -42,6 +42,8 @@ pub struct Replicate {
     pub download: bool,
     /// Whether to serve the peer what it asks for.
     pub upload: bool,
+    /// How many bytes of blocks a second to send at most; `None` for as many as can be, or as they were.
+    pub upload_limit: Option<u64>,
     /// Whether to follow the feed's writer when it truncates the feed. Without it, a feed that was truncated
     /// stays here as it was; what another peer brings under a release with it counts all the same.
     pub follow_forks: bool,
@@ -50,18 +52,25 @@ pub struct Replicate {
 impl Replicate {
     /// Get everything, serve everything: what [`Peer::replicate`] does.
     pub fn fully() -> Self {
-        Self { download: true, upload: true, follow_forks: true }
+        Self { download: true, upload: true, upload_limit: None, follow_forks: true }
     }
 
     /// Get only what is asked for, serve everything.
     pub fn sparsely() -> Self {
-        Self { download: false, upload: true, follow_forks: true }
+        Self { download: false, upload: true, upload_limit: None, follow_forks: true }
     }
 
     /// Serve nothing.
     #[must_use]
     pub fn without_upload(self) -> Self {
         Self { upload: false, ..self }
+    }
+
+    /// Send no more than so many bytes of blocks a second to this peer, of this feed. It can be changed later by
+    /// [`Link::limit_upload`].
+    #[must_use]
+    pub fn upload_at_most(self, bytes_per_second: u64) -> Self {
+        Self { upload_limit: Some(bytes_per_second), ..self }
     }
 
     /// Stay on the fork that the feed has here.
@@ -116,6 +125,11 @@ pub(crate) enum Command {
         feed: DiscoveryKey,
         index: u64,
         reply: oneshot::Sender<Result<bool, Error>>,
+    },
+    /// All feeds of the connection together.
+    LimitUpload {
+        bytes_per_second: Option<u64>,
+        reply: oneshot::Sender<()>,
     },
     /// The whole connection.
     Suspend {

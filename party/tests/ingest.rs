@@ -1,6 +1,12 @@
 //! Proofs taken in whatever order and batches they come in.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use party::{
@@ -9,7 +15,7 @@ use party::{
         Feed, Identity, Ingested,
         memory::MemoryStorage,
         proof::{BlockRequest, Proof, ProofRequest, UpgradeRequest},
-        storage::{Key, Slot, Storage as _},
+        storage::{Completion, Key, Slot, Snapshot, Storage, Write},
     },
     key::KeyPair,
 };
@@ -93,7 +99,7 @@ impl Expected {
     fn block(&mut self, index: u64) -> ProofRequest {
         // The sibling of a leaf is brought by the proof of either.
         let nodes = self.climb(2 * index);
-        ProofRequest { block: Some(BlockRequest { index, nodes }), ..ProofRequest::default() }
+        ProofRequest { block: Some(BlockRequest { index, nodes }), ..none() }
     }
 
     fn upgrade(&mut self, length: u64) -> ProofRequest {
@@ -107,7 +113,7 @@ impl Expected {
         }
         let start = std::mem::replace(&mut self.length, length);
         let upgrade = Some(UpgradeRequest { start, length: length - start });
-        ProofRequest { upgrade, manifest: start == 0, ..ProofRequest::default() }
+        ProofRequest { upgrade, manifest: start == 0, ..none() }
     }
 }
 
@@ -250,4 +256,74 @@ fn what_rests_on_nothing_is_no_offence_and_nothing_of_it_is_stored() {
         take_in(&reader, all[1..].to_vec(), &[100]).await;
         reader.assert_equals(&writer).await;
     });
+}
+
+#[test]
+fn a_false_proof_does_not_hide_what_is_stored() {
+    run(async {
+        let writer = Peer::writer().await;
+        writer.append(16).await;
+        let reader = Peer::reader_of(&writer).await;
+        let block = |index, nodes| ProofRequest { block: Some(BlockRequest { index, nodes }), ..none() };
+        let upgrade =
+            ProofRequest { upgrade: Some(UpgradeRequest { start: 0, length: 16 }), manifest: true, ..none() };
+        let beginning = vec![writer.prove(upgrade).await, writer.prove(block(0, 4)).await];
+        assert!(reader.feed.ingest(beginning).await.iter().all(Result::is_ok));
+        // Node 5 is stored. The false proof is of what is below it, and seems to bring it.
+        let mut lie = writer.prove(block(2, 4)).await;
+        assert!(falsify(&mut lie, 0, 0));
+        let results = reader.feed.ingest(vec![lie, writer.prove(block(3, 1)).await]).await;
+        assert!(matches!(results[0], Err(Error::PeerMisbehaved(PeerMisbehaved::InvalidProof(_)))));
+        assert_eq!(results[1].as_ref().unwrap().block, Some(3));
+    });
+}
+
+#[test]
+fn only_nodes_that_no_other_proof_brings_are_read() {
+    run(async {
+        let writer = Peer::writer().await;
+        let proofs = proofs(&writer, &[64], &[0]).await;
+        let storage = Arc::new(Counting::default());
+        let reader = Feed::create(storage.clone(), SLOT, Identity::reader(writer.feed.key())).await.unwrap();
+        reader.ingest(proofs[..20].to_vec()).await;
+        storage.reads.store(0, Ordering::Relaxed);
+        assert!(reader.ingest(proofs[20..].to_vec()).await.iter().all(Result::is_ok));
+        assert_eq!(reader.info().contiguous_length, 64);
+        // Beside the first blocks' way up stand nodes that were stored with these, one at each level.
+        assert!(storage.reads.load(Ordering::Relaxed) <= 6);
+    });
+}
+
+fn none() -> ProofRequest {
+    ProofRequest::default()
+}
+
+/// Counts the keys that are read.
+#[derive(Default)]
+struct Counting {
+    storage: MemoryStorage,
+    reads: AtomicUsize,
+}
+
+impl Storage for Counting {
+    fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
+        self.reads.fetch_add(keys.len(), Ordering::Relaxed);
+        self.storage.read(keys)
+    }
+
+    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
+        self.storage.records(prefix)
+    }
+
+    fn commit(&self, writes: Vec<Write>) -> Completion<()> {
+        self.storage.commit(writes)
+    }
+
+    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
+        self.storage.snapshot()
+    }
+
+    fn close(&self) -> Completion<()> {
+        self.storage.close()
+    }
 }

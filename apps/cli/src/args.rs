@@ -164,6 +164,9 @@ pub(crate) struct Serve {
     /// Appends each line of standard input to this feed and prints its index once it is durable
     #[arg(long, value_name = "NAME")]
     pub(crate) append: Option<String>,
+    /// Sends each peer no more than so many bytes of blocks a second
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) upload_limit: Option<u64>,
 }
 
 #[derive(Debug, Args)]

@@ -279,15 +279,15 @@ impl Watcher {
     }
 
     fn draw(&self, progress: &Progress) {
-        let (mut done, mut total, mut bytes) = (0, 0, 0);
+        let (mut done, mut total, mut received) = (0, 0, 0);
         for feed in self.wanted.lock().values() {
             let info = feed.info();
             done += info.contiguous_length;
             total += info.length;
-            bytes += info.byte_length;
+            received += feed.traffic().bytes_received;
         }
         progress.set(done, total);
-        progress.say(format!("of {} feeds, {bytes} bytes", self.wanted.lock().len()));
+        progress.say(format!("of {} feeds, {received} bytes received", self.wanted.lock().len()));
     }
 
     /// Whether all that was wanted is there now that the connection has ended.

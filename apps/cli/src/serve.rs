@@ -74,7 +74,7 @@ async fn serve(
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     output.show(&Listening { listening: listener.local_addr()?, public_key: key_pair.public() })?;
 
-    let host = Host::new(store, &arguments.mode);
+    let host = Host::new(store, &arguments.mode, arguments.upload_limit);
     let (end, ended) = watch::channel(false);
     let accepting = tokio::spawn(accept(listener, host, ended));
     let result = tokio::select! {
@@ -100,24 +100,36 @@ async fn append(feed: Option<Feed>, output: Output) -> anyhow::Result<()> {
 
 /// What the listener offers to whoever comes.
 #[derive(Clone)]
-enum Host {
+struct Host {
+    offer: Offer,
+    /// For each peer, in bytes a second.
+    upload_limit: Option<u64>,
+}
+
+#[derive(Clone)]
+enum Offer {
     Party(Party),
     Open(Open),
 }
 
 impl Host {
-    fn new(store: &Store, mode: &Mode) -> Self {
+    fn new(store: &Store, mode: &Mode, upload_limit: Option<u64>) -> Self {
         let rules = WholeStore::new(store.clone());
-        match mode.party {
-            Some(key) => Self::Party(Party::new(key, rules)),
-            None => Self::Open(Open::new(rules)),
-        }
+        let offer = match mode.party {
+            Some(key) => Offer::Party(Party::new(key, rules)),
+            None => Offer::Open(Open::new(rules)),
+        };
+        Self { offer, upload_limit }
     }
 
     fn receive(&self, connecting: Connecting<TcpStream>) -> Connecting<TcpStream> {
-        match self {
-            Self::Party(party) => connecting.join(party),
-            Self::Open(open) => connecting.open(open),
+        let connecting = match &self.offer {
+            Offer::Party(party) => connecting.join(party),
+            Offer::Open(open) => connecting.open(open),
+        };
+        match self.upload_limit {
+            Some(limit) => connecting.upload_at_most(limit),
+            None => connecting,
         }
     }
 }

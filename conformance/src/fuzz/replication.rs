@@ -247,6 +247,7 @@ impl End {
             match self.channel.poll_output(&self.feed, self.now) {
                 None => break,
                 Some(Output::Send { message_type, payload }) => {
+                    let payload = payload.into_bytes();
                     let message = Message::decode(message_type, &payload, true, &Limits::default());
                     let message = message.expect("our own message").expect("a known type");
                     if let Message::Request(request) = message {
@@ -265,6 +266,8 @@ impl End {
                     assert!(proof.block.as_ref().is_none_or(|block| block.value.len() <= limits().max_block));
                     self.ingest.push((ticket, proof));
                 }
+                // Work that never ends.
+                Some(Output::Follow { .. } | Output::CheckConflict { .. }) => {}
             }
         }
     }

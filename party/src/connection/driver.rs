@@ -46,7 +46,7 @@ pub(super) async fn start<Io>(connecting: Connecting<Io>) -> Result<Connection, 
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let Connecting { io, key_pair, is_initiator, parties, open, finite, limits } = connecting;
+    let Connecting { io, key_pair, is_initiator, parties, open, finite, upload_limit, limits } = connecting;
     let (mut reader, mut writer) = tokio::io::split(io);
     let mut input = BytesMut::new();
 
@@ -61,8 +61,9 @@ where
     let (commands, received) = mpsc::channel(COMMANDS);
     let number = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
     let handle = commands.clone();
-    let engine =
+    let mut engine =
         Engine::new(session.clone(), &parties, open.as_ref(), finite, limits.clone(), number, commands);
+    engine.limit_upload(upload_limit, Instant::now());
 
     let (close, closing) = oneshot::channel();
     let (end, ended) = watch::channel(None);

@@ -2,10 +2,12 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    convert::Infallible,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::{
@@ -23,12 +25,15 @@ use crate::{
 };
 
 use super::{
+    bucket::{self, Bucket},
     forks::ForkWork,
-    jobs::{FeedJob, Serve},
+    jobs::{Arrived, FeedJob, Serve},
 };
 
 /// Proofs that are verified and stored together at most.
 const INGEST_PROOFS: usize = 1024;
+/// Bytes of them after which no more are added. As much more is hashed while a batch is being stored.
+const INGEST_BYTES: usize = 1 << 20;
 
 /// A feed that was released on this connection by at least one member.
 pub(super) struct FeedLink {
@@ -46,11 +51,17 @@ pub(super) struct FeedLink {
     download: Option<Download>,
     /// Tells the channels of this link apart, one after the other.
     generation: u64,
+    /// Holds up what is served, if there is a limit.
+    bucket: Option<Bucket>,
+    suspended: bool,
     serving: VecDeque<Serve>,
     serve_running: bool,
-    arrived: Vec<(Ticket, Proof)>,
+    arrived: VecDeque<(Ticket, Proof)>,
     arrived_bytes: usize,
-    ingest_running: bool,
+    /// Batches that are being verified and stored.
+    ingesting: usize,
+    /// Ends with the last of them.
+    last_ingested: Option<oneshot::Receiver<Infallible>>,
     pub(super) forks: ForkWork,
     /// Whether nothing is left to get, as far as we know, and nothing under way.
     pub(super) settled: bool,
@@ -83,6 +94,19 @@ impl Line {
     }
 }
 
+/// What holds for a link when it is pumped.
+#[derive(Clone, Copy)]
+pub(super) struct Pump {
+    pub(super) writable: bool,
+    /// Whether the whole connection is.
+    pub(super) suspended: bool,
+    /// How many requests it may make.
+    pub(super) requests: usize,
+    /// The usual time to an answer on this connection.
+    pub(super) round_trip: Option<Duration>,
+    pub(super) now: Instant,
+}
+
 /// What a link wants the engine to do after it was pumped.
 pub(super) struct Pumped {
     /// Bytes of blocks that have come and wait to be verified.
@@ -104,14 +128,17 @@ impl FeedLink {
             span,
             released_by: BTreeMap::new(),
             channel: Line::Down,
-            how: Replicate { download: false, upload: false, follow_forks: false },
+            how: Replicate { download: false, upload: false, upload_limit: None, follow_forks: false },
             download: None,
             generation: 0,
+            bucket: None,
+            suspended: false,
             serving: VecDeque::new(),
             serve_running: false,
-            arrived: Vec::new(),
+            arrived: VecDeque::new(),
             arrived_bytes: 0,
-            ingest_running: false,
+            ingesting: 0,
+            last_ingested: None,
             forks: ForkWork::default(),
             settled: false,
             told_in_sync: false,
@@ -138,6 +165,9 @@ impl FeedLink {
         self.released_by.entry(member).or_insert_with(|| Following::new(&self.feed, reports));
         self.how.download |= how.download;
         self.how.upload |= how.upload;
+        if let Some(rate) = how.upload_limit {
+            self.linked.link().limit_upload(Some(rate));
+        }
         self.how.follow_forks |= how.follow_forks;
         if self.how.download && self.download.is_none() && !self.feed.info().writable {
             self.download = Some(self.feed.want_all());
@@ -195,24 +225,17 @@ impl FeedLink {
         self.generation += 1;
         self.serving.clear();
         self.serve_running = false;
-        self.ingest_running = false;
+        self.ingesting = 0;
         self.arrived.clear();
         self.forks.clear();
         (id, std::mem::take(&mut self.arrived_bytes))
     }
 
-    /// Lets the channel say what it has to say, and make so many requests. With `suspended`, the whole connection is.
-    pub(super) fn pump(
-        &mut self,
-        mux: &mut Mux,
-        writable: bool,
-        suspended: bool,
-        requests: usize,
-        now: Instant,
-    ) -> Pumped {
+    /// Lets the channel say what it has to say, and make some requests.
+    pub(super) fn pump(&mut self, mux: &mut Mux, pump: Pump) -> Pumped {
         let mut pumped = Pumped { new_unverified_bytes: 0, in_sync: false, hungry: false, wake: None };
         let suspended =
-            suspended || self.linked.link().is_suspended() || self.feed.is_replication_suspended();
+            pump.suspended || self.linked.link().is_suspended() || self.feed.is_replication_suspended();
         let state = self.channel.state();
         let Line::Open(id, channel) = &mut self.channel else {
             // What was refused won't come; what we opened is awaited.
@@ -220,15 +243,17 @@ impl FeedLink {
             self.linked.set_state(state, suspended);
             return pumped;
         };
+        self.suspended = suspended;
         channel.set_suspended(suspended);
-        channel.set_writable(writable && self.serving.is_empty());
-        channel.set_allowance(requests);
+        channel.set_writable(pump.writable);
+        channel.set_busy(!self.serving.is_empty());
+        channel.set_allowance(pump.requests);
         self.feed.with_local(|local| {
-            while let Some(output) = channel.poll_output(local, now) {
+            while let Some(output) = channel.poll_output(local, pump.now) {
                 match output {
                     Output::Send { message_type, payload } => {
                         // A channel that the remote has closed meanwhile tells so by its event.
-                        let _ = mux.send(*id, message_type, &payload);
+                        let _ = mux.send_parts(*id, message_type, &payload.parts());
                     }
                     Output::Serve { ticket, request, fork } => {
                         self.serving.push_back(Serve { ticket, request, fork });
@@ -237,7 +262,7 @@ impl FeedLink {
                         let bytes = size(&proof);
                         self.arrived_bytes += bytes;
                         pumped.new_unverified_bytes += bytes;
-                        self.arrived.push((ticket, proof));
+                        self.arrived.push_back((ticket, proof));
                     }
                     Output::Follow { ticket, proof } => self.forks.follow(ticket, proof),
                     Output::CheckConflict { proof } => self.forks.check(proof),
@@ -245,21 +270,33 @@ impl FeedLink {
             }
             let status = channel.status(local);
             pumped.in_sync = status.in_sync && !suspended;
-            self.linked.set_open(&status, suspended, None);
+            self.linked.set_open(&status, suspended, pump.round_trip);
         });
-        pumped.hungry = channel.is_hungry();
-        pumped.wake = channel.poll_timeout();
+        if !suspended {
+            pumped.hungry = channel.is_hungry();
+            pumped.wake = channel.poll_timeout();
+        }
         if self.swarm.take_news() {
             self.feed.stir();
         }
         let at_rest =
-            self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && !self.ingest_running;
+            self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && self.ingesting == 0;
         self.settled = pumped.in_sync && at_rest && self.forks.is_at_rest();
         pumped
     }
 
     pub(super) fn wants_to_serve(&self) -> bool {
-        !self.serve_running && !self.serving.is_empty()
+        !self.serve_running && !self.suspended && !self.serving.is_empty()
+    }
+
+    /// How many bytes may be served now, or else when.
+    pub(super) fn upload_budget(&mut self, now: Instant) -> Result<usize, Instant> {
+        bucket::set_rate(&mut self.bucket, self.linked.link().upload_limit(), now);
+        bucket::budget_of(&mut self.bucket, now)
+    }
+
+    pub(super) fn bucket(&mut self) -> Option<&mut Bucket> {
+        self.bucket.as_mut()
     }
 
     pub(super) fn start_serving(&mut self) -> VecDeque<Serve> {
@@ -273,24 +310,37 @@ impl FeedLink {
         self.serving = rest;
     }
 
-    /// What has come, if nothing is being ingested yet: batches grow while the one before is being stored.
-    pub(super) fn start_ingesting(&mut self) -> Option<(Vec<(Ticket, Proof)>, usize)> {
-        if self.ingest_running || self.arrived.is_empty() {
+    /// What has come, if it is time for it: batches grow while the one before is being stored. Of large blocks, one
+    /// batch is hashed meanwhile.
+    pub(super) fn start_ingesting(&mut self) -> Option<Arrived> {
+        let is_time = match self.ingesting {
+            0 => !self.arrived.is_empty(),
+            1 => self.arrived_bytes >= INGEST_BYTES,
+            _ => false,
+        };
+        if !is_time {
             return None;
         }
-        self.ingest_running = true;
-        if self.arrived.len() <= INGEST_PROOFS {
-            return Some((std::mem::take(&mut self.arrived), std::mem::take(&mut self.arrived_bytes)));
+        let (mut count, mut bytes) = (0, 0);
+        for (_, proof) in self.arrived.iter().take(INGEST_PROOFS) {
+            count += 1;
+            bytes += size(proof);
+            if bytes >= INGEST_BYTES {
+                break;
+            }
         }
-        let rest = self.arrived.split_off(INGEST_PROOFS);
-        let batch = std::mem::replace(&mut self.arrived, rest);
-        let bytes = batch.iter().map(|(_, proof)| size(proof)).sum();
+        let proofs = self.arrived.drain(..count).collect();
         self.arrived_bytes -= bytes;
-        Some((batch, bytes))
+        self.ingesting += 1;
+        let (ended, next) = oneshot::channel();
+        Some(Arrived { proofs, bytes, before: self.last_ingested.replace(next), ended })
     }
 
     pub(super) fn ingested(&mut self) {
-        self.ingest_running = false;
+        self.ingesting = self.ingesting.saturating_sub(1);
+        if self.ingesting == 0 {
+            self.last_ingested = None;
+        }
     }
 }
 

@@ -1,8 +1,12 @@
 //! Work that a connection gives to tasks of their own: rules, proofs, commits.
 
-use std::{any::Any, collections::VecDeque, future::Future, panic::AssertUnwindSafe, time::Duration};
+use std::{
+    any::Any, collections::VecDeque, convert::Infallible, future::Future, panic::AssertUnwindSafe,
+    time::Duration,
+};
 
 use futures_util::FutureExt as _;
+use tokio::sync::oneshot;
 
 use crate::{
     admission::TransactionId,
@@ -66,6 +70,20 @@ pub(super) struct Served {
     pub(super) proofs: Vec<(Ticket, Result<Option<Proof>, Error>)>,
     /// What the job did not get to.
     pub(super) rest: VecDeque<Serve>,
+    /// What of the upload limits it was given.
+    pub(super) budget: usize,
+    /// What it has used, in bytes.
+    pub(super) bytes: usize,
+}
+
+/// A batch of what has come over a channel.
+pub(super) struct Arrived {
+    pub(super) proofs: Vec<(Ticket, Proof)>,
+    pub(super) bytes: usize,
+    /// Ends with the job of the batch before: later proofs rest on earlier ones.
+    pub(super) before: Option<oneshot::Receiver<Infallible>>,
+    /// Held until this one is stored.
+    pub(super) ended: oneshot::Sender<Infallible>,
 }
 
 pub(super) struct Ingested {
@@ -93,20 +111,39 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
-/// Makes proofs of the first in the queue, as many as are worth a batch.
-pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>) -> Outcome {
-    let next = queue.iter().take(SERVE_PROOFS);
-    let requests: Vec<_> = next.map(|serve| (serve.request.clone(), serve.fork)).collect();
-    let proofs = feed.prove_up_to(&requests, SERVE_BYTES).await;
-    let served = queue.drain(..proofs.len().min(queue.len()));
-    let proofs = served.zip(proofs).map(|(serve, proof)| (serve.ticket, proof)).collect();
-    Outcome::Served(Served { job, proofs, rest: queue })
+/// Makes proofs of the first in the queue, as many as are worth a batch and come to no more than `budget` bytes; the
+/// last may go beyond that.
+pub(super) async fn serve(feed: Feed, job: FeedJob, mut queue: VecDeque<Serve>, budget: usize) -> Outcome {
+    // Where there is a limit, one by one: what is read together may come to more.
+    let together = if budget < SERVE_BYTES { 1 } else { SERVE_PROOFS };
+    let (mut proofs, mut bytes) = (Vec::new(), 0);
+    loop {
+        let next = queue.iter().take(together);
+        let requests: Vec<_> = next.map(|serve| (serve.request.clone(), serve.fork)).collect();
+        let answers = feed.prove_up_to(&requests, SERVE_BYTES).await;
+        let sent = answers.iter().filter_map(|answer| answer.as_ref().ok()?.as_ref()?.block.as_ref());
+        bytes += sent.map(|block| block.value.len()).sum::<usize>();
+        let made = answers.len();
+        let served = queue.drain(..made.min(queue.len()));
+        proofs.extend(served.zip(answers).map(|(serve, answer)| (serve.ticket, answer)));
+        if together > 1 || made == 0 || bytes >= budget || proofs.len() >= SERVE_PROOFS || queue.is_empty() {
+            return Outcome::Served(Served { job, proofs, rest: queue, budget, bytes });
+        }
+    }
 }
 
-/// Verifies and stores what has come.
-pub(super) async fn ingest(feed: Feed, job: FeedJob, queue: Vec<(Ticket, Proof)>, bytes: usize) -> Outcome {
-    let (tickets, proofs): (Vec<_>, Vec<_>) = queue.into_iter().unzip();
-    let results = feed.ingest(proofs).await;
+/// Verifies and stores what has come, after the batch before it. What needs only itself is done meanwhile.
+pub(super) async fn ingest(feed: Feed, job: FeedJob, batch: Arrived) -> Outcome {
+    let Arrived { proofs, bytes, before, ended } = batch;
+    let (tickets, proofs): (Vec<_>, Vec<_>) = proofs.into_iter().unzip();
+    let before = async {
+        if let Some(before) = before {
+            // Nothing is sent: it is over when its other end is gone.
+            let _ = before.await;
+        }
+    };
+    let results = feed.ingest_after(proofs, before).await;
+    drop(ended);
     let verdicts = results.into_iter().map(|result| {
         let unconnected = result?.unconnected;
         Ok(if unconnected { Verdict::Unconnected } else { Verdict::Holds })

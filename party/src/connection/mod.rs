@@ -10,6 +10,7 @@
 //! disk stalls the stream. What the remote can make us keep is bounded by [`Limits`]: when too much is
 //! unverified or unsent, no more is read from the socket.
 
+mod bucket;
 mod driver;
 mod engine;
 mod feeds;
@@ -121,9 +122,22 @@ impl Connection {
         self.set_suspended(false).await
     }
 
+    /// Sends blocks no faster than so many bytes a second from now on, of all feeds together; `None` for as fast
+    /// as it goes.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection has ended.
+    pub async fn limit_upload(&self, bytes_per_second: Option<u64>) -> Result<(), Error> {
+        self.command(|reply| Command::LimitUpload { bytes_per_second, reply }).await
+    }
+
     async fn set_suspended(&self, suspended: bool) -> Result<(), Error> {
+        self.command(|reply| Command::Suspend { suspended, reply }).await
+    }
+
+    async fn command(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) -> Result<(), Error> {
         let (reply, done) = oneshot::channel();
-        self.commands.send(Command::Suspend { suspended, reply }).await.map_err(|_| Error::Closed)?;
+        self.commands.send(command(reply)).await.map_err(|_| Error::Closed)?;
         done.await.map_err(|_| Error::Closed)
     }
 
@@ -148,6 +162,7 @@ pub struct Connecting<Io> {
     parties: Vec<Party>,
     open: Option<Open>,
     finite: bool,
+    upload_limit: Option<u64>,
     limits: Limits,
 }
 
@@ -160,6 +175,7 @@ impl<Io> Connecting<Io> {
             parties: Vec::new(),
             open: None,
             finite: false,
+            upload_limit: None,
             limits: Limits::default(),
         }
     }
@@ -183,6 +199,13 @@ impl<Io> Connecting<Io> {
     /// Blocks appended while it is about to end may be left for the next time.
     pub fn finite(mut self) -> Self {
         self.finite = true;
+        self
+    }
+
+    /// Sends blocks no faster than so many bytes a second, of all feeds together. For a single feed there is
+    /// [`Replicate::upload_at_most`](crate::peer::Replicate::upload_at_most).
+    pub fn upload_at_most(mut self, bytes_per_second: u64) -> Self {
+        self.upload_limit = Some(bytes_per_second);
         self
     }
 

@@ -9,7 +9,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -50,11 +50,24 @@ struct Inner {
     /// Those in whose name it was released: one in each party, or the open mode.
     peers: Mutex<Vec<Peer>>,
     suspended: AtomicBool,
+    /// In bytes a second; [`NO_LIMIT`] for none.
+    upload_limit: AtomicU64,
     status: Mutex<LinkStatus>,
     tally: Tally,
 }
 
+const NO_LIMIT: u64 = u64::MAX;
+
 /// Whether a [`Link`] is up.
+///
+/// ```
+/// use party::{feed::Feed, peer::LinkState};
+///
+/// /// How many peers replicate a feed at this moment.
+/// fn active(feed: &Feed) -> usize {
+///     feed.peers().iter().filter(|link| link.status().state == LinkState::Open).count()
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkState {
@@ -121,6 +134,7 @@ impl Link {
             remote,
             peers: Mutex::default(),
             suspended: AtomicBool::new(false),
+            upload_limit: AtomicU64::new(NO_LIMIT),
             // Till the connection has looked at it, it may be that there is more.
             status: Mutex::new(LinkStatus { is_updating: true, ..LinkStatus::default() }),
             tally: Tally::default(),
@@ -172,6 +186,17 @@ impl Link {
     /// Goes on where [`suspend`](Self::suspend) has stopped it.
     pub fn resume(&self) {
         self.set_suspended(false);
+    }
+
+    /// Sends blocks of this feed to this peer no faster than so many bytes a second from now on; `None` for as fast
+    /// as it goes. Blocks are sent whole: a large one is made up for by a pause.
+    pub fn limit_upload(&self, bytes_per_second: Option<u64>) {
+        self.inner.upload_limit.store(bytes_per_second.unwrap_or(NO_LIMIT), Ordering::Release);
+        self.inner.feed.stir();
+    }
+
+    pub(crate) fn upload_limit(&self) -> Option<u64> {
+        Some(self.inner.upload_limit.load(Ordering::Acquire)).filter(|limit| *limit != NO_LIMIT)
     }
 
     fn set_suspended(&self, suspended: bool) {
@@ -357,15 +382,15 @@ impl WeakLink {
 }
 
 fn traffic(counters: &Counters) -> Traffic {
-    let mut traffic = Traffic::default();
-    traffic.blocks_received = counters.blocks_received;
-    traffic.bytes_received = counters.bytes_received;
-    traffic.blocks_sent = counters.blocks_sent;
-    traffic.bytes_sent = counters.bytes_sent;
-    traffic.invalid_proofs = counters.invalid_proofs;
-    traffic.refused_by_remote = counters.refused_by_remote;
-    traffic.refused_by_us = counters.refused_by_us;
-    traffic
+    Traffic {
+        blocks_received: counters.blocks_received,
+        bytes_received: counters.bytes_received,
+        blocks_sent: counters.blocks_sent,
+        bytes_sent: counters.bytes_sent,
+        invalid_proofs: counters.invalid_proofs,
+        refused_by_remote: counters.refused_by_remote,
+        refused_by_us: counters.refused_by_us,
+    }
 }
 
 impl Peer {

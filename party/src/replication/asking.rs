@@ -264,7 +264,11 @@ impl Asking {
             return Some(want);
         }
         self.look_again(now);
-        if self.allowance == 0 || !self.window.has_room(limits) {
+        if self.window.is_full(limits) {
+            // What is being stored makes room.
+            return None;
+        }
+        if self.allowance == 0 || !self.window.has_room() {
             self.hungry = true;
             return None;
         }

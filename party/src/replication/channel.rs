@@ -15,6 +15,7 @@ use super::{
         Data, Message, NoData, REASON_INVALID_REQUEST, REASON_NOT_AVAILABLE, REASON_UNKNOWN, Request, Sync,
     },
     pace::Pace,
+    payload::Payload,
     remote::Remote,
     reorg::Forks,
     serving::Serving,
@@ -67,7 +68,7 @@ pub enum Output {
         /// Its type.
         message_type: u64,
         /// Its bytes.
-        payload: Bytes,
+        payload: Payload,
     },
     /// A request, mostly of the remote's: make the proof and call [`Channel::handle_served`].
     Serve {
@@ -222,6 +223,8 @@ pub struct Channel {
     /// Whether the way to the remote has room.
     writable: bool,
     suspended: bool,
+    /// Whether requests of the remote's that were handed out are enough for now.
+    busy: bool,
     compared: Compared,
     forks: Forks,
     conflicts: Conflicts,
@@ -254,6 +257,7 @@ impl Channel {
             outputs: VecDeque::new(),
             writable: true,
             suspended: false,
+            busy: false,
             compared: Compared::default(),
             forks: Forks::default(),
             conflicts: Conflicts::default(),
@@ -498,6 +502,12 @@ impl Channel {
         None
     }
 
+    /// Whether the driver has enough of the remote's requests to serve for now. The rest wait here, where they can be
+    /// cancelled.
+    pub fn set_busy(&mut self, busy: bool) {
+        self.busy = busy;
+    }
+
     /// Makes a pause, or ends it. Meanwhile nothing more is asked for, and the remote's requests wait; there are
     /// [`Limits::max_queued_requests`] of them at most. What is under way ends, and each side still hears
     /// what the other has.
@@ -567,7 +577,7 @@ impl Channel {
         if let Some(refusal) = self.serving.pop_refusal() {
             return Some(output(&Message::NoData(refusal)));
         }
-        if self.suspended {
+        if self.suspended || self.busy {
             return None;
         }
         let (ticket, request) = self.serving.pop()?;
@@ -772,5 +782,5 @@ impl Channel {
 }
 
 fn output(message: &Message) -> Output {
-    Output::Send { message_type: message.message_type(), payload: message.encode() }
+    Output::Send { message_type: message.message_type(), payload: message.payload() }
 }

@@ -5,6 +5,7 @@
 
 use bytes::{Bytes, BytesMut};
 
+use super::payload::Payload;
 use crate::{
     encoding::{Reader, Writer},
     error::DecodeError,
@@ -25,6 +26,9 @@ pub const REASON_NOT_AVAILABLE: u64 = 1;
 /// [`NoData::reason`]: what was asked for can't exist. Node counts these and gives up the whole connection
 /// at 64.
 pub const REASON_INVALID_REQUEST: u64 = 2;
+
+/// Blocks from this length on are not copied into their message.
+const APART_FROM: usize = 4 << 10;
 
 /// A message of the `hypercore/alpha` channel.
 ///
@@ -194,6 +198,21 @@ impl Message {
         out.freeze()
     }
 
+    /// Its bytes, without the type and without a copy of a large block.
+    pub fn payload(&self) -> Payload {
+        let Self::Data(data @ Data { proof: Proof { block: Some(block), .. }, .. }) = self else {
+            return self.encode().into();
+        };
+        if block.value.len() < APART_FROM {
+            return self.encode().into();
+        }
+        let mut front = BytesMut::with_capacity(64);
+        data.encode_front(&mut front);
+        let mut back = BytesMut::with_capacity(self.size_hint().saturating_sub(block.value.len()));
+        data.encode_back(&mut back);
+        Payload::around(block.value.clone(), front.freeze(), back.freeze())
+    }
+
     /// Reads a message; `None` for a type that is not known, which is to be skipped.
     ///
     /// `seeks` is what the remote's [`RemoteHandshake`](super::RemoteHandshake) says: the seek requests of
@@ -342,6 +361,15 @@ impl Request {
 
 impl Data {
     fn encode(&self, out: &mut impl Writer) {
+        self.encode_front(out);
+        if let Some(block) = &self.proof.block {
+            out.put_bytes(&block.value);
+        }
+        self.encode_back(out);
+    }
+
+    /// What comes before the bytes of the block.
+    fn encode_front(&self, out: &mut impl Writer) {
         let proof = &self.proof;
         out.put_uint(
             flag(proof.block.is_some(), 0)
@@ -354,7 +382,14 @@ impl Data {
         out.put_uint(proof.fork);
         if let Some(block) = &proof.block {
             out.put_uint(block.index);
-            out.put_buffer(&block.value);
+            out.put_uint(block.value.len() as u64);
+        }
+    }
+
+    /// What comes after them.
+    fn encode_back(&self, out: &mut impl Writer) {
+        let proof = &self.proof;
+        if let Some(block) = &proof.block {
             encode_nodes(&block.nodes, out);
         }
         if let Some(hash) = &proof.hash {

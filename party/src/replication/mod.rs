@@ -20,6 +20,7 @@ mod have;
 pub mod messages;
 mod newest;
 mod pace;
+mod payload;
 mod ranges;
 mod remote;
 mod reorg;
@@ -31,6 +32,7 @@ mod window;
 pub use capability::{RemoteHandshake, capability, handshake};
 pub use channel::{Channel, Counters, Options, Output, Status, Ticket, Verdict};
 pub use pace::Pace;
+pub use payload::Payload;
 pub use swarm::Swarm;
 
 /// The name of the protocol, as a channel is opened with it.

@@ -131,11 +131,16 @@ impl Window {
         self.storing.is_empty() && self.waiting.values().all(|waiting| waiting.asked.probe)
     }
 
-    pub(super) fn has_room(&self, limits: &Limits) -> bool {
+    /// Whether the connection has room for another request.
+    pub(super) fn has_room(&self) -> bool {
         self.share.has_room()
-            && self.waiting.len() < limits.max_inflight_requests
-            && self.storing.len() < limits.max_inflight_requests.saturating_mul(8)
-            && self.storing_bytes < limits.max_unverified_bytes
+    }
+
+    /// Whether so much of this feed is under way, or waits to be stored, that no more is to be asked for.
+    pub(super) fn is_full(&self, limits: &Limits) -> bool {
+        self.waiting.len() >= limits.max_inflight_requests
+            || self.storing.len() >= limits.max_inflight_requests.saturating_mul(8)
+            || self.storing_bytes >= limits.max_unverified_bytes
     }
 
     /// Claims a block that is to be asked for.
@@ -330,7 +335,7 @@ mod tests {
         let limits = Limits::default();
         let (mut window, now) = (window(), Instant::now());
         let mut asked = 0;
-        while window.has_room(&limits) {
+        while window.has_room() && !window.is_full(&limits) {
             asked = window.ask(block(asked), now);
         }
         assert_eq!(asked as usize, limits.max_inflight_bytes / FIRST_ESTIMATE);
@@ -340,7 +345,7 @@ mod tests {
             assert!(window.stored(id).is_some());
         }
         let before = window.next_id();
-        while window.has_room(&limits) {
+        while window.has_room() && !window.is_full(&limits) {
             window.ask(block(window.next_id()), now);
         }
         assert!(window.next_id() - before > asked);

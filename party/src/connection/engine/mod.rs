@@ -4,6 +4,7 @@
 mod admitting;
 mod forking;
 mod replicating;
+mod throttling;
 mod turns;
 
 use std::{
@@ -18,6 +19,7 @@ use tracing::{Instrument as _, Span, instrument::Instrumented};
 
 use self::turns::Turns;
 use super::{
+    bucket::Bucket,
     feeds::{FeedLink, Line},
     jobs::{self, Outcome, SearchId},
     members::{Member, Standing},
@@ -65,6 +67,10 @@ pub(super) struct Engine {
     asking: Turns,
     /// Links with requests of the remote's to serve.
     to_serve: Turns,
+    /// Holds up what is served, if there is a limit.
+    upload: Option<Bucket>,
+    /// When links may be served that have to wait for that.
+    throttled: BTreeMap<DiscoveryKey, std::time::Instant>,
     /// When links are to be pumped though nothing has happened.
     wakes: BTreeMap<DiscoveryKey, std::time::Instant>,
     unsettled: BTreeSet<DiscoveryKey>,
@@ -122,6 +128,8 @@ impl Engine {
             pace: Arc::new(Pace::new(&limits)),
             asking: Turns::default(),
             to_serve: Turns::default(),
+            upload: None,
+            throttled: BTreeMap::new(),
             wakes: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             writable: true,
@@ -333,6 +341,10 @@ impl Engine {
                 self.dirty.extend(self.feeds.keys().copied());
                 let _ = reply.send(());
             }
+            Command::LimitUpload { bytes_per_second, reply } => {
+                self.limit_upload(bytes_per_second, now);
+                let _ = reply.send(());
+            }
         }
     }
 
@@ -355,7 +367,8 @@ impl Engine {
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let channels = self.members.iter().filter_map(|member| member.admitted()?.channel.as_ref());
         let channels = channels.filter_map(|(_, channel)| channel.poll_timeout());
-        channels.chain(self.wakes.values().copied()).min().map(Instant::from_std)
+        let wakes = self.wakes.values().chain(self.throttled.values()).copied();
+        channels.chain(wakes).min().map(Instant::from_std)
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
@@ -363,6 +376,7 @@ impl Engine {
             self.pump_member(MemberId(member), now);
         }
         let std_now = now.into_std();
+        self.end_throttling(std_now);
         self.dirty.extend(self.wakes.extract_if(.., |_, wake| *wake <= std_now).map(|(key, _)| key));
     }
 

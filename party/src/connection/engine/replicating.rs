@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Engine, Owner, SERVING_JOBS, Search, instrumented, next_change};
 use crate::{
     connection::{
-        feeds::{FeedLink, Line},
+        feeds::{FeedLink, Line, Pump},
         jobs::{self, Ingested, Outcome, RuleOutcome, SearchId, Served, decide},
     },
     error::{ApiMisuse, Error},
@@ -148,6 +148,7 @@ impl Engine {
         self.unsettled.remove(&key);
         self.dirty.remove(&key);
         self.wakes.remove(&key);
+        self.throttled.remove(&key);
     }
 
     pub(super) fn tell_of_feed(&self, key: DiscoveryKey, event: impl Fn(Peer, DiscoveryKey) -> Event) {
@@ -190,6 +191,7 @@ impl Engine {
 
     pub(super) fn handle_served(&mut self, served: Served) {
         self.serving -= 1;
+        self.settle_upload(&served);
         let Some(link) = self.feeds.get_mut(&served.job.feed) else { return };
         if !link.is(served.job) {
             return;
@@ -269,26 +271,29 @@ impl Engine {
             && self.serving < SERVING_JOBS
             && let Some(key) = self.to_serve.pop()
         {
-            self.serve_feed(key);
+            self.serve_feed(key, now);
         }
     }
 
     fn pump_feed(&mut self, key: DiscoveryKey, requests: usize, now: Instant) {
         self.pass_time(key, now);
         let Some(link) = self.feeds.get_mut(&key) else { return };
-        let (writable, suspended) = (self.writable, self.suspended);
-        let pumped = link
-            .span
-            .clone()
-            .in_scope(|| link.pump(&mut self.mux, writable, suspended, requests, now.into_std()));
+        let pump = Pump {
+            writable: self.writable,
+            suspended: self.suspended,
+            requests,
+            round_trip: self.pace.latency(),
+            now: now.into_std(),
+        };
+        let pumped = link.span.clone().in_scope(|| link.pump(&mut self.mux, pump));
         self.unverified_bytes += pumped.new_unverified_bytes;
         if link.settled {
             self.unsettled.remove(&key);
         } else {
             self.unsettled.insert(key);
         }
-        if let Some((batch, bytes)) = link.start_ingesting() {
-            let job = jobs::ingest(link.feed.clone(), link.job(), batch, bytes);
+        while let Some(batch) = link.start_ingesting() {
+            let job = jobs::ingest(link.feed.clone(), link.job(), batch);
             self.jobs.spawn(instrumented(&link.span, job));
         }
         if link.wants_to_serve() {
@@ -312,11 +317,15 @@ impl Engine {
         self.pump_forks(key);
     }
 
-    fn serve_feed(&mut self, key: DiscoveryKey) {
-        let Some(link) = self.feeds.get_mut(&key).filter(|link| link.wants_to_serve()) else { return };
+    fn serve_feed(&mut self, key: DiscoveryKey, now: Instant) {
+        if !self.feeds.get(&key).is_some_and(FeedLink::wants_to_serve) {
+            return;
+        }
+        let Some(budget) = self.reserve_upload(key, now) else { return };
+        let Some(link) = self.feeds.get_mut(&key) else { return };
         self.serving += 1;
         let queue = link.start_serving();
-        let job = jobs::serve(link.feed.clone(), link.job(), queue);
+        let job = jobs::serve(link.feed.clone(), link.job(), queue, budget);
         self.jobs.spawn(instrumented(&link.span, job));
     }
 }

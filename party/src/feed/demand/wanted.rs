@@ -124,6 +124,11 @@ impl Demands {
         tell(&self.changes);
     }
 
+    /// Has those look again who wait for anything but blocks: the channels of the feed.
+    pub(crate) fn stir(&self) {
+        tell(&self.changes);
+    }
+
     /// Whether anybody counts what comes.
     pub(crate) fn are_tracked(&self) -> bool {
         !self.wanted().tracked.is_empty()
@@ -311,7 +316,7 @@ impl Feed {
 
     /// Has the channels of the feed look again.
     pub(crate) fn stir(&self) {
-        tell(&self.demands().changes);
+        self.demands().stir();
     }
 
     /// Wants a block at once, which is below [`MAX_LENGTH`](crate::feed::tree::MAX_LENGTH).

@@ -73,12 +73,22 @@ impl Feed {
     /// For each proof, [`PeerMisbehaved`](crate::error::PeerMisbehaved) if it does not hold; what is too late or too
     /// early is no error. If the commit fails, nothing is stored, and every proof that held gets that error.
     pub async fn ingest(&self, proofs: Vec<Proof>) -> Vec<Result<Ingested, Error>> {
+        self.ingest_after(proofs, std::future::ready(())).await
+    }
+
+    /// As [`ingest`](Self::ingest), with the feed as it is after `before`. Hashes are computed beside that.
+    pub(crate) async fn ingest_after(
+        &self,
+        proofs: Vec<Proof>,
+        before: impl Future<Output = ()>,
+    ) -> Vec<Result<Ingested, Error>> {
         let count = proofs.len();
         let all_failed = |error: Error| vec![Err(error); count];
         let hashed = match hash(proofs).await {
             Ok(hashed) => hashed,
             Err(error) => return all_failed(error),
         };
+        before.await;
         let mut turn = match self.turn().await {
             Ok(turn) => turn,
             Err(error) => return all_failed(error),

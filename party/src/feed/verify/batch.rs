@@ -3,7 +3,7 @@
 //! Who asks for many blocks at once asks for each node of the tree once, so most proofs rest on what others
 //! of the same batch bring, and what comes first need not be what the rest builds on. A proof whose time has
 //! not come waits here under what it lacks, and is looked at again when that is known: however many wait, each
-//! is looked at about twice.
+//! is looked at about twice. See `protocol-spec/06-feeds.md#proofs`.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -65,6 +65,7 @@ impl Batch {
     }
 
     /// Verifies what can be with what is known, which grows by it.
+    //= protocol-spec/06-feeds.md#proofs
     pub(crate) fn run(&mut self, verification: &mut Verification) {
         let mut ready: Vec<usize> = match std::mem::replace(&mut self.has_begun, true) {
             // The last is taken first.

@@ -45,7 +45,7 @@ impl Victim {
             .into_iter()
             .filter_map(|output| match output {
                 Output::Send { message_type, payload } => {
-                    Message::decode(message_type, &payload, true, &Limits::default()).unwrap()
+                    Message::decode(message_type, &payload.into_bytes(), true, &Limits::default()).unwrap()
                 }
                 _ => None,
             })
@@ -217,7 +217,7 @@ fn a_request_for_block_two_to_the_53_is_refused_and_the_channel_lives() {
     let outputs = victim.outputs();
     let refused = [1, 2].map(|request| {
         let message = Message::NoData(NoData { request, reason: 1 });
-        Output::Send { message_type: 4, payload: message.encode() }
+        Output::Send { message_type: 4, payload: message.payload() }
     });
     assert_eq!(outputs[..2], refused);
     assert!(matches!(outputs[2..], [Output::Serve { .. }]));

@@ -4,5 +4,6 @@ mod hostile;
 mod messages;
 pub(super) mod model;
 mod pair;
+mod pauses;
 #[cfg(feature = "tokio")]
 mod real;

@@ -131,6 +131,7 @@ impl<E: Engine> Pair<E> {
         for output in outputs {
             match output {
                 Output::Send { message_type, payload } => {
+                    let payload = payload.into_bytes();
                     let message = Message::decode(message_type, &payload, true, &Limits::default());
                     end.sent.push(message.unwrap().unwrap());
                     other.inbox.push_back((message_type, payload));

@@ -41,7 +41,9 @@ impl<'a> Row<'a> {
 
     /// Its bytes; `None` if it is empty.
     pub(super) fn encode(&self) -> Option<Vec<u8>> {
-        let mut out = Vec::new();
+        // A cell has a number and, before its value, how long that is.
+        let cell = |value: &Cow<'_, [u8]>| value.len() + if value.len() < 253 { 2 } else { 6 };
+        let mut out = Vec::with_capacity(self.cells.iter().flatten().map(cell).sum());
         for (number, value) in self.cells.iter().enumerate() {
             if let Some(value) = value {
                 out.put_uint(number as u64);

@@ -96,12 +96,18 @@ pub(super) fn locate(key: &Key) -> (Space, Vec<u8>) {
 }
 
 fn slotted(kind: u8, slot: Slot) -> Vec<u8> {
-    [&[kind][..], &slot.0.to_be_bytes()].concat()
+    // With room for a number.
+    let mut key = Vec::with_capacity(17);
+    key.push(kind);
+    key.extend_from_slice(&slot.0.to_be_bytes());
+    key
 }
 
 /// The key of number `number` among those of `kind` and `slot`.
 fn numbered(kind: u8, slot: Slot, number: u64) -> Vec<u8> {
-    [slotted(kind, slot), number.to_be_bytes().to_vec()].concat()
+    let mut key = slotted(kind, slot);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
 }
 
 /// What a span is in the database.

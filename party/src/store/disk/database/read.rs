@@ -43,6 +43,11 @@ impl Database {
         keys: &[Key],
         bytes: usize,
     ) -> Option<Vec<Option<Bytes>>> {
+        // Of what isn't all here, one end is mostly missing.
+        let ends = [row(keys.first()?)?, row(keys.last()?)?];
+        if !self.rows.has(&ends) {
+            return None;
+        }
         let lookup = Lookup::of(keys)?;
         let (rows, _) = self.rows.get_all(&lookup.rows);
         let rows: Vec<Option<Bytes>> = rows.into_iter().map(|row| row.map(Some)).collect::<Option<_>>()?;

@@ -86,14 +86,20 @@ impl Touched {
 }
 
 impl Rows {
-    /// The row `id`, if it is here. `moment` is of before the reading: see [`moment`](Self::moment).
+    /// Whether all of these are here.
+    pub(super) fn has(&self, ids: &[RowId]) -> bool {
+        let state = self.lock();
+        ids.iter().all(|id| state.peek(id).is_some())
+    }
+
+    /// The rows `ids`, as far as they are here, and at which moment that was.
     pub(super) fn get_all(&self, ids: &[RowId]) -> (Vec<Option<Bytes>>, u64) {
         let mut state = self.lock();
         let rows = ids.iter().map(|id| state.get(id)).collect();
         (rows, state.commits)
     }
 
-    /// Whether all of `rows` are here, unless they were `None`, as they were got.
+    /// Whether all of `rows` are still here as they were got.
     pub(super) fn still_has<'a>(&self, rows: impl IntoIterator<Item = (&'a RowId, &'a Bytes)>) -> bool {
         let state = self.lock();
         let is_same = |it: &Bytes, row: &Bytes| it.as_ptr() == row.as_ptr() && it.len() == row.len();
