@@ -144,6 +144,10 @@ impl Asking {
         let void = self.window.abandon(|asked| asked.fork != fork, void, limits);
         self.cancels.extend(void);
         self.refused_upgrade = None;
+        // Node refuses what was asked in the old fork before it says that it has left that. Only the signers can make
+        // another, so this can't be had without end.
+        self.failures = 0;
+        self.invalid = 0;
         self.probes = 0;
         self.reconsider(0..u64::MAX);
     }
@@ -178,6 +182,10 @@ impl Asking {
     /// The remote's sync was another before.
     pub(super) fn handle_sync(&mut self, before: &Sync, local: &dyn Local, remote: &Remote) {
         let now = &remote.sync;
+        if now.fork < before.fork {
+            // No feed goes back. Who pretends it does could refuse without end.
+            self.failures = self.failures.saturating_add(1);
+        }
         if now.fork != before.fork || (now.length > before.length && before.length < local.length()) {
             // What it could not prove, it may now.
             self.reconsider(0..u64::MAX);
