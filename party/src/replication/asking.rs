@@ -141,6 +141,9 @@ impl Asking {
         let void = self.window.abandon(|asked| asked.fork != fork, void, limits);
         self.cancels.extend(void);
         self.refused_upgrade = None;
+        // Node refuses what was asked in the old fork before it says that it has left that. Only the signers can make
+        // another, so this can't be had without end.
+        self.backoff.forgive();
         self.probes = 0;
         self.reconsider(0..u64::MAX);
     }
@@ -173,10 +176,14 @@ impl Asking {
     }
 
     /// The remote's sync was another before.
-    pub(super) fn handle_sync(&mut self, before: &Sync, local: &dyn Local, remote: &Remote) {
+    pub(super) fn handle_sync(&mut self, before: &Sync, local: &dyn Local, remote: &Remote, limits: &Limits) {
         let now = &remote.sync;
         if (now.fork, now.length) != (before.fork, before.length) {
             self.seeking.synced();
+        }
+        if now.fork < before.fork {
+            // No feed goes back. Who pretends it does could refuse without end.
+            self.backoff.failed(false, limits);
         }
         if now.fork != before.fork || (now.length > before.length && before.length < local.length()) {
             // What it could not prove, it may now.

@@ -666,7 +666,7 @@ impl Channel {
         let before = std::mem::replace(&mut self.remote.sync, sync);
         self.remote.synced = true;
         self.compared.done = false;
-        self.asking.handle_sync(&before, local, &self.remote);
+        self.asking.handle_sync(&before, local, &self.remote, &self.limits);
         self.telling.touch();
     }
 
@@ -824,6 +824,12 @@ impl Channel {
         self.counters.refused_by_remote += 1;
         self.asking.window.give_up(asked);
         self.telling.touch();
+        //= protocol-spec/07-replication.md#forks
+        if asked.fork != self.remote.sync.fork {
+            // It has left the fork since it was asked, and is not to blame.
+            self.asking.reconsider(asked.block.map_or(0..0, |index| index..index + 1));
+            return;
+        }
         if let Some(index) = asked.block {
             //= protocol-spec/07-replication.md#nodata-4
             // Whatever it said before: it doesn't have it. It fits, as it made no more than one range more.

@@ -10,7 +10,7 @@ use crate::{
     error::{Error, PeerMisbehaved},
     feed::{
         local::{Demand, Local as _},
-        proof::{ProofRequest, UpgradeRequest},
+        proof::{BlockRequest, ProofRequest, UpgradeRequest},
     },
     limits::Limits,
     replication::{
