@@ -27,17 +27,16 @@ function emit(event, fields = {}) {
 }
 
 /**
- * Runs each JSON line of standard input through `handlers[line.do]`. Commands start in order but do not wait
- * for one another. A command's answer is an event that carries its `id`; one that fails answers with `error`.
+ * Hands each JSON line of standard input to `obey`. Commands start in order but do not wait for one another. A
+ * command's answer is an event that carries its `id`; one that fails answers with `error`.
  */
-function serveCommands(handlers, onEnd) {
+function serveCommands(obey, onEnd) {
   const lines = readline.createInterface({ input: process.stdin });
   lines.on('line', async (line) => {
     let command = {};
     try {
       command = JSON.parse(line);
-      if (!Object.hasOwn(handlers, command.do)) throw new Error(`no such command: ${command.do}`);
-      emit(command.do, { id: command.id, ...(await handlers[command.do](command)) });
+      emit(command.do, { id: command.id, ...(await obey(command)) });
     } catch (error) {
       emit('error', { id: command.id, message: String((error && error.message) || error) });
     }

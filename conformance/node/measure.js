@@ -4,7 +4,7 @@
 
 const { block } = require('./lib');
 
-/** Handlers for `serveCommands`; `find(name)`, `create(name)` and `open(name, key)` are the peer's. */
+/** Orders of a peer; `find(name)`, `create(name)` and `open(name, key)` are the peer's. */
 function measuring({ find, create, open }) {
   return {
     async populate({ names, seed, count, size }) {

@@ -1,5 +1,6 @@
 //! The conformance kit: what an implementation of the party wire is checked against.
 
+pub mod any;
 pub mod fuzz;
 pub mod measure;
 pub mod node;

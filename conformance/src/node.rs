@@ -1,8 +1,9 @@
 //! Real Node peers: the unmodified JavaScript stack in processes of its own, driven from Rust.
 //!
 //! [`NodePeer`] runs `conformance/node/peer.js` and speaks JSON lines with it; `conformance/node/README.md` lists
-//! the commands and events. Everything stays on 127.0.0.1. A peer ends when its handle is dropped, when this
-//! process ends (its standard input closes), and after its lifetime in any case.
+//! the commands and events. Everything stays on 127.0.0.1. Several peers may live in one process, which spares the
+//! time that a process takes to start. A process ends when its last handle is dropped, when this process ends (its
+//! standard input closes), and after its lifetime in any case.
 //!
 //! [`block`] makes the same bytes as the `block` of `conformance/node/lib.js`, so that either side can check what it
 //! got from the other without the bytes travelling twice.
@@ -62,6 +63,11 @@ pub enum Kind {
     /// The key is the hash of a version 0 manifest. Not with hypercore 10.19.0.
     #[serde(rename = "manifest0")]
     ManifestZero,
+    /// Two of three signers, by a version 1 manifest. Hypercore 11 only.
+    Multisig,
+    /// Two of three signers, by a version 0 manifest. Not with hypercore 10.19.0.
+    #[serde(rename = "multisig0")]
+    MultisigZero,
 }
 
 /// What a [`NodePeer`] runs.
@@ -140,13 +146,34 @@ pub struct Usage {
     pub peak_bytes: u64,
 }
 
-/// One Node process. Commands may run at once: every method takes `&self`.
+/// How a feed stands with a peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FeedState {
+    /// The fork.
+    pub fork: u64,
+    /// Blocks.
+    pub length: u64,
+    /// The hash over the roots of the tree, in hex.
+    pub tree_hash: String,
+    /// The runs of blocks that are stored, each as its first and the one behind its last.
+    pub stored: Vec<(u64, u64)>,
+}
+
+/// One Node peer. Commands may run at once: every method takes `&self`.
 #[derive(Debug)]
 pub struct NodePeer {
-    stdin: tokio::sync::Mutex<ChildStdin>,
+    process: Arc<Process>,
+    /// Whom the commands go to; the process's first peer has no name.
+    name: Option<String>,
+    deadline: Instant,
+}
+
+#[derive(Debug)]
+struct Process {
+    stdin: tokio::sync::Mutex<Option<ChildStdin>>,
     shared: Arc<Shared>,
     next_id: AtomicU64,
-    deadline: Instant,
     child: tokio::sync::Mutex<Child>,
 }
 
@@ -175,20 +202,11 @@ impl NodePeer {
             scripts.join("node_modules").is_dir(),
             "the Node packages are missing: run `npm ci --prefix conformance/node` in the repository's root"
         );
-        let release = match options.release {
-            Release::Eleven => "11",
-            Release::Ten => "10",
-            Release::TenNineteen => "1019",
-        };
-        let mode = match options.mode {
-            Mode::Store => "store",
-            Mode::Core => "core",
-        };
         let mut command = Command::new("node");
         command
             .arg(scripts.join("peer.js"))
-            .args(["--hypercore", release, "--replicate", mode, "--store"])
-            .arg(options.store.as_deref().unwrap_or(Path::new("memory")))
+            .args(["--hypercore", options.release.name(), "--replicate", options.mode.name(), "--store"])
+            .arg(options.place())
             .args(["--timeout", &options.lifetime.as_secs().to_string()]);
         Self::run(command, options.lifetime)
             .context("node could not be started; Node.js 20 or later is needed")
@@ -205,13 +223,39 @@ impl NodePeer {
         let stdout = child.stdout.take().context("the process has no standard output")?;
         let shared = Arc::new(Shared::default());
         tokio::spawn(read_events(stdout, Arc::clone(&shared)));
-        Ok(Self {
-            stdin: tokio::sync::Mutex::new(stdin),
+        let process = Arc::new(Process {
+            stdin: tokio::sync::Mutex::new(Some(stdin)),
             shared,
             next_id: AtomicU64::new(1),
-            deadline: Instant::now() + lifetime,
             child: tokio::sync::Mutex::new(child),
-        })
+        });
+        Ok(Self { process, name: None, deadline: Instant::now() + lifetime })
+    }
+
+    /// Another peer in the same process, with cores and connections of its own. Its lifetime bounds how long answers
+    /// are awaited, not the process.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn beside(&self, options: &NodeOptions) -> Result<Self> {
+        let name = format!("peer {}", self.process.next_id.fetch_add(1, Ordering::Relaxed));
+        let (release, mode) = (options.release.name(), options.mode.name());
+        let command = json!({"do": "peer", "name": name, "hypercore": release, "replicate": mode, "store": options.place()});
+        self.call(command).await?;
+        let process = Arc::clone(&self.process);
+        Ok(Self { process, name: Some(name), deadline: Instant::now() + options.lifetime })
+    }
+
+    /// Ends a peer that was made [beside](Self::beside) another one, its connections and cores. The process goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn leave(&self) -> Result<()> {
+        self.call(json!({"do": "leave", "name": self.name})).await?;
+        self.process.shared.lock().events.retain(|event| event["peer"].as_str() != self.name.as_deref());
+        Ok(())
     }
 
     /// Ends the process in good order and waits until it is gone, so that another may open its store.
@@ -220,8 +264,8 @@ impl NodePeer {
     ///
     /// When it fails or does not end within its lifetime.
     pub async fn end(self) -> Result<()> {
-        drop(self.stdin);
-        let mut child = self.child.into_inner();
+        drop(self.process.stdin.lock().await.take());
+        let mut child = self.process.child.lock().await;
         let status = timeout_at(self.deadline, child.wait()).await.context("the peer does not end")??;
         ensure!(status.success(), "the peer ended with {status}");
         Ok(())
@@ -233,7 +277,7 @@ impl NodePeer {
     ///
     /// When the operating system can't.
     pub async fn kill(self) -> Result<()> {
-        Ok(self.child.into_inner().kill().await?)
+        Ok(self.process.child.lock().await.kill().await?)
     }
 
     /// Makes a core that the peer can append to.
@@ -299,6 +343,42 @@ impl NodePeer {
         self.core(json!({"do": "append", "name": name, "text": text})).await
     }
 
+    /// Cuts a core off after `length` blocks; what comes then is on the next fork.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn truncate(&self, name: &str, length: u64) -> Result<FeedInfo> {
+        self.core(json!({"do": "truncate", "name": name, "length": length})).await
+    }
+
+    /// Deletes the blocks `from..to` of a core here.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn clear(&self, name: &str, from: u64, to: u64) -> Result<FeedInfo> {
+        self.core(json!({"do": "clear", "name": name, "from": from, "to": to})).await
+    }
+
+    /// Closes a core and forgets its name. Opened again, it has what it had.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn close(&self, name: &str) -> Result<()> {
+        self.call(json!({"do": "close", "name": name})).await.map(drop)
+    }
+
+    /// Wants everything from now on, without waiting for it.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn want_all(&self, name: &str) -> Result<()> {
+        self.call(json!({"do": "want", "name": name})).await.map(drop)
+    }
+
     /// Wants everything from now on, and waits until `length` blocks are stored without a gap.
     ///
     /// # Errors
@@ -327,6 +407,26 @@ impl NodePeer {
         Ok(answer["hex"].as_str().context("the answer has no block")?.to_owned())
     }
 
+    /// Fetches the blocks `indexes` at once or, `in_turn`, each when the one before it has come, and gives the digest
+    /// over them in that order.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn gets(&self, name: &str, indexes: &[u64], in_turn: bool) -> Result<ContentDigest> {
+        let command = json!({"do": "gets", "name": name, "indexes": indexes, "inTurn": in_turn});
+        Ok(serde_json::from_value(self.call(command).await?)?)
+    }
+
+    /// Waits until a core is at `fork` with `length` blocks at least, and has stored all blocks of `runs`.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn reach(&self, name: &str, fork: u64, length: u64, runs: &[(u64, u64)]) -> Result<FeedInfo> {
+        self.core(json!({"do": "reach", "name": name, "fork": fork, "length": length, "runs": runs})).await
+    }
+
     /// The block with the byte at offset `bytes`, and the offset in it; asked of peers if need be.
     ///
     /// # Errors
@@ -345,6 +445,44 @@ impl NodePeer {
     /// As [`call`](Self::call).
     pub async fn info(&self, name: &str) -> Result<FeedInfo> {
         self.core(json!({"do": "info", "name": name})).await
+    }
+
+    /// How a core stands: its tree, and which blocks of it are stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn state(&self, name: &str) -> Result<FeedState> {
+        Ok(serde_json::from_value(self.call(json!({"do": "state", "name": name})).await?)?)
+    }
+
+    /// Makes `count` cores called `prefix` and a number, each with as many `blocks` of `size` bytes made of `seed` and
+    /// that number, and gives their keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn crowd(
+        &self,
+        prefix: &str,
+        count: u64,
+        seed: u32,
+        blocks: u64,
+        size: usize,
+    ) -> Result<Vec<String>> {
+        let names: Vec<String> = (0..count).map(|n| format!("{prefix}{n}")).collect();
+        let command = json!({"do": "populate", "names": names, "seed": seed, "count": blocks, "size": size});
+        Ok(serde_json::from_value(self.call(command).await?["keys"].take())?)
+    }
+
+    /// Opens a core for each of `keys`, called `prefix` and a number.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn join(&self, prefix: &str, keys: &[String]) -> Result<()> {
+        let names: Vec<String> = (0..keys.len()).map(|n| format!("{prefix}{n}")).collect();
+        self.call(json!({"do": "openall", "names": names, "keys": keys})).await.map(drop)
     }
 
     /// The digest over every block of a core; all must be stored.
@@ -384,6 +522,15 @@ impl NodePeer {
         self.call(json!({"do": "hangup"})).await.map(drop)
     }
 
+    /// Ends every connection at once, whatever was on its way. The peer stays.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn cut(&self) -> Result<()> {
+        self.call(json!({"do": "cut"})).await.map(drop)
+    }
+
     /// CPU time and peak memory of the process until now.
     ///
     /// # Errors
@@ -399,21 +546,23 @@ impl NodePeer {
     ///
     /// When the command failed, the process ended, or its lifetime is over.
     pub async fn call(&self, mut command: Value) -> Result<Value> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed);
+        let (process, shared) = (&self.process, &self.process.shared);
+        let id = process.next_id.fetch_add(1, Ordering::Relaxed);
         command["id"] = id.into();
+        if let Some(name) = &self.name {
+            command["peer"] = name.as_str().into();
+        }
         let (sender, answer) = oneshot::channel();
         {
-            let mut state = self.shared.lock();
+            let mut state = shared.lock();
             ensure!(!state.ended, "the Node peer has ended");
             state.waiting.insert(id, sender);
         }
         let line = format!("{command}\n");
-        self.stdin
-            .lock()
-            .await
-            .write_all(line.as_bytes())
-            .await
-            .context("the Node peer takes no commands")?;
+        let mut stdin = process.stdin.lock().await;
+        let writing = stdin.as_mut().context("the Node peer was told to end")?;
+        writing.write_all(line.as_bytes()).await.context("the Node peer takes no commands")?;
+        drop(stdin);
         let answer = timeout_at(self.deadline, answer)
             .await
             .map_err(|_| anyhow!("no answer in time to {command}; events: {:?}", self.events()))?
@@ -431,10 +580,11 @@ impl NodePeer {
     /// When the process ended or its lifetime is over.
     pub async fn wait_for(&self, name: &str, count: usize) -> Result<()> {
         loop {
-            let changed = self.shared.changed.notified();
+            let changed = self.process.shared.changed.notified();
             let (seen, ended) = {
-                let state = self.shared.lock();
-                (state.events.iter().filter(|event| event["event"] == name).count(), state.ended)
+                let state = self.process.shared.lock();
+                let told = state.events.iter().filter(|event| self.tells(event) && event["event"] == name);
+                (told.count(), state.ended)
             };
             if seen >= count {
                 return Ok(());
@@ -449,11 +599,40 @@ impl NodePeer {
     /// The events until now that answer no command: connections, channels, errors.
     #[must_use]
     pub fn events(&self) -> Vec<Value> {
-        self.shared.lock().events.clone()
+        self.process.shared.lock().events.iter().filter(|event| self.tells(event)).cloned().collect()
+    }
+
+    fn tells(&self, event: &Value) -> bool {
+        event["peer"].as_str() == self.name.as_deref()
     }
 
     async fn core(&self, command: Value) -> Result<FeedInfo> {
         Ok(serde_json::from_value(self.call(command).await?)?)
+    }
+}
+
+impl NodeOptions {
+    fn place(&self) -> &Path {
+        self.store.as_deref().unwrap_or(Path::new("memory"))
+    }
+}
+
+impl Release {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Eleven => "11",
+            Self::Ten => "10",
+            Self::TenNineteen => "1019",
+        }
+    }
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Core => "core",
+        }
     }
 }
 

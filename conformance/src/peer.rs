@@ -12,7 +12,10 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use party::{
     connection::{self, Connection, Listener},
-    feed::{Download, Feed},
+    feed::{
+        Download, Feed, Identity,
+        manifest::{Manifest, ManifestBuilder},
+    },
     key::{FeedKey, KeyPair},
     party::Open,
     rules::WholeStore,
@@ -21,16 +24,23 @@ use party::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    task::{AbortHandle, JoinSet},
+};
 
 use crate::{
     measure,
-    node::{ContentDigest, FeedInfo, Kind, block, digest},
+    node::{ContentDigest, FeedInfo, FeedState, Kind, block, digest},
     process::usage,
 };
 
 /// Bytes that are appended at once.
 const APPEND_AT_ONCE: usize = 8 << 20;
+
+/// Signers of a feed that several sign, and how many of them it takes.
+const SIGNERS: usize = 3;
+const QUORUM: u64 = 2;
 
 /// A store in open mode and its connections: what a corestore is in a Node peer. Cheap to clone.
 ///
@@ -53,8 +63,11 @@ struct Inner {
 #[derive(Default)]
 struct State {
     feeds: HashMap<String, Feed>,
-    wanted: Vec<Download>,
+    /// By the name of the feed, if several sign it.
+    signers: HashMap<String, Vec<KeyPair>>,
+    wanted: HashMap<String, Download>,
     connections: Vec<Connection>,
+    listeners: Vec<AbortHandle>,
 }
 
 impl Peer {
@@ -85,16 +98,36 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// When the store fails, or for [`Kind::ManifestZero`], which we don't make.
+    /// When the store fails.
     pub async fn create(&self, name: &str, kind: Kind) -> Result<FeedInfo> {
-        self.create_with(name, kind, FeedOptions::default()).await
+        let version = match kind {
+            Kind::Default | Kind::Compat => {
+                return self.create_with(name, kind, FeedOptions::default()).await;
+            }
+            Kind::ManifestZero | Kind::MultisigZero => 0,
+            Kind::Multisig => 1,
+        };
+        let manifest = |builder: ManifestBuilder| builder.version(version).build();
+        let identity = if kind == Kind::ManifestZero {
+            let signer = KeyPair::generate();
+            Identity::signer(manifest(Manifest::builder().signer(signer.public()))?, signer)
+        } else {
+            let signers: Vec<KeyPair> = (0..SIGNERS).map(|_| KeyPair::generate()).collect();
+            let public = signers.iter().map(KeyPair::public);
+            let identity =
+                Identity::from_manifest(manifest(Manifest::builder().signers(public).quorum(QUORUM))?);
+            self.state().signers.insert(name.to_owned(), signers);
+            identity
+        };
+        let feed = self.inner.store.add_feed(name, identity).await?;
+        Ok(self.remember(name, feed))
     }
 
     /// Makes a feed whose blocks are encrypted under `encryption`.
     ///
     /// # Errors
     ///
-    /// As [`create`](Self::create).
+    /// When the store fails, or for another kind than [`Kind::Default`] and [`Kind::Compat`].
     pub async fn create_encrypted(&self, name: &str, kind: Kind, encryption: [u8; 32]) -> Result<FeedInfo> {
         self.create_with(name, kind, FeedOptions::default().encryption(encryption)).await
     }
@@ -103,7 +136,7 @@ impl Peer {
         let compat = match kind {
             Kind::Default => false,
             Kind::Compat => true,
-            Kind::ManifestZero => bail!("feeds with a version 0 manifest are only read"),
+            _ => bail!("no encrypted feeds of the kind {kind:?} are made here"),
         };
         let feed = self.inner.store.create_feed(name, options.compat(compat)).await?;
         Ok(self.remember(name, feed))
@@ -141,9 +174,23 @@ impl Peer {
         while feed.info().length < end {
             let start = feed.info().length;
             let blocks = (start..end.min(start + at_once)).map(|index| block(seed, index, size)).collect();
-            feed.append_batch(blocks).await?;
+            self.append_blocks(name, &feed, blocks).await?;
         }
         Ok(describe(&feed))
+    }
+
+    async fn append_blocks(&self, name: &str, feed: &Feed, blocks: Vec<Bytes>) -> Result<()> {
+        let signers = self.state().signers.get(name).cloned();
+        let Some(signers) = signers else {
+            feed.append_batch(blocks).await?;
+            return Ok(());
+        };
+        let draft = feed.draft(blocks).await?;
+        let parts =
+            [0, SIGNERS - 1].map(|n| draft.sign(&signers[n])).into_iter().collect::<Result<Vec<_>, _>>()?;
+        let signature = draft.assemble(&parts)?;
+        feed.append_signed(draft, signature).await?;
+        Ok(())
     }
 
     /// Appends one block.
@@ -153,8 +200,43 @@ impl Peer {
     /// As [`append`](Self::append).
     pub async fn append_text(&self, name: &str, text: &str) -> Result<FeedInfo> {
         let feed = self.feed(name)?;
-        feed.append(Bytes::copy_from_slice(text.as_bytes())).await?;
+        self.append_blocks(name, &feed, vec![Bytes::copy_from_slice(text.as_bytes())]).await?;
         Ok(describe(&feed))
+    }
+
+    /// Cuts a feed off after `length` blocks; what comes then is on the next fork.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed, it is not written here, or the store fails.
+    pub async fn truncate(&self, name: &str, length: u64) -> Result<FeedInfo> {
+        let feed = self.feed(name)?;
+        feed.truncate(length).await?;
+        Ok(describe(&feed))
+    }
+
+    /// Deletes the blocks `from..to` of a feed here.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed, or the store fails.
+    pub async fn clear(&self, name: &str, from: u64, to: u64) -> Result<FeedInfo> {
+        let feed = self.feed(name)?;
+        feed.clear(from..to).await?;
+        Ok(describe(&feed))
+    }
+
+    /// Lets go of a feed and forgets its name, and what was wanted of it.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed.
+    pub fn close_feed(&self, name: &str) -> Result<()> {
+        self.feed(name)?;
+        let mut state = self.state();
+        state.feeds.remove(name);
+        state.wanted.remove(name);
+        Ok(())
     }
 
     /// Wants everything from now on, and waits until `length` blocks are stored without a gap.
@@ -178,8 +260,7 @@ impl Peer {
     /// When there is no such feed.
     pub fn want_all(&self, name: &str) -> Result<Feed> {
         let feed = self.feed(name)?;
-        let all = feed.download(0..);
-        self.state().wanted.push(all);
+        self.state().wanted.entry(name.to_owned()).or_insert_with(|| feed.download(0..));
         Ok(feed)
     }
 
@@ -201,6 +282,103 @@ impl Peer {
     /// When there is no such feed, or the store fails.
     pub async fn get(&self, name: &str, index: u64) -> Result<Bytes> {
         Ok(self.feed(name)?.fetch(index).await?)
+    }
+
+    /// Fetches the blocks `indexes` at once or, `in_turn`, each when the one before it has come, and gives the digest
+    /// over them in that order.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub async fn gets(&self, name: &str, indexes: &[u64], in_turn: bool) -> Result<ContentDigest> {
+        let feed = self.feed(name)?;
+        let mut blocks = vec![Bytes::new(); indexes.len()];
+        let mut fetching = JoinSet::new();
+        for (n, index) in indexes.iter().copied().enumerate() {
+            let feed = feed.clone();
+            fetching.spawn(async move { (n, feed.fetch(index).await) });
+            while (in_turn || n + 1 == indexes.len())
+                && let Some(fetched) = fetching.join_next().await
+            {
+                let (n, block) = fetched?;
+                blocks[n] = block?;
+            }
+        }
+        Ok(digest(blocks))
+    }
+
+    /// Waits until a feed is at `fork` with `length` blocks at least, and has stored all blocks of `runs`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed.
+    pub async fn reach(&self, name: &str, fork: u64, length: u64, runs: &[(u64, u64)]) -> Result<FeedInfo> {
+        let feed = self.feed(name)?;
+        let mut changes = feed.subscribe();
+        let is_there = || {
+            let info = feed.info();
+            info.fork == fork
+                && info.length >= length
+                && runs.iter().all(|(from, to)| (*from..*to).all(|index| feed.has(index)))
+        };
+        while !is_there() {
+            changes.changed().await;
+        }
+        Ok(describe(&feed))
+    }
+
+    /// How a feed stands: its tree, and which blocks of it are stored.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such feed, or its tree can't be read.
+    pub async fn feed_state(&self, name: &str) -> Result<FeedState> {
+        let feed = self.feed(name)?;
+        let info = feed.info();
+        let mut stored: Vec<(u64, u64)> = Vec::new();
+        for index in (0..info.length).filter(|index| feed.has(*index)) {
+            match stored.last_mut() {
+                Some((_, end)) if *end == index => *end += 1,
+                _ => stored.push((index, index + 1)),
+            }
+        }
+        let tree_hash = hex(feed.tree_at(info.length).await?.hash().as_ref());
+        Ok(FeedState { fork: info.fork, length: info.length, tree_hash, stored })
+    }
+
+    /// Makes `count` feeds called `prefix` and a number, each with as many `blocks` of `size` bytes made of `seed` and
+    /// that number, and gives their keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`append`](Self::append).
+    pub async fn crowd(
+        &self,
+        prefix: &str,
+        count: u64,
+        seed: u32,
+        blocks: u64,
+        size: usize,
+    ) -> Result<Vec<String>> {
+        let mut keys = Vec::new();
+        for (n, seed) in (0..count).zip(seed..) {
+            let name = format!("{prefix}{n}");
+            keys.push(self.create(&name, Kind::Default).await?.key);
+            self.append(&name, seed, blocks, size).await?;
+        }
+        Ok(keys)
+    }
+
+    /// Opens a feed for each of `keys`, called `prefix` and a number.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
+    pub async fn join(&self, prefix: &str, keys: &[String]) -> Result<()> {
+        for (n, key) in keys.iter().enumerate() {
+            self.open(&format!("{prefix}{n}"), key).await?;
+        }
+        Ok(())
     }
 
     /// What is known of a feed, with the count of stored blocks.
@@ -229,7 +407,7 @@ impl Peer {
         Ok(digest(blocks))
     }
 
-    /// Listens on a free port of 127.0.0.1, for as long as the runtime lives, and gives the port.
+    /// Listens on a free port of 127.0.0.1 until the peer is closed, and gives the port.
     ///
     /// # Errors
     ///
@@ -238,7 +416,7 @@ impl Peer {
         let listener = Listener::bind(("127.0.0.1", 0), &self.inner.key_pair).await?;
         let port = listener.local_addr()?.port();
         let peer = self.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             while let Ok((connecting, _)) = listener.accept().await {
                 let peer = peer.clone();
                 tokio::spawn(async move {
@@ -248,6 +426,7 @@ impl Peer {
                 });
             }
         });
+        self.state().listeners.push(task.abort_handle());
         Ok(port)
     }
 
@@ -276,15 +455,22 @@ impl Peer {
         Ok(())
     }
 
-    /// Ends every connection and closes the store.
+    /// Ends every connection, listens no longer, and closes the store.
     ///
     /// # Errors
     ///
-    /// As [`hang_up`](Self::hang_up).
+    /// As [`hang_up`](Self::hang_up); the store is closed all the same.
     pub async fn close(self) -> Result<()> {
-        self.hang_up().await?;
+        let state = std::mem::take(&mut *self.state());
+        for listener in state.listeners {
+            listener.abort();
+        }
+        let mut result = Ok(());
+        for connection in state.connections {
+            result = result.and(connection.close().await);
+        }
         self.inner.store.close().await;
-        Ok(())
+        Ok(result?)
     }
 
     /// The feed with this name.
@@ -374,6 +560,10 @@ async fn obey(peer: &Peer, command: &Value) -> Result<Value> {
         }
         Order::Usage => json!(usage()?),
     })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn describe(feed: &Feed) -> FeedInfo {

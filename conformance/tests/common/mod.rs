@@ -2,10 +2,17 @@
 // Each test binary has its own copy and uses a part of it.
 #![allow(dead_code)]
 
+pub(crate) mod dice;
+pub(crate) mod proxy;
+
 use std::{future::Future, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use conformance::{node::NodePeer, peer::Peer};
+use bytes::Bytes;
+use conformance::{
+    node::{ContentDigest, NodePeer, digest},
+    peer::Peer,
+};
 use party::store::Store;
 
 /// Who dials, and so is the Noise initiator.
@@ -57,7 +64,11 @@ pub(crate) fn no_complaints(node: &NodePeer) -> Result<()> {
 }
 
 pub(crate) async fn in_time(test: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::time::timeout(Duration::from_secs(60), test).await.context("not done in time")?
+    tokio::time::timeout(Duration::from_secs(150), test).await.context("not done in time")?
+}
+
+pub(crate) fn digest_of(block: Bytes) -> ContentDigest {
+    digest([block])
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -37,6 +37,11 @@ pub trait Local {
     /// The bitfield of `start..start + length` as `bitfield` messages carry it: for each page that has
     /// anything, the index of its first bit, a multiple of 32, and its words.
     fn words(&self, start: u64, length: u64) -> Vec<(u64, Vec<u32>)>;
+    /// How often blocks have been deleted here, cleared or cut off, since the feed was opened: who has looked for what
+    /// is missing looks again when it has changed.
+    fn deletions(&self) -> u64 {
+        0
+    }
     /// The reorg to `fork` that has begun here, while it needs proofs.
     fn reorg(&self, _fork: u64) -> Option<&PendingReorg> {
         None

@@ -72,6 +72,7 @@ pub(super) async fn open(
         signature: head.signature,
         verifier,
         bitfield,
+        deletions: 0,
         is_encrypted: head.is_encrypted,
         conflict: head.conflict,
         contradiction: None,

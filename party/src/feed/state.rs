@@ -44,6 +44,8 @@ pub struct State {
     pub(crate) bitfield: Bitfield,
     /// Whether we append to it encrypted. It is never taken back.
     pub(crate) is_encrypted: bool,
+    /// How many of the steps that led here have deleted blocks.
+    pub(crate) deletions: u64,
     /// That the signers have contradicted themselves, once that is known. It is never taken back.
     pub(crate) conflict: Option<Conflict>,
     /// The tree that contradicts ours. It is not stored.
@@ -132,6 +134,10 @@ impl State {
 impl Local for State {
     fn fork(&self) -> u64 {
         self.fork
+    }
+
+    fn deletions(&self) -> u64 {
+        self.deletions
     }
 
     fn length(&self) -> u64 {

@@ -72,6 +72,8 @@ pub(super) struct Asking {
     pub(super) pushes: bool,
     /// Whether it goes on when both sides are in sync.
     live: bool,
+    /// [`Local::deletions`] as we have last seen them.
+    deletions: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +107,7 @@ impl Asking {
             backoff: Backoff::default(),
             pushes: false,
             live,
+            deletions: 0,
         }
     }
 
@@ -128,8 +131,12 @@ impl Asking {
         true
     }
 
-    /// Takes back what is stored here meanwhile.
-    pub(super) fn cancel_stored(&mut self, local: &dyn Local, limits: &Limits) {
+    /// Takes back what is stored here meanwhile, and looks again for what isn't any more.
+    pub(super) fn handle_local_change(&mut self, local: &dyn Local, limits: &Limits) {
+        let deletions = local.deletions();
+        if std::mem::replace(&mut self.deletions, deletions) != deletions {
+            self.reconsider(0..u64::MAX);
+        }
         self.cancels.extend(self.window.cancel(|index| local.has(index), true, limits));
     }
 
@@ -139,6 +146,9 @@ impl Asking {
         let void = self.window.abandon(|asked| asked.fork != fork, void, limits);
         self.cancels.extend(void);
         self.refused_upgrade = None;
+        // Node refuses what was asked in the old fork before it says that it has left that. Only the signers can make
+        // another, so this can't be had without end.
+        self.backoff.forgive();
         self.probes = 0;
         self.reconsider(0..u64::MAX);
     }
@@ -171,10 +181,14 @@ impl Asking {
     }
 
     /// The remote's sync was another before.
-    pub(super) fn handle_sync(&mut self, before: &Sync, local: &dyn Local, remote: &Remote) {
+    pub(super) fn handle_sync(&mut self, before: &Sync, local: &dyn Local, remote: &Remote, limits: &Limits) {
         let now = &remote.sync;
         if (now.fork, now.length) != (before.fork, before.length) {
             self.seeking.synced();
+        }
+        if now.fork < before.fork {
+            // No feed goes back. Who pretends it does could refuse without end.
+            self.backoff.failed(false, limits);
         }
         if now.fork != before.fork || (now.length > before.length && before.length < local.length()) {
             // What it could not prove, it may now.

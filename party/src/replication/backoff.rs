@@ -65,6 +65,12 @@ impl Backoff {
         begins
     }
 
+    /// What it has refused is forgotten, but for what it has called invalid.
+    pub(super) fn forgive(&mut self) {
+        self.failures = 0;
+        (self.is_paused, self.paused_until) = (false, None);
+    }
+
     /// The remote has refused a block that it had said to have. Of too many, it is asked only if it says so again.
     pub(super) fn refused(&mut self, index: u64, limits: &Limits) {
         if self.refused.len() < limits.max_remote_ranges {

@@ -282,9 +282,9 @@ impl Channel {
     }
 
     /// Both sides have opened, and the remote's handshake holds.
-    pub fn handle_opened(&mut self, remote: RemoteHandshake, _local: &dyn Local) {
+    pub fn handle_opened(&mut self, remote: RemoteHandshake, local: &dyn Local) {
         self.remote.handshake = Some(remote);
-        self.telling.touch();
+        self.telling.opened(local);
     }
 
     /// A message of the channel has come.
@@ -343,7 +343,7 @@ impl Channel {
     /// Our side of the feed has changed: it has grown, or blocks were stored, by whomever.
     pub fn handle_local_change(&mut self, local: &dyn Local) {
         self.notice_fork(local);
-        self.asking.cancel_stored(local, &self.limits);
+        self.asking.handle_local_change(local, &self.limits);
         self.compared = Compared::default();
         self.telling.touch_stored();
     }
@@ -668,7 +668,7 @@ impl Channel {
         let before = std::mem::replace(&mut self.remote.sync, sync);
         self.remote.synced = true;
         self.compared.done = false;
-        self.asking.handle_sync(&before, local, &self.remote);
+        self.asking.handle_sync(&before, local, &self.remote, &self.limits);
         self.telling.touch();
     }
 
@@ -826,6 +826,12 @@ impl Channel {
         self.counters.refused_by_remote += 1;
         self.asking.window.give_up(asked);
         self.telling.touch();
+        //= protocol-spec/07-replication.md#forks
+        if asked.fork != self.remote.sync.fork {
+            // It has left the fork since it was asked, and is not to blame.
+            self.asking.reconsider(asked.block.map_or(0..0, |index| index..index + 1));
+            return;
+        }
         if let Some(index) = asked.block {
             //= protocol-spec/07-replication.md#nodata-4
             // Whatever it said before: it doesn't have it. It fits, as it made no more than one range more.

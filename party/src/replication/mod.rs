@@ -21,6 +21,7 @@ mod counters;
 mod extensions;
 mod have;
 pub mod messages;
+mod newest;
 mod pace;
 mod payload;
 mod push;

@@ -6,6 +6,7 @@ use super::{
     asking::SEGMENT,
     have::runs,
     messages::{Bitfield, Message, Range, Sync, Want},
+    newest::Newest,
     remote::Remote,
 };
 use crate::{
@@ -27,6 +28,7 @@ pub(super) struct Telling {
     wants: BTreeMap<(u64, u64), Wanted>,
     /// Words in `wants`.
     words: usize,
+    newest: Newest,
     ready: VecDeque<Message>,
     /// Whether something has changed that may have to be told.
     dirty: bool,
@@ -46,6 +48,12 @@ struct Wanted {
 }
 
 impl Telling {
+    /// The channel is open: there is a sync to send.
+    pub(super) fn opened(&mut self, local: &dyn Local) {
+        self.newest.look(local);
+        self.dirty = true;
+    }
+
     /// Something has changed that may have to be told.
     pub(super) fn touch(&mut self) {
         self.dirty = true;
@@ -111,6 +119,7 @@ impl Telling {
         }
         if std::mem::take(&mut self.stored) {
             self.find_changes(local, limits);
+            self.tell_newest(local, remote);
         }
         self.dirty = !self.ready.is_empty();
         self.ready.pop_front()
@@ -173,6 +182,7 @@ impl Telling {
         if contiguous < told {
             self.contiguous = contiguous;
             self.wants.values_mut().for_each(|wanted| wanted.forget(contiguous, told));
+            self.newest.forget(contiguous..told);
             return Some(Range { drop: true, start: contiguous, length: told - contiguous });
         }
         // A remote that has the blocks itself is told only when that is all there is, which it may not know.
@@ -231,6 +241,24 @@ impl Telling {
             wanted.remember(now, &mut self.words, limits);
         }
     }
+
+    /// Tells of the newest blocks what nothing else tells.
+    //= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
+    fn tell_newest(&mut self, local: &dyn Local, remote: &Remote) {
+        let (mut come, mut gone) = self.newest.look(local);
+        for ranges in [&mut come, &mut gone] {
+            ranges.remove(0..self.contiguous);
+            for &(start, length) in self.wants.keys() {
+                ranges.remove(start..start.saturating_add(length));
+            }
+        }
+        let come =
+            come.iter().filter(|run| remote.have.next_gap(run.start) < run.end).map(|run| (run, false));
+        let news = gone.iter().map(|run| (run, true)).chain(come);
+        self.ready.extend(news.map(|(run, drop)| {
+            Message::Range(Range { drop, start: run.start, length: run.end - run.start })
+        }));
+    }
 }
 
 impl Wanted {
@@ -263,9 +291,11 @@ impl Wanted {
 /// Tells how `now` differs from `before`, of which the first bit stands for block `start`. That we have the blocks
 /// below `contiguous` was told.
 fn changes(start: u64, now: &[u32], before: &[u32], contiguous: u64, out: &mut VecDeque<Message>) {
-    let old = |i: usize| before.get(i).copied().unwrap_or(0);
-    let added: Vec<u32> = now.iter().enumerate().map(|(i, word)| word & !old(i)).collect();
-    let gone: Vec<u32> = now.iter().enumerate().map(|(i, word)| old(i) & !word).collect();
+    // Of a feed that was cut off there are fewer now.
+    let words = 0..now.len().max(before.len());
+    let word = |of: &[u32], i: usize| of.get(i).copied().unwrap_or(0);
+    let added: Vec<u32> = words.clone().map(|i| word(now, i) & !word(before, i)).collect();
+    let gone: Vec<u32> = words.map(|i| word(before, i) & !word(now, i)).collect();
     let ranges = [(added, false), (gone, true)].into_iter().flat_map(|(words, drop)| {
         let runs: Vec<_> = runs(start, &words).filter(|(_, set)| *set).map(|(run, _)| run).collect();
         runs.into_iter().map(move |run| Range { drop, start: run.start, length: run.end - run.start })

@@ -97,6 +97,7 @@ impl Feed {
                     length: update.tree.length(),
                 });
                 state.apply(update);
+                state.deletions = state.deletions.wrapping_add(deletes.into());
                 change = Some(self.figures(&state)).filter(|after| *after != before);
             }
             if purges {

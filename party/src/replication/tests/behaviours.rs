@@ -59,6 +59,20 @@ fn the_first_messages_are_a_sync_and_a_range() {
     assert_eq!(pair.ends[0].sent, [Message::Sync(sync), Message::Range(range)]);
 }
 
+//= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
+#[test]
+fn a_writer_with_gaps_tells_of_what_it_appends_unasked() {
+    let mut pair = pair(Model::sparse(20, 0..4), Model::reader());
+    pair.pump(0);
+    pair.ends[0].append(1);
+    pair.pump(0);
+    assert_eq!(pair.ends[0].sent.last(), Some(&Message::Range(Range { drop: false, start: 20, length: 1 })));
+    pair.ends[0].feed.stored.remove(&20);
+    pair.ends[0].append(0);
+    pair.pump(0);
+    assert_eq!(pair.ends[0].sent.last(), Some(&Message::Range(Range { drop: true, start: 20, length: 1 })));
+}
+
 //= protocol-spec/07-replication.md#capability
 #[test]
 fn nothing_is_sent_before_the_remote_has_opened() {

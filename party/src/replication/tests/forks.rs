@@ -352,6 +352,30 @@ fn blocks_of_the_old_fork_that_come_late_are_not_held_against_the_remote() {
 }
 
 #[test]
+fn what_a_remote_refuses_because_it_has_left_the_fork_does_not_count() {
+    let mut net = Net::new(false, 400, 1);
+    net.connect(0, 1);
+    // Until many blocks are asked for and none is served.
+    while net.pairs[0].2.ends[1].sent(1) < 100 {
+        let pair = &mut net.pairs[0].2;
+        for n in 0..2 {
+            pair.deliver(n, usize::MAX).unwrap();
+            if net.feeds[1].info().length == 0 {
+                while pair.serve(n, 0) {}
+            }
+            pair.ingest(n, usize::MAX).unwrap();
+            pair.pump(n);
+        }
+    }
+    truncate(&net.feeds[0], 100);
+    append(&net.feeds[0], 100);
+    changed(&mut net.pairs[0].2.ends[0]);
+    net.pairs[0].2.pump(0);
+    net.run();
+    net.check(&everything());
+}
+
+#[test]
 fn a_snapshot_reads_the_old_fork() {
     let mut net = Net::new(false, 60, 1);
     net.connect(0, 1);
@@ -591,7 +615,7 @@ fn two_signed_trees_end_the_replication_of_a_feed() {
         assert_eq!((conflict.fork, conflict.length), (0, ours.info().length.min(theirs.info().length)));
         assert!(other.ends[1].channel.is_over());
         assert_eq!(theirs.conflict(), Some(conflict), "it was told");
-        assert_eq!(other.ends[1].sent(3), 2);
+        assert!(other.ends[1].sent(3) >= 2);
 
         // And so are the others.
         changed(&mut pair.ends[1]);

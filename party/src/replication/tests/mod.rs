@@ -4,7 +4,7 @@ mod extensions;
 mod forks;
 mod hostile;
 mod messages;
-mod model;
+pub(super) mod model;
 mod pair;
 mod pauses;
 mod push;

@@ -17,10 +17,10 @@ use crate::{
 };
 
 #[derive(Clone, Debug, Default)]
-pub(super) struct Model {
-    pub(super) fork: u64,
-    pub(super) length: u64,
-    pub(super) stored: BTreeSet<u64>,
+pub(in crate::replication) struct Model {
+    pub(in crate::replication) fork: u64,
+    pub(in crate::replication) length: u64,
+    pub(in crate::replication) stored: BTreeSet<u64>,
     pub(super) has_manifest: bool,
     pub(super) needs_manifest: bool,
     /// Bytes of a block.
@@ -43,7 +43,7 @@ impl Model {
     }
 
     /// A reader that has the length and some of the blocks.
-    pub(super) fn sparse(length: u64, stored: impl IntoIterator<Item = u64>) -> Self {
+    pub(in crate::replication) fn sparse(length: u64, stored: impl IntoIterator<Item = u64>) -> Self {
         Self { stored: stored.into_iter().collect(), ..Self::writer(length) }
     }
 

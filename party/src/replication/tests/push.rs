@@ -10,7 +10,7 @@ use crate::{
     error::{Error, PeerMisbehaved},
     feed::{
         local::{Demand, Local as _},
-        proof::{ProofRequest, UpgradeRequest},
+        proof::{BlockRequest, ProofRequest, UpgradeRequest},
     },
     limits::Limits,
     replication::{
@@ -109,8 +109,11 @@ fn blocks_can_be_pushed_one_by_one() {
 fn too_many_pushes_that_nobody_allowed_close_the_channel() {
     let limits = Limits::default();
     let mut pair = pair([PLAIN, PLAIN]);
-    let request =
-        ProofRequest { upgrade: Some(UpgradeRequest { start: 0, length: 5 }), ..ProofRequest::default() };
+    let request = ProofRequest {
+        block: Some(BlockRequest { index: 0, nodes: 0 }),
+        upgrade: Some(UpgradeRequest { start: 0, length: 5 }),
+        ..ProofRequest::default()
+    };
     let proof = super::pair::Engine::prove(&pair.ends[0].feed, request, 0).unwrap();
     let message = Message::Data(Data { request: 0, proof });
     let end = &mut pair.ends[1];
