@@ -466,9 +466,7 @@ impl Reader {
 
     fn accept(&self, io: DuplexStream, n: u8) -> JoinHandle<Outcome> {
         let open = self.open.clone();
-        tokio::spawn(
-            async move { Connection::accept(io, &identity(n)).open(&open).await?.closed().await },
-        )
+        tokio::spawn(async move { Connection::accept(io, &identity(n)).open(&open).await?.closed().await })
     }
 
     /// Connects a raw peer that says to have all of the feed.
@@ -509,12 +507,7 @@ async fn complete(feed: &party::feed::Feed, length: u64) {
 }
 
 /// Answers each request by a forged proof, until the victim has enough.
-async fn forge(
-    peer: &mut RawPeer,
-    channel: party::mux::ChannelId,
-    feed: &party::feed::Feed,
-    forge: Forge,
-) {
+async fn forge(peer: &mut RawPeer, channel: party::mux::ChannelId, feed: &party::feed::Feed, forge: Forge) {
     use party::replication::messages::{Data, NoData};
     let mut forged = false;
     while let Some(event) = peer.event().await {
@@ -523,9 +516,7 @@ async fn forge(
                 let message = Message::decode(message_type, &payload, true, &Default::default()).unwrap();
                 let Some(Message::Request(request)) = message else { continue };
                 let answer = match feed.prove(request.proof, request.fork).await.unwrap() {
-                    _ if forged && request.id == 0 => {
-                        Message::NoData(NoData { request: 0, reason: 1 })
-                    }
+                    _ if forged && request.id == 0 => Message::NoData(NoData { request: 0, reason: 1 }),
                     Some(mut proof) => {
                         forged |= forge(&mut proof);
                         Message::Data(Data { request: request.id, proof })

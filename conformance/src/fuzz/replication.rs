@@ -69,9 +69,17 @@ pub fn feed_message(data: &[u8]) {
 /// but the remote's, nothing asked for that can't be, nothing served that is not there, nothing beyond a bound.
 pub fn feed_channel(data: &[u8]) {
     let mut script = Script::new(data);
-    let mut end = End::new(&mut script);
+    // Two channels of one feed, which share out what they ask for.
+    let swarm = Arc::new(Swarm::default());
+    let mut end = End::new(&mut script, &swarm);
+    let mut other = End::new(&mut script, &swarm);
+    other.follow(&mut end);
     while !script.is_over() && end.step(&mut script).is_ok() {
         end.check();
+        if script.byte() & 3 == 0 {
+            std::mem::swap(&mut end, &mut other);
+            end.follow(&mut other);
+        }
     }
 }
 
@@ -148,7 +156,7 @@ struct End {
 }
 
 impl End {
-    fn new(script: &mut Script<'_>) -> Self {
+    fn new(script: &mut Script<'_>, swarm: &Arc<Swarm>) -> Self {
         let keys = [PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32])];
         let key = FeedKey::from_bytes([3; 32]);
         let session =
@@ -163,8 +171,8 @@ impl End {
             push: flags & 32 != 0,
         };
         let limits = limits();
-        let (swarm, pace) = (Arc::new(Swarm::default()), Arc::new(Pace::new(&limits)));
-        let mut channel = Channel::new(&session(true), &key, options, &limits, &swarm, &pace);
+        let pace = Arc::new(Pace::new(&limits));
+        let mut channel = Channel::new(&session(true), &key, options, &limits, swarm, &pace);
         let length = u64::from(script.byte() % 100);
         let gaps = u64::from(script.byte() % 8);
         let stored = (0..length).filter(|index| gaps == 0 || index % gaps != 0).map(|index| (index, ()));
@@ -174,6 +182,13 @@ impl End {
         channel.handle_opened(remote, &feed);
         let (serve, ingest, asked) = Default::default();
         Self { feed, channel, remote_length: 0, serve, ingest, asked, now: Instant::now() }
+    }
+
+    /// Takes over the feed from the channel that it was with, and time with it.
+    fn follow(&mut self, other: &mut Self) {
+        std::mem::swap(&mut self.feed, &mut other.feed);
+        self.now = self.now.max(other.now);
+        self.channel.handle_local_change(&self.feed);
     }
 
     fn step(&mut self, script: &mut Script<'_>) -> Result<(), Error> {

@@ -226,7 +226,11 @@ impl Member {
     /// What was ours and others ask for now, as we took too long.
     pub(super) fn take_lost(&self) -> Lost {
         let mut inner = self.swarm.inner();
-        if inner.lost.is_empty() { Lost::default() } else { inner.lost.remove(&self.number).unwrap_or_default() }
+        if inner.lost.is_empty() {
+            Lost::default()
+        } else {
+            inner.lost.remove(&self.number).unwrap_or_default()
+        }
     }
 
     /// How often a claim of anybody's has ended without its block.

@@ -329,8 +329,7 @@ fn answers_that_lead_nowhere_are_asked_for_once_more_and_then_held_against_the_r
             Output::Ingest { ticket, .. } => Some(ticket),
             _ => None,
         });
-        let result =
-            victim.channel.handle_ingested(ticket.unwrap(), Ok(Verdict::Unconnected), &victim.feed);
+        let result = victim.channel.handle_ingested(ticket.unwrap(), Ok(Verdict::Unconnected), &victim.feed);
         let again = victim.messages().into_iter().find_map(|message| match message {
             Message::Request(request) => Some(request),
             _ => None,

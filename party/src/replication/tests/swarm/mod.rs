@@ -122,8 +122,9 @@ fn scenario(peers: Range<usize>, forks: bool) -> impl Strategy<Value = Scenario>
         let readers = prop::collection::vec((demand(), stored), peers - 1);
         let links = prop::collection::vec((0..peers, 0..peers, quality()), 1..2 * peers);
         let steps = prop::collection::vec((0..20_000_u64, step(peers, forks)), 0..25);
-        (any::<u64>(), 0..120_u64, readers, links, steps)
-            .prop_map(|(seed, length, readers, links, steps)| Scenario { seed, length, readers, links, steps })
+        (any::<u64>(), 0..120_u64, readers, links, steps).prop_map(|(seed, length, readers, links, steps)| {
+            Scenario { seed, length, readers, links, steps }
+        })
     })
 }
 
