@@ -413,7 +413,7 @@ const FORGERIES: &[(&str, Forge)] = &[
             block.nodes[1].size -= 1;
         })
     }),
-    ("too few nodes", |proof| of_block(proof, |block| drop(block.nodes.pop()))),
+    ("too few nodes", |proof| of_block(proof, |block| block.nodes.truncate(block.nodes.len() - 1))),
     ("the index of another block", |proof| of_block(proof, |block| block.index += 1)),
     ("another signature", |proof| {
         of_upgrade(proof, |upgrade| {
@@ -424,7 +424,7 @@ const FORGERIES: &[(&str, Forge)] = &[
     }),
     ("another root", |proof| of_upgrade(proof, |upgrade| upgrade.nodes[0].hash[0] ^= 1)),
     ("roots of other sizes", |proof| of_upgrade(proof, |upgrade| upgrade.nodes[0].size += 1)),
-    ("too few roots", |proof| of_upgrade(proof, |upgrade| drop(upgrade.nodes.pop()))),
+    ("too few roots", |proof| of_upgrade(proof, |upgrade| upgrade.nodes.truncate(upgrade.nodes.len() - 1))),
     ("a shorter upgrade", |proof| of_upgrade(proof, |upgrade| upgrade.length -= 1)),
     ("another fork", |proof| {
         proof.fork += 1;

@@ -1,6 +1,10 @@
 //! The feed channel: any bytes as a message, and a channel whose remote sends anything.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use party::{
@@ -187,7 +191,7 @@ impl End {
     /// Takes over the feed from the channel that it was with, and time with it.
     fn follow(&mut self, other: &mut Self) {
         std::mem::swap(&mut self.feed, &mut other.feed);
-        self.now = self.now.max(other.now);
+        self.now = self.now.max(other.now) + Duration::from_millis(700);
         self.channel.handle_local_change(&self.feed);
     }
 
