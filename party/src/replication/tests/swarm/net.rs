@@ -362,7 +362,9 @@ impl<E: Peer> Net<E> {
             }
             Step::Cut(n) => {
                 let id = self.links.keys().nth(n % self.links.len().max(1)).copied();
-                id.map(|id| self.cut(id));
+                if let Some(id) = id {
+                    self.cut(id);
+                }
             }
             Step::Demand(n, demand) => self.demand(n, demand),
             Step::Suspend(n, suspended) => self.suspend(n, suspended),
