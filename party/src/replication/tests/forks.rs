@@ -356,7 +356,7 @@ fn what_a_remote_refuses_because_it_has_left_the_fork_does_not_count() {
     let mut net = Net::new(false, 400, 1);
     net.connect(0, 1);
     // Until many blocks are asked for and none is served.
-    while net.pairs[0].2.ends[1].sent(1) < 100 {
+    while net.pairs[0].2.ends[1].sent(1) < 60 {
         let pair = &mut net.pairs[0].2;
         for n in 0..2 {
             pair.deliver(n, usize::MAX).unwrap();
