@@ -1,4 +1,5 @@
 //! The feed channel: any bytes as a message, and a channel whose remote sends anything.
+#![allow(clippy::disallowed_methods, reason = "any time will do to begin with")]
 
 use std::{
     collections::BTreeMap,
