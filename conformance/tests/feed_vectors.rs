@@ -9,7 +9,7 @@ use bytes::Bytes;
 use conformance::vectors::{self, Hex, decode_proof, encode_proof};
 use party::{
     encoding::Reader,
-    error::Error,
+    error::{Error, PeerMisbehaved},
     feed::{
         Feed, Identity,
         manifest::{Manifest, Signer},
