@@ -221,6 +221,7 @@ fn upgrade(start: u64, length: u64) -> ProofRequest {
 /// Whether anything was taken from it, as hypercore counts it.
 async fn ingest(feed: &Feed, proof: Proof) -> Result<bool, Error> {
     let taken = feed.ingest(vec![proof]).await.remove(0)?;
+    ensure!(!taken.unconnected, "it leads nowhere");
     Ok(!taken.stale)
 }
 

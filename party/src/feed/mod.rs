@@ -12,7 +12,6 @@ pub(crate) mod changes;
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod bitfield;
 pub(crate) mod conflict;
-#[cfg(feature = "tokio")]
 mod demand;
 pub mod encryption;
 #[cfg(feature = "tokio")]

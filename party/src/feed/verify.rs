@@ -75,6 +75,7 @@ impl HashedProof {
     }
 
     /// The nodes that others may rest on, if it verifies.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     fn brings(&self) -> impl Iterator<Item = u64> {
         let top = self.needs();
         self.climbed.nodes.iter().map(|node| node.index).filter(move |index| Some(*index) != top)

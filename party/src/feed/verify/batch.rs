@@ -48,6 +48,7 @@ impl Batch {
 
     /// The nodes that its proofs rest on, as far as they are neither known nor said to be brought by other
     /// proofs of it; with `brought`, these too. Sorted.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
     pub(crate) fn missing(&self, verification: &Verification, brought: bool) -> Vec<u64> {
         let left = || self.proofs.iter().flatten();
         // What comes with an upgrade is mostly below it.
