@@ -7,7 +7,6 @@
 //! | `PARTY_SESSION_SEED` | the first seed; alone, the only one |
 //! | `PARTY_SESSIONS` | how many seeds, 200 if nothing is said |
 //! | `PARTY_SESSION_MINUTES` | as many seeds as there is time for |
-//! | `PARTY_SESSION_FORKS` | if it is set, Node truncates its feeds, too |
 //!
 //! A session that fails names its seed and what it did. It runs at the mercy of two processes, so a seed decides what is
 //! done, and not how it interleaves: one that failed once may have to be run again and again.
@@ -41,9 +40,6 @@ const PER_PROCESS: u64 = 100;
 const SESSION_LIMIT: Duration = Duration::from_secs(90);
 const SETTLE_LIMIT: Duration = Duration::from_secs(20);
 const KEY: [u8; 32] = [0xe3; 32];
-/// Whether feeds that Node writes are cut off, too. A reader of ours that follows such a one to its next fork stalls now
-/// and then when the writer has gaps: seed 109, some runs of it. Until that is mended, `PARTY_SESSION_FORKS=1` asks for it.
-const NODE_TRUNCATES: bool = false;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_sessions_with_node_converge() -> Result<()> {
@@ -323,9 +319,8 @@ impl Session {
 
     async fn truncate(&mut self) -> Result<()> {
         let n = self.pick();
-        let node_truncates = NODE_TRUNCATES || env::var_os("PARTY_SESSION_FORKS").is_some();
         let several = matches!(self.feeds[n].kind, Kind::Multisig | Kind::MultisigZero);
-        if several || !(self.feeds[n].rust_writes || node_truncates) {
+        if several {
             return Ok(());
         }
         // Hypercore that cuts off a feed while it makes a proof of it ends the connection, now and then.

@@ -295,7 +295,7 @@ impl End {
                     self.ingest.push((ticket, proof));
                 }
                 // Work that never ends.
-                Some(Output::Follow { .. } | Output::CheckConflict { .. }) => {}
+                Some(Output::Follow { .. } | Output::Forgo { .. } | Output::CheckConflict { .. }) => {}
             }
         }
     }

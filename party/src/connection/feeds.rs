@@ -27,7 +27,7 @@ use crate::{
 
 use super::{
     bucket::{self, Bucket},
-    forks::ForkWork,
+    forks::{ForkWork, Step},
     jobs::{Arrived, FeedJob, Serve},
 };
 
@@ -298,7 +298,8 @@ impl FeedLink {
                         pumped.new_unverified_bytes += bytes;
                         self.arrived.push_back((ticket, proof));
                     }
-                    Output::Follow { ticket, proof } => self.forks.follow(ticket, proof),
+                    Output::Follow { ticket, proof } => self.forks.follow(ticket, Step::Proof(proof)),
+                    Output::Forgo { ticket, pending } => self.forks.follow(ticket, Step::Forgo(pending)),
                     Output::CheckConflict { proof } => self.forks.check(proof),
                     Output::Extension { name, message } => {
                         if let Some(line) = line {

@@ -2,7 +2,7 @@
 
 use crate::{
     error::Error,
-    feed::{Feed, proof::Proof},
+    feed::{Feed, proof::Proof, reorg::PendingReorg},
     replication::Ticket,
 };
 
@@ -12,7 +12,7 @@ use super::jobs::{FeedJob, Outcome};
 #[derive(Default)]
 pub(super) struct ForkWork {
     /// Of a higher fork.
-    arrived: Vec<(Ticket, Proof)>,
+    arrived: Vec<(Ticket, Step)>,
     running: bool,
     /// Of a conflict. The channel hands out few at a time.
     conflicts: Vec<Proof>,
@@ -20,9 +20,17 @@ pub(super) struct ForkWork {
     told: bool,
 }
 
+/// A step on the way to a higher fork.
+#[allow(clippy::large_enum_variant)] // most are proofs, and a proof is short-lived
+pub(super) enum Step {
+    Proof(Proof),
+    /// Without what nobody shows.
+    Forgo(PendingReorg),
+}
+
 impl ForkWork {
-    pub(super) fn follow(&mut self, ticket: Ticket, proof: Proof) {
-        self.arrived.push((ticket, proof));
+    pub(super) fn follow(&mut self, ticket: Ticket, step: Step) {
+        self.arrived.push((ticket, step));
     }
 
     pub(super) fn check(&mut self, proof: Proof) {
@@ -30,7 +38,7 @@ impl ForkWork {
     }
 
     /// What is to be followed next, if nothing is at the moment.
-    pub(super) fn start(&mut self) -> Option<Vec<(Ticket, Proof)>> {
+    pub(super) fn start(&mut self) -> Option<Vec<(Ticket, Step)>> {
         if self.running || self.arrived.is_empty() {
             return None;
         }
@@ -74,10 +82,14 @@ pub(super) struct Checked {
 }
 
 /// Takes the feed towards a higher fork.
-pub(super) async fn follow(feed: Feed, job: FeedJob, queue: Vec<(Ticket, Proof)>) -> Outcome {
+pub(super) async fn follow(feed: Feed, job: FeedJob, queue: Vec<(Ticket, Step)>) -> Outcome {
     let mut results = Vec::with_capacity(queue.len());
-    for (ticket, proof) in queue {
-        results.push((ticket, feed.follow(proof).await.map(|_| ())));
+    for (ticket, step) in queue {
+        let followed = match step {
+            Step::Proof(proof) => feed.follow(proof).await,
+            Step::Forgo(pending) => feed.forgo(&pending).await,
+        };
+        results.push((ticket, followed.map(|_| ())));
     }
     Outcome::Followed(Followed { job, results })
 }

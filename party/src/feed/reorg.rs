@@ -299,6 +299,14 @@ impl Reorg {
         Ok(self.hash(left).is_some())
     }
 
+    /// Gives up what [`ReorgStep::Ask`] asks for, as nobody shows it: the trees are taken to differ from there on. The
+    /// new tree stays as it was proved; only blocks that both may have are dropped.
+    pub fn forgo(&mut self) {
+        if let Stage::Down(at) = self.stage {
+            self.stage = Stage::Done(at.start());
+        }
+    }
+
     /// The new tree, once [`poll`](Self::poll) says [`ReorgStep::Done`]; `None` before.
     pub fn finish(self) -> Option<Reorged> {
         let Stage::Done(common) = self.stage else { return None };

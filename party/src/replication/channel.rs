@@ -33,6 +33,7 @@ use crate::{
     feed::{
         local::{Demand, Local},
         proof::{Proof, ProofRequest, UpgradeRequest},
+        reorg::PendingReorg,
         seek::Sought,
     },
     key::FeedKey,
@@ -102,6 +103,14 @@ pub enum Output {
         ticket: Ticket,
         /// The proof.
         proof: Proof,
+    },
+    /// The remote can't show what the way to a fork above ours wants: let the feed [go without it](crate::feed::Feed::forgo),
+    /// and call [`Channel::handle_followed`].
+    Forgo {
+        /// To be handed back.
+        ticket: Ticket,
+        /// What was wanted.
+        pending: PendingReorg,
     },
     /// What may show that the feed's signers have contradicted themselves: let the feed
     /// [look at it](crate::feed::Feed::check_conflict), and call [`Channel::handle_conflict_checked`].
@@ -506,7 +515,8 @@ impl Channel {
     /// When [`poll_output`](Self::poll_output) is to be called though nothing has happened: another peer was asked
     /// for something that this one may be asked for then.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.asking.poll_timeout().into_iter().chain(self.conflicts.deadline()).min()
+        let forgo = self.forks.poll_timeout();
+        self.asking.poll_timeout().into_iter().chain(self.conflicts.deadline()).chain(forgo).min()
     }
 
     /// What to do next. To be called until it returns `None`.
@@ -518,6 +528,7 @@ impl Channel {
         self.remote.handshake?;
         // Whatever else keeps it from asking: a timer that is over would go off again and again.
         self.asking.look_again(now);
+        self.forks.look_again(now);
         self.asking.retry(&mut self.remote, &self.limits, now);
         if let Some((name, message)) = self.extensions.pop_arrived() {
             return Some(Output::Extension { name, message });
@@ -540,6 +551,9 @@ impl Channel {
         }
         if let Some(message) = self.poll_forks(local) {
             return Some(self.output(&message));
+        }
+        if let Some(output) = self.poll_forgo(local, now) {
+            return Some(output);
         }
         if self.options.download
             && !self.suspended

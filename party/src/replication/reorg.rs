@@ -6,10 +6,14 @@
 //!
 //! See `protocol-spec/07-replication.md#forks` and hypercore's `_updateFork` and `_requestForkRange`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Instant,
+};
 
 use super::{
-    asking::Asking,
+    asking::{Asking, SEGMENT},
     messages::{Message, Request},
     remote::Remote,
 };
@@ -43,6 +47,17 @@ pub(super) struct Forks {
     refused: Option<(u64, u64)>,
     /// Proofs of the fork that this remote has begun with.
     beginnings: (u64, u8),
+    /// The remote can't show what is wanted.
+    stuck: Option<Stuck>,
+    /// What was given up and is not done with.
+    forgoing: Option<u64>,
+}
+
+/// How long others may try what this remote can't show.
+#[derive(Clone, Copy, Debug)]
+struct Stuck {
+    until: Instant,
+    is_over: bool,
 }
 
 /// What a request is for.
@@ -98,12 +113,14 @@ impl Forks {
         if self.want.as_ref().is_none_or(|(fork, want)| *fork != pending.fork || *want != pending.want) {
             self.want = Some((fork, pending.want.clone()));
             self.tried.clear();
+            self.stuck = None;
         }
         if self.waiting.len() + self.working.len() >= PATHS {
             return None;
         }
         if let Some(block) = self.next_block(pending, remote) {
             self.tried.insert(block);
+            self.stuck = None;
             let proof = pending.want.request(block);
             return Some(self.ask(Wanted { fork, manifest: false, block: Some(block) }, proof, asking));
         }
@@ -119,6 +136,56 @@ impl Forks {
             return Some(self.ask_for_tree(local, remote, asking));
         }
         None
+    }
+
+    /// Notices that time has passed.
+    pub(super) fn look_again(&mut self, now: Instant) {
+        if let Some(stuck) = &mut self.stuck {
+            stuck.is_over |= stuck.until <= now;
+        }
+    }
+
+    /// When [`poll_forgo`](Self::poll_forgo) may have something to say.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.stuck.filter(|stuck| !stuck.is_over).map(|stuck| stuck.until)
+    }
+
+    /// What is to be given up, as the remote has nothing more that could show it. Where blocks are stored here that may
+    /// have to go for it, other remotes get some time to show that they may stay.
+    //= protocol-spec/07-replication.md#forks
+    pub(super) fn poll_forgo(
+        &mut self,
+        local: &dyn Local,
+        remote: &Remote,
+        asking: &mut Asking,
+        limits: &Limits,
+        now: Instant,
+    ) -> Option<(u64, PendingReorg)> {
+        let pending = local.reorg(remote.sync.fork).filter(|_| self.leads(local, remote));
+        let Some(pending) = pending.filter(|pending| self.can_not_show(pending, remote, asking)) else {
+            self.stuck = None;
+            return None;
+        };
+        if self.stuck.is_none() && holds_any(local, pending.want.blocks()) {
+            self.stuck = Some(Stuck { until: now.checked_add(limits.retry_after)?, is_over: false });
+        }
+        if self.stuck.is_some_and(|stuck| !stuck.is_over) {
+            return None;
+        }
+        self.stuck = None;
+        let id = asking.window.reserve();
+        self.forgoing = Some(id);
+        Some((id, pending.clone()))
+    }
+
+    /// Whether everything was tried with the remote, of what could show what is wanted.
+    fn can_not_show(&self, pending: &PendingReorg, remote: &Remote, asking: &Asking) -> bool {
+        let is_asked =
+            self.want.as_ref().is_some_and(|(fork, want)| *fork == pending.fork && *want == pending.want);
+        is_asked
+            && self.is_idle()
+            && self.next_block(pending, remote).is_none()
+            && asking.is_told_of(pending.want.blocks(), remote)
     }
 
     fn begin(&mut self, local: &dyn Local, remote: &Remote, asking: &mut Asking) -> Option<Message> {
@@ -205,18 +272,18 @@ impl Forks {
 
     /// What answered `id` was verified. Returns whether it was one of ours.
     pub(super) fn worked(&mut self, id: u64) -> bool {
-        self.working.remove(&id).is_some()
+        self.forgoing.take_if(|forgoing| *forgoing == id).is_some() || self.working.remove(&id).is_some()
     }
 
     /// Our fork is another: nothing that was asked for is of use. Gives the ids of what was not answered.
     pub(super) fn reset(&mut self) -> Vec<u64> {
-        let Self { waiting, working, .. } = std::mem::take(self);
-        self.working = working;
+        let Self { waiting, working, forgoing, .. } = std::mem::take(self);
+        (self.working, self.forgoing) = (working, forgoing);
         waiting.into_keys().collect()
     }
 
     fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.working.is_empty()
+        self.waiting.is_empty() && self.working.is_empty() && self.forgoing.is_none()
     }
 
     /// Requests that are not answered.
@@ -225,7 +292,7 @@ impl Forks {
     }
 
     /// Whether there is nothing more to get from this remote on the way to its fork.
-    pub(super) fn is_at_rest(&self, local: &dyn Local, remote: &Remote, asking: &Asking) -> bool {
+    pub(super) fn is_at_rest(&self, local: &dyn Local, remote: &Remote) -> bool {
         if !self.is_idle() {
             return false;
         }
@@ -238,15 +305,20 @@ impl Forks {
                 self.refused == Some((remote.sync.fork, remote.sync.length))
                     || fork == remote.sync.fork && times >= MAX_BEGINNINGS
             }
-            Some(pending) => {
-                let is_asked = self
-                    .want
-                    .as_ref()
-                    .is_some_and(|(fork, want)| *fork == pending.fork && *want == pending.want);
-                is_asked
-                    && self.next_block(pending, remote).is_none()
-                    && asking.is_told_of(pending.want.blocks(), remote)
-            }
+            // What can't be shown is given up in time.
+            Some(_) => false,
         }
     }
+}
+
+/// Whether any of the blocks is stored here.
+fn holds_any(local: &dyn Local, mut blocks: Range<u64>) -> bool {
+    while blocks.start < blocks.end {
+        let length = SEGMENT.min(blocks.end - blocks.start);
+        if local.words(blocks.start, length).iter().any(|(_, words)| words.iter().any(|word| *word != 0)) {
+            return true;
+        }
+        blocks.start += length;
+    }
+    false
 }

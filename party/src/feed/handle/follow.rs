@@ -101,9 +101,76 @@ impl Feed {
                 }
             }
         }
+        self.advance(&mut courses, fork, followed).await
+    }
+
+    /// Goes on with a [reorg under way](crate::feed::Local::reorg) without what it wants, as no peer can show it: from
+    /// there on, the feed's tree is taken to differ from the new one, and its blocks are dropped. Nothing is done if it
+    /// wants something else by now.
+    ///
+    /// A writer that has cleared blocks has no more than a hash over many of them, and can't show where in
+    /// between its tree parts from another.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use party::feed::{Feed, Identity, memory::MemoryStorage, storage::Slot};
+    /// # use party::key::KeyPair;
+    /// use party::feed::{Followed, Local as _, proof::{ProofRequest, UpgradeRequest}};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), party::error::Error> {
+    /// # let mine = Identity::writer(KeyPair::generate());
+    /// # let theirs = Identity::reader(mine.key);
+    /// # let writer = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), mine).await?;
+    /// # let reader = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), theirs).await?;
+    /// let all = |length| {
+    ///     let upgrade = Some(UpgradeRequest { start: 0, length });
+    ///     ProofRequest { upgrade, manifest: true, ..ProofRequest::default() }
+    /// };
+    /// writer.append_batch(vec!["a".into(), "b".into(), "c".into(), "d".into()]).await?;
+    /// reader.ingest(vec![writer.prove(all(4), 0).await?.unwrap()]).await.remove(0)?;
+    /// writer.truncate(3).await?;
+    /// writer.append("e").await?;
+    ///
+    /// reader.follow(writer.prove(all(4), 1).await?.unwrap()).await?;
+    /// let pending = reader.with_local(|local| local.reorg(1).cloned()).expect("it is under way");
+    /// assert_eq!(reader.forgo(&pending).await?, Followed::Arrived { common: 0 });
+    /// assert_eq!(reader.info().fork, 1);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Why something could not be read or stored.
+    //= protocol-spec/07-replication.md#forks
+    pub async fn forgo(&self, pending: &PendingReorg) -> Result<Followed, Error> {
+        self.check_purged()?;
+        let mut courses = self.inner.courses.0.lock().await;
+        let fork = self.info().fork;
+        courses.retain(|course| course.from() == fork);
+        let wants = |course: &&mut Course| {
+            course.fork() == pending.fork && course.want().is_some_and(|want| *want == pending.want)
+        };
+        let followed = match courses.iter_mut().find(wants) {
+            Some(course) => {
+                course.forgo();
+                Followed::Further
+            }
+            None => Followed::Stale,
+        };
+        self.advance(&mut courses, fork, followed).await
+    }
+
+    /// Goes to the fork to which the way is known, if there is one.
+    async fn advance(
+        &self,
+        courses: &mut Vec<Course>,
+        fork: u64,
+        followed: Followed,
+    ) -> Result<Followed, Error> {
         let complete = courses.iter().position(|course| course.want().is_none());
         let complete = complete.map(|place| courses.remove(place));
-        self.publish(&courses, fork);
+        self.publish(courses, fork);
         if let Some(course) = complete {
             return Ok(match course.commit(self).await? {
                 Some(common) => {

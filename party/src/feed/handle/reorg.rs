@@ -176,6 +176,12 @@ impl Course {
         Ok(is_of_use)
     }
 
+    /// Takes the trees to differ from where nobody shows whether they do.
+    pub(super) fn forgo(&mut self) {
+        self.reorg.forgo();
+        self.want = None;
+    }
+
     pub(super) async fn commit(self, feed: &Feed) -> Result<Option<u64>, Error> {
         let Self { from, reorg, .. } = self;
         let Some(reorged) = reorg.finish() else { return Ok(None) };

@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl Channel {
-    /// A proof for the way to a higher fork was [taken](Output::Follow) or not.
+    /// A proof for the way to a higher fork was [taken](Output::Follow) or not, or what can't be shown was [given up](Output::Forgo).
     ///
     /// # Errors
     /// What did not verify, or could not be read or stored; the channel is to be closed.
@@ -96,11 +96,25 @@ impl Channel {
         self.forks.poll(local, &self.remote, &mut self.asking, &self.limits)
     }
 
+    /// What the way to the remote's fork has to do without.
+    pub(super) fn poll_forgo(&mut self, local: &dyn Local, now: Instant) -> Option<Output> {
+        if !self.options.download
+            || !self.options.follow_forks
+            || self.suspended
+            || self.asking.backoff.is_paused()
+        {
+            return None;
+        }
+        let (id, pending) =
+            self.forks.poll_forgo(local, &self.remote, &mut self.asking, &self.limits, now)?;
+        Some(Output::Forgo { ticket: Ticket(id), pending })
+    }
+
     /// Whether nothing is left to get of the remote's fork.
     pub(super) fn has_followed(&self, local: &dyn Local) -> bool {
         !self.options.follow_forks
             || self.asking.backoff.is_paused()
-            || self.forks.is_at_rest(local, &self.remote, &self.asking)
+            || self.forks.is_at_rest(local, &self.remote)
     }
 
     /// Data has come. Gives it back if it answers none of the requests of this file.

@@ -237,6 +237,77 @@ fn a_reader_without_the_manifest_learns_it_with_a_fork() {
     assert!(net.feeds[1].manifest().is_some());
 }
 
+/// A writer that has cleared some blocks, cut off its feed, and written on; and a reader of the old fork.
+fn cleared_where_the_forks_part(reader_has: Demand) -> Net {
+    let mut net = Net::new(false, 34, 1);
+    let pair = net.connect(0, 1);
+    pair.ends[1].demand(reader_has);
+    net.run();
+    net.disconnect();
+    append(&net.feeds[0], 34);
+    block_on(net.feeds[0].clear(26..42)).unwrap();
+    truncate(&net.feeds[0], 65);
+    net
+}
+
+#[test]
+fn what_the_writer_has_cleared_is_no_obstacle_on_the_way_to_its_fork() {
+    let mut net = cleared_where_the_forks_part(Demand::nothing());
+    let pair = net.connect(0, 1);
+    pair.ends[1].demand(everything());
+    net.run();
+    let (reader, status) = (&net.feeds[1], net.pairs[0].2.ends[1].status());
+    assert_eq!((reader.info().fork, reader.info().length), (1, 65));
+    assert!(status.in_sync && status.counters.refused_by_remote == 0, "{status:?}");
+    assert_eq!(status.counters.blocks_received, 65 - 16);
+    assert!(block_on(reader.audit()).unwrap().problems.is_empty());
+}
+
+#[test]
+fn blocks_that_only_the_reader_has_are_given_up_only_after_a_while() {
+    let mut net = cleared_where_the_forks_part(everything());
+    let pair = net.connect(0, 1);
+    pair.ends[1].demand(everything());
+    net.run();
+    assert_eq!(net.feeds[1].info().fork, 0);
+    let pair = &mut net.pairs[0].2;
+    assert!(!pair.ends[1].status().in_sync, "it is on its way");
+    let until = pair.ends[1].channel.poll_timeout().expect("it does not wait for ever");
+    assert_eq!(until, pair.now + Limits::default().retry_after);
+    pair.now = until;
+    net.run();
+    let reader = &net.feeds[1];
+    assert_eq!((reader.info().fork, reader.info().length), (1, 65));
+    // What could be shown to be the same has stayed.
+    assert_eq!(reader.info().contiguous_length, 32);
+    let status = net.pairs[0].2.ends[1].status();
+    assert!(status.in_sync && status.counters.blocks_received == 65 - 42, "{status:?}");
+    assert!(net.pairs[0].2.ends[1].channel.poll_timeout().is_none());
+}
+
+#[test]
+fn blocks_that_another_peer_can_show_stay_meanwhile() {
+    let mut net = Net::new(false, 34, 2);
+    net.connect(0, 1);
+    net.connect(0, 2);
+    net.run();
+    net.disconnect();
+    append(&net.feeds[0], 34);
+    net.connect(0, 2);
+    net.run();
+    truncate(&net.feeds[0], 65);
+    net.run();
+    net.disconnect();
+    block_on(net.feeds[0].clear(26..42)).unwrap();
+    net.connect(0, 1).ends[1].demand(Demand::nothing());
+    net.run();
+    assert_eq!(net.feeds[1].info().fork, 0);
+    net.connect(2, 1).ends[1].demand(Demand::nothing());
+    net.run();
+    let info = net.feeds[1].info();
+    assert_eq!((info.fork, info.length, info.contiguous_length), (1, 65, 34));
+}
+
 /// Two relays that have different parts of the new fork. Neither alone can show where the forks part.
 #[test]
 fn peers_with_parts_of_a_fork_bring_a_reader_there_together() {
@@ -264,7 +335,7 @@ fn peers_with_parts_of_a_fork_bring_a_reader_there_together() {
     net.connect(3, 2).ends[0].demand(Demand::nothing());
     net.run();
     assert_eq!(net.feeds[3].info().fork, 0);
-    assert!(net.pairs[0].2.ends[0].status().in_sync, "nothing more to get from this one");
+    assert!(!net.pairs[0].2.ends[0].status().in_sync, "others have some time to show the rest");
     net.connect(3, 1);
     net.run();
     assert_eq!((net.feeds[3].info().fork, net.feeds[3].info().length), (1, 64));

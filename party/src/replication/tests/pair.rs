@@ -9,6 +9,7 @@ use crate::{
     feed::{
         local::{Demand, Local},
         proof::{Proof, ProofRequest},
+        reorg::PendingReorg,
     },
     key::{FeedKey, PublicKey},
     limits::Limits,
@@ -28,6 +29,11 @@ pub(super) trait Engine {
         Ok(())
     }
 
+    /// Goes on to a higher fork without what nobody shows.
+    fn forgo(&mut self, _pending: &PendingReorg) -> Result<(), Error> {
+        Ok(())
+    }
+
     /// Looks whether a proof shows a conflict.
     fn has_conflict(&mut self, _proof: Proof) -> bool {
         false
@@ -43,6 +49,7 @@ pub(super) struct End<E> {
     pub(super) serve: Vec<(Ticket, ProofRequest, u64)>,
     pub(super) ingest: Vec<(Ticket, Proof)>,
     pub(super) follow: Vec<(Ticket, Proof)>,
+    pub(super) forgo: Vec<(Ticket, PendingReorg)>,
     pub(super) check: Vec<Proof>,
     /// Everything that this end has sent.
     pub(super) sent: Vec<Message>,
@@ -82,8 +89,8 @@ pub(super) fn open(is_initiator: bool, options: Options, limits: &Limits, local:
 impl<E: Engine> End<E> {
     fn new(feed: E, is_initiator: bool, options: Options, limits: &Limits) -> Self {
         let channel = feed.with_local(|local| open(is_initiator, options, limits, local));
-        let (inbox, serve, ingest, follow, check, sent, said) = Default::default();
-        Self { feed, channel, inbox, serve, ingest, follow, check, sent, said }
+        let (inbox, serve, ingest, follow, forgo, check, sent, said) = Default::default();
+        Self { feed, channel, inbox, serve, ingest, follow, forgo, check, sent, said }
     }
 
     pub(super) fn status(&self) -> Status {
@@ -105,6 +112,7 @@ impl<E: Engine> End<E> {
             || !self.serve.is_empty()
             || !self.ingest.is_empty()
             || !self.follow.is_empty()
+            || !self.forgo.is_empty()
             || !self.check.is_empty()
     }
 
@@ -141,6 +149,7 @@ impl<E: Engine> Pair<E> {
                 Output::Serve { ticket, request, fork } => end.serve.push((ticket, request, fork)),
                 Output::Ingest { ticket, proof } => end.ingest.push((ticket, proof)),
                 Output::Follow { ticket, proof } => end.follow.push((ticket, proof)),
+                Output::Forgo { ticket, pending } => end.forgo.push((ticket, pending)),
                 Output::CheckConflict { proof } => end.check.push(proof),
                 Output::Extension { name, message } => end.said.push((name.to_string(), message)),
             }
@@ -184,9 +193,13 @@ impl<E: Engine> Pair<E> {
     /// Looks at what is about other forks, and at conflicts. Returns whether there was something.
     pub(super) fn follow(&mut self, n: usize) -> Result<bool, Error> {
         let end = &mut self.ends[n];
-        let busy = !end.follow.is_empty() || !end.check.is_empty();
+        let busy = !end.follow.is_empty() || !end.forgo.is_empty() || !end.check.is_empty();
         for (ticket, proof) in std::mem::take(&mut end.follow) {
             let result = end.feed.follow(proof);
+            end.feed.with_local(|local| end.channel.handle_followed(ticket, result, local))?;
+        }
+        for (ticket, pending) in std::mem::take(&mut end.forgo) {
+            let result = end.feed.forgo(&pending);
             end.feed.with_local(|local| end.channel.handle_followed(ticket, result, local))?;
         }
         for proof in std::mem::take(&mut end.check) {

@@ -12,6 +12,7 @@ use crate::{
         local::{Demand, Local},
         memory::MemoryStorage,
         proof::{Proof, ProofRequest},
+        reorg::PendingReorg,
         storage::Slot,
     },
     key::KeyPair,
@@ -67,6 +68,10 @@ impl Engine for Feed {
 
     fn follow(&mut self, proof: Proof) -> Result<(), Error> {
         block_on(Feed::follow(self, proof)).map(|_| ())
+    }
+
+    fn forgo(&mut self, pending: &PendingReorg) -> Result<(), Error> {
+        block_on(Feed::forgo(self, pending)).map(|_| ())
     }
 
     fn has_conflict(&mut self, proof: Proof) -> bool {

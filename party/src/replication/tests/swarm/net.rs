@@ -17,6 +17,7 @@ use crate::{
     feed::{
         local::Demand,
         proof::{Proof, ProofRequest},
+        reorg::PendingReorg,
     },
     limits::Limits,
     replication::{
@@ -104,6 +105,7 @@ enum Event {
     Served(u64, usize, Vec<(Ticket, ProofRequest, u64)>),
     Ingested(u64, usize, usize, Vec<(Ticket, Proof)>),
     Followed(u64, usize, usize, Ticket, Proof),
+    Forgone(u64, usize, usize, Ticket, PendingReorg),
     ConflictChecked(u64, usize, usize, Proof),
     /// The feed of a peer has changed.
     Change(usize),
@@ -318,7 +320,12 @@ impl<E: Peer> Net<E> {
             }
             Event::Served(id, n, jobs) => self.serve(id, n, jobs),
             Event::Ingested(id, n, which, jobs) => self.ingest(id, n, which, jobs),
-            Event::Followed(id, n, which, ticket, proof) => self.follow(id, n, which, ticket, proof),
+            Event::Followed(id, n, which, ticket, proof) => {
+                self.follow(id, n, which, ticket, |feed| feed.follow(proof));
+            }
+            Event::Forgone(id, n, which, ticket, pending) => {
+                self.follow(id, n, which, ticket, |feed| feed.forgo(&pending));
+            }
             Event::ConflictChecked(id, n, which, proof) => {
                 let is_conflict = self.nodes[which].feed.has_conflict(proof);
                 assert!(!is_conflict, "there is none");
@@ -471,10 +478,17 @@ impl<E: Peer> Net<E> {
         self.pump(id, n);
     }
 
-    fn follow(&mut self, id: u64, n: usize, which: usize, ticket: Ticket, proof: Proof) {
+    fn follow(
+        &mut self,
+        id: u64,
+        n: usize,
+        which: usize,
+        ticket: Ticket,
+        step: impl FnOnce(&mut E) -> Result<(), Error>,
+    ) {
         let node = &mut self.nodes[which];
         let before = node.feed.with_local(|local| (local.fork(), local.length()));
-        let result = node.feed.follow(proof);
+        let result = step(&mut node.feed);
         node.feed.with_local(|local| {
             if local.fork() != before.0 {
                 node.lost.extend((0..before.1).filter(|index| !local.has(*index)));
@@ -538,6 +552,9 @@ impl<E: Peer> Net<E> {
                 Output::Ingest { ticket, proof } => end.ingest.push((ticket, proof)),
                 Output::Follow { ticket, proof } => forks.push(Event::Followed(id, n, which, ticket, proof)),
                 Output::Extension { .. } => {}
+                Output::Forgo { ticket, pending } => {
+                    forks.push(Event::Forgone(id, n, which, ticket, pending));
+                }
                 Output::CheckConflict { proof } => forks.push(Event::ConflictChecked(id, n, which, proof)),
             }
         }
