@@ -340,3 +340,138 @@ fn unprovable_until(index: u64, local: &dyn Local, remote: &Remote) -> u64 {
     let end = (index / size).saturating_add(1).saturating_mul(size);
     if end <= remote.sync.length { 0 } else { end }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        limits::Limits,
+        replication::{Pace, Swarm, tests::model::Model, window::Asked},
+    };
+
+    /// A channel's end, as far as picking needs it.
+    struct End {
+        picking: Picking,
+        local: Model,
+        remote: Remote,
+        window: Window,
+        now: Instant,
+    }
+
+    impl End {
+        fn new(swarm: &Arc<Swarm>, local: Model, has: impl IntoIterator<Item = Range<u64>>) -> Self {
+            let (limits, mut remote) = (Limits::default(), Remote::default());
+            let window = Window::new(swarm, &Arc::new(Pace::new(&limits)));
+            window.claims().share(&remote.have);
+            remote.sync.length = local.length;
+            has.into_iter().for_each(|range| remote.have.insert(range, &limits).unwrap());
+            let picking = Picking::default();
+            Self { picking, local, remote, window, now: Instant::now() }
+        }
+
+        fn next(&mut self) -> Option<u64> {
+            let view = View { local: &self.local, remote: &self.remote, window: &self.window };
+            let index = self.picking.next(self.local.length, view, self.now)?;
+            self.window.ask(Asked { block: Some(index), ..Asked::default() }, self.now);
+            Some(index)
+        }
+
+        fn all(&mut self) -> Vec<u64> {
+            std::iter::from_fn(|| self.next()).collect()
+        }
+    }
+
+    #[test]
+    fn the_newest_is_found_across_a_gap_of_two_to_the_40() {
+        let has = [3..5, 1 << 39..(1 << 39) + 2];
+        let mut end = End::new(&Arc::default(), Model::sparse(1 << 40, [4]), has);
+        end.picking.set_demand(Demand::nothing().with(Order::Newest, [0..u64::MAX]));
+        assert_eq!(end.all(), [(1 << 39) + 1, 1 << 39, 3]);
+    }
+
+    #[test]
+    fn more_urgent_blocks_than_ranges_are_kept_of_are_asked_for_once() {
+        let mut end = End::new(&Arc::default(), Model::sparse(1 << 20, []), [0..1 << 20]);
+        let urgent: Vec<u64> = (0..10_000).map(|n| n * 100).collect();
+        let mut demand = Demand::from_ranges([0..50]);
+        for index in urgent.iter().rev() {
+            demand = demand.with_urgent([*index..*index + 1]);
+            end.picking.set_demand(demand.clone());
+        }
+        let asked = end.all();
+        assert_eq!(asked[..10_000], urgent);
+        assert!(asked[10_000..].iter().copied().eq(1..50));
+    }
+
+    #[test]
+    fn downloads_of_several_orders_take_turns() {
+        let mut end = End::new(&Arc::default(), Model::sparse(100, []), [0..100]);
+        end.picking.set_demand(Demand::everything().with(Order::Newest, [0..u64::MAX]).with_urgent([50..51]));
+        let first: Vec<u64> = end.all().into_iter().take(7).collect();
+        assert_eq!(first, [50, 0, 99, 1, 98, 2, 97]);
+    }
+
+    #[test]
+    fn what_the_fewest_have_is_asked_for_first() {
+        let swarm = Arc::default();
+        let [one, other] = [0..60, 20..80].map(|has| End::new(&swarm, Model::sparse(100, []), [has]));
+        let mut end = End::new(&swarm, Model::sparse(100, [85]), [0..90]);
+        end.picking.set_demand(Demand::nothing().with(Order::Rarest, [0..u64::MAX]));
+        let first: Vec<u64> = (0..10).filter_map(|_| end.next()).collect();
+        assert!(first.iter().copied().eq((80..85).chain(86..90).chain([0])));
+        // Who had 20 to 80 goes away.
+        drop(other);
+        let rest = end.all();
+        assert!(rest.iter().copied().eq((60..80).chain(1..60)), "{rest:?}");
+        drop(one);
+    }
+
+    fn ranges() -> impl Strategy<Value = Vec<Range<u64>>> {
+        let range = (0..200_u64, prop_oneof![1..40_u64, Just(u64::MAX)]);
+        prop::collection::vec(range.prop_map(|(start, length)| start..start.saturating_add(length)), 0..5)
+    }
+
+    proptest! {
+        #[test]
+        fn of_any_demand_each_block_that_can_be_had_is_picked_once(
+            orders in prop::array::uniform3(ranges()),
+            urgent in ranges(),
+            before in ranges(),
+            has in ranges(),
+            others in prop::collection::vec(ranges(), 0..4),
+            stored in prop::collection::btree_set(0..200_u64, 0..40),
+            picks in 0..50_usize,
+        ) {
+            let swarm = Arc::default();
+            let mut end = End::new(&swarm, Model::sparse(200, stored.iter().copied()), has.clone());
+            end.picking.set_demand(Demand::nothing().with(Order::Rarest, before));
+            let mut found: Vec<u64> = (0..picks).filter_map(|_| end.next()).collect();
+            let model = Model::sparse(200, []);
+            let others: Vec<_> = others.into_iter().map(|has| End::new(&swarm, model.clone(), has)).collect();
+            let demand = Order::ALL.into_iter().zip(orders).fold(Demand::nothing(), |demand, (order, ranges)| {
+                demand.with(order, ranges)
+            });
+            let demand = demand.with_urgent(urgent);
+            end.picking.set_demand(demand.clone());
+            let early: BTreeSet<u64> = found.iter().copied().collect();
+            let view = View { local: &end.local, remote: &end.remote, window: &end.window };
+            let is_open = end.picking.is_open(200, view);
+            let rest = end.all();
+            prop_assert_eq!(is_open, !rest.is_empty());
+            found.extend(&rest);
+            let picked: BTreeSet<u64> = found.iter().copied().collect();
+            prop_assert_eq!(picked.len(), found.len());
+            let can_be_had = |index: &u64| {
+                let has = has.iter().any(|range| range.contains(index));
+                has && demand.wants(*index) && !stored.contains(index)
+            };
+            let expected: BTreeSet<u64> = (0..200).filter(can_be_had).chain(early).collect();
+            prop_assert_eq!(picked, expected);
+            drop(others);
+        }
+    }
+}
