@@ -2,6 +2,7 @@
 //!
 //! Time on the clock flatters whatever leaves the work to other threads, so beside what criterion says, the CPU time of
 //! the process for each proof is printed.
+#![allow(clippy::disallowed_methods, reason = "it measures")]
 #![allow(clippy::print_stderr)]
 
 use std::{fs, hint::black_box, time::Instant};

@@ -143,6 +143,7 @@ fn replicate(feeds: [Stub; 2], block: &Bytes) -> usize {
     let keys = [PublicKey::from_bytes([1; 32]), PublicKey::from_bytes([2; 32])];
     let session = |is_initiator| Session { binding: [4; 64], is_initiator, local: keys[0], remote: keys[1] };
     let (limits, options) = (Limits::default(), Options { live: false, ..Options::default() });
+    #[allow(clippy::disallowed_methods, reason = "any time will do to begin with")]
     let now = Instant::now();
     let mut sides = [true, false].map(|is_initiator| {
         let (swarm, pace) = (Arc::new(Swarm::default()), Arc::new(Pace::new(&limits)));
@@ -175,7 +176,8 @@ fn replicate(feeds: [Stub; 2], block: &Bytes) -> usize {
                     Output::Serve { ticket, request, .. } => {
                         sides[n].0.handle_served(ticket, Ok(Some(feed.prove(&request, block))));
                     }
-                    Output::Extension { .. } => {}
+                    // Nobody says anything, or forks.
+                    Output::Extension { .. } | Output::Follow { .. } | Output::CheckConflict { .. } => {}
                     Output::Ingest { ticket, proof } => {
                         feed.ingest(&proof);
                         stored.push(ticket);

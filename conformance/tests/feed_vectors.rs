@@ -9,7 +9,7 @@ use bytes::Bytes;
 use conformance::vectors::{self, Hex, decode_proof, encode_proof};
 use party::{
     encoding::Reader,
-    error::Error,
+    error::{Error, PeerMisbehaved},
     feed::{
         Feed, Identity,
         manifest::{Manifest, Signer},
@@ -148,8 +148,10 @@ fn decode_manifest(bytes: &[u8]) -> Result<Manifest> {
     Ok(manifest)
 }
 
+/// Takes in one proof alone, which has to lead to what is known.
 async fn ingest(feed: &Feed, proof: Proof) -> Result<(), Error> {
-    feed.ingest(vec![proof]).await.remove(0).map(drop)
+    let ingested = feed.ingest(vec![proof]).await.remove(0)?;
+    if ingested.unconnected { Err(PeerMisbehaved::InvalidProof("it leads nowhere").into()) } else { Ok(()) }
 }
 
 #[tokio::test]

@@ -294,8 +294,8 @@ async fn a_writer_and_twenty_readers() -> Result<()> {
             writer.append("a", SEED, 300, 200).await?;
             let port = writer.listen().await?;
             let mut reading = JoinSet::new();
-            for reader in readers.iter().cloned() {
-                let key = key.clone();
+            for reader in readers {
+                let (reader, key) = (reader.clone(), key.clone());
                 reading.spawn(async move {
                     reader.open("a", &key, Kind::Default, None).await?;
                     reader.dial(port).await?;

@@ -1,4 +1,5 @@
 //! Feeds that change to another fork while peers replicate them, and feeds whose signers contradict themselves.
+#![allow(clippy::disallowed_methods)] // the time is virtual where it is looked at
 
 mod common;
 
@@ -50,7 +51,8 @@ async fn same(reader: &Feed, writer: &Feed) {
 
 /// A writer's store with one feed, and a reader's, with the party of each.
 struct Two {
-    stores: [Store; 2],
+    /// Held for as long as the parties.
+    _stores: [Store; 2],
     parties: [Party; 2],
     writer: Feed,
     reader: Feed,
@@ -62,7 +64,7 @@ async fn two(blocks: u64) -> Two {
     append(&writer, blocks).await;
     let reader = stores[1].feed(&writer.key()).await.unwrap();
     let parties = stores.clone().map(|store| Party::new(party_key(1), WholeStore::new(store)));
-    Two { stores, parties, writer, reader }
+    Two { _stores: stores, parties, writer, reader }
 }
 
 #[tokio::test(start_paused = true)]
@@ -115,17 +117,17 @@ async fn a_fork_travels_over_a_relay_to_readers_of_parts() {
     let copy = last.feed(&writer.key()).await.unwrap();
     let _first = meet(&parties[0], &parties[1]).await;
     let _second = meet(&parties[1], &sparse).await;
-    copy.download(100..120).done().await;
+    copy.download(100..120).done().await.unwrap();
     writer.truncate(110).await.unwrap();
     append(&writer, 300).await;
     same(&reader, &writer).await;
     // What it wanted and wants is there, of the new fork.
-    copy.download(100..120).done().await;
+    copy.download(100..120).done().await.unwrap();
     while copy.info().fork == 0 {
         copy.subscribe().changed().await;
     }
     let download = copy.download(100..130);
-    download.done().await;
+    download.done().await.unwrap();
     assert_eq!(copy.get(109).await.unwrap().unwrap(), "block 109 of fork 0");
     assert_eq!(copy.get(110).await.unwrap().unwrap(), "block 110 of fork 1");
     assert_eq!(copy.get(130).await.unwrap(), None);

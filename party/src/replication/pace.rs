@@ -239,6 +239,7 @@ impl Inner {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // any time will do to begin with
 mod tests {
     use super::*;
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 /// ```
 /// use party::replication::messages::{Message, Range};
 ///
-/// let payload = Message::Range(Range { drop: false, start: 0, length: 300 }).payload();
+/// let payload = Message::Range(Range { drop: false, start: 0, length: 300 }).payload_for(true);
 /// assert_eq!(payload.parts().concat(), [0, 0, 0xfd, 0x2c, 0x01]);
 /// assert_eq!(payload.len(), 5);
 /// ```

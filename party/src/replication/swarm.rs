@@ -290,6 +290,7 @@ impl Drop for Member {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // any time will do to begin with
 mod tests {
     use super::*;
 

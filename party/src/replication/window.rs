@@ -381,6 +381,7 @@ impl Window {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // any time will do to begin with
 mod tests {
     use super::*;
 
