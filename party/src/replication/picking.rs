@@ -342,6 +342,7 @@ fn unprovable_until(index: u64, local: &dyn Local, remote: &Remote) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)] // any time will do to begin with
 mod tests {
     use std::{collections::BTreeSet, sync::Arc};
 
