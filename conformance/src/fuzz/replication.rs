@@ -29,6 +29,9 @@ use super::script::Script;
 /// Outputs after which a channel would have no end of them.
 const MANY: usize = 10_000;
 
+/// Requests on the way to another fork, beside all others: one for its tree, and some for hashes.
+const FORK_REQUESTS: usize = 5;
+
 /// Bounds low enough to be met.
 fn limits() -> Limits {
     Limits {
@@ -274,7 +277,9 @@ impl End {
                     let message = message.expect("our own message").expect("a known type");
                     if let Message::Request(request) = message {
                         self.check_request(&request);
-                        self.asked.push(request);
+                        if request.id > 0 {
+                            self.asked.push(request);
+                        }
                     }
                 }
                 Some(Output::Serve { ticket, request, fork }) => {
@@ -296,6 +301,13 @@ impl End {
     }
 
     fn check_request(&self, request: &Request) {
+        if request.id == 0 {
+            // For the proof of a conflict: of what both had when it was asked for.
+            let upgrade = request.proof.upgrade.expect("an upgrade");
+            assert!(upgrade.start == 0 && upgrade.length <= self.feed.length);
+            assert_eq!(request.proof, ProofRequest { upgrade: Some(upgrade), ..ProofRequest::default() });
+            return;
+        }
         assert!(self.asked.iter().all(|asked| asked.id < request.id), "an id is used again");
         if let Some(block) = request.proof.block {
             assert!(block.index < self.remote_length && !self.feed.has(block.index));
@@ -387,7 +399,7 @@ impl End {
 
     fn check(&self) {
         let (limits, status) = (limits(), self.channel.status(&self.feed));
-        assert!(status.waiting <= limits.max_inflight_requests);
+        assert!(status.waiting <= limits.max_inflight_requests + FORK_REQUESTS);
         assert!(status.serving <= limits.max_queued_requests);
     }
 }
