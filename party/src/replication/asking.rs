@@ -4,14 +4,14 @@ use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     ops::Range,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use super::{
     backoff::Backoff,
     messages::{Message, Request, Sync, Want},
     pace::Pace,
-    ranges::Ranges,
+    picking::{Picking, View},
     remote::Remote,
     seeking::Seeking,
     swarm::{Claimed, Swarm},
@@ -27,10 +27,6 @@ use crate::{
 
 /// The blocks of one `want`, as Node asks for them.
 pub(super) const SEGMENT: u64 = 1 << 21;
-/// Ranges to be looked through again, beyond which they are joined.
-const MAX_TODO: usize = 1024;
-/// How soon, at the soonest, to look again for what other channels have claimed.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Probes after which a remote that has not acknowledged our length is taken not to do so. Node is silent
 /// when it can't prove its length from ours; when it can, it reads storage before it says so.
 const ACKNOWLEDGE_PROBES: u8 = 3;
@@ -39,15 +35,8 @@ const ACKNOWLEDGE_PROBES: u8 = 3;
 #[derive(Debug)]
 pub(super) struct Asking {
     pub(super) window: Window,
-    pub(super) demand: Demand,
+    pub(super) picking: Picking,
     pub(super) seeking: Seeking,
-    /// Blocks that may have to be asked for. What is not in here is asked for, or stored, or the remote
-    /// doesn't have it.
-    todo: Ranges,
-    /// Of these, blocks that another channel has asked for.
-    passed: Ranges,
-    /// How many claims had ended without a block when they were passed over.
-    released: u64,
     /// When another channel's claim is overdue that stands in our way.
     wake: Option<Instant>,
     /// Blocks whose proofs led to no node that is stored here, as blocks did not come that they leaned on.
@@ -85,15 +74,10 @@ struct Wanted {
 
 impl Asking {
     pub(super) fn new(live: bool, swarm: &Arc<Swarm>, pace: &Arc<Pace>) -> Self {
-        let mut todo = Ranges::default();
-        todo.insert(0..u64::MAX);
         Self {
             window: Window::new(swarm, pace),
-            demand: Demand::everything(),
+            picking: Picking::default(),
             seeking: Seeking::default(),
-            todo,
-            passed: Ranges::default(),
-            released: 0,
             wake: None,
             upright: BTreeSet::new(),
             allowance: usize::MAX,
@@ -113,22 +97,17 @@ impl Asking {
 
     /// The blocks of `range` are to be looked at again.
     pub(super) fn reconsider(&mut self, range: Range<u64>) {
-        self.todo.insert(range);
-        if self.todo.len() > MAX_TODO {
-            self.todo.collapse();
-        }
+        self.picking.reconsider(range);
     }
 
     /// Sets what is wanted. Returns whether that is a change.
     pub(super) fn set_demand(&mut self, demand: Demand, limits: &Limits) -> bool {
-        if self.demand == demand {
-            return false;
+        let changes = self.picking.set_demand(demand);
+        if changes {
+            let demand = &self.picking.demand;
+            self.cancels.extend(self.window.cancel(|index| !demand.wants(index), false, limits));
         }
-        self.demand = demand;
-        self.reconsider(0..u64::MAX);
-        let demand = &self.demand;
-        self.cancels.extend(self.window.cancel(|index| !demand.wants(index), false, limits));
-        true
+        changes
     }
 
     /// Takes back what is stored here meanwhile, and looks again for what isn't any more.
@@ -271,6 +250,8 @@ impl Asking {
         let lost = self.window.claims().take_lost();
         if !lost.blocks.is_empty() {
             self.cancels.extend(self.window.cancel(|index| lost.blocks.contains(&index), false, limits));
+            // Who asks for them now may go before they come.
+            self.picking.pass(lost.blocks);
         }
         if lost.overdue > 0 {
             self.overdue = self.overdue.saturating_add(lost.overdue);
@@ -307,20 +288,16 @@ impl Asking {
         let id = self.window.ask(asked, now);
         //= protocol-spec/07-replication.md#request-1-and-data-3
         // Somebody waits for it, while the rest of the window is to come some time.
-        let urgent = asked.block.is_some_and(|index| self.demand.urgent().contains(index));
+        let urgent = asked.block.is_some_and(|index| self.picking.demand.urgent().contains(index));
         let priority = (urgent || asked.sought.is_some()).into();
         Some(Message::Request(Request { id, fork: asked.fork, proof, priority }))
     }
 
     /// Takes up again what was left to other channels, if one of them has given something back or taken too long.
     pub(super) fn look_again(&mut self, now: Instant) {
-        let released = self.window.claims().released();
-        if self.released != released || self.wake.is_some_and(|wake| wake <= now) {
-            self.released = released;
+        let is_due = self.wake.is_some_and(|wake| wake <= now);
+        if self.picking.look_again(self.window.claims().released(), is_due) {
             self.wake = None;
-            for range in self.passed.take() {
-                self.reconsider(range);
-            }
         }
     }
 
@@ -341,8 +318,7 @@ impl Asking {
             return false;
         }
         let end = remote.sync.length.min(local.length());
-        let mut open = self.todo.within(0..end).chain(self.passed.within(0..end));
-        !open.any(|range| self.candidate(range, local, remote).is_some())
+        !self.picking.is_open(end, View { local, remote, window: &self.window })
     }
 
     /// Whether it is still to be found out if the remote makes our feed longer, of one that has said how it stands.
@@ -404,14 +380,9 @@ impl Asking {
             } else {
                 // A block beyond our length comes with the upgrade; the place of others in the tree isn't
                 // known before.
-                let beyond = self.todo.within(local.length()..remote.sync.length);
-                let block = beyond
-                    .into_iter()
-                    .find_map(|range| self.candidate(range, local, remote))
-                    .filter(|index| self.window.claim(*index, now) == Claimed::Ours);
-                if let Some(index) = block {
-                    self.todo.remove(index..index + 1);
-                }
+                let beyond = local.length()..remote.sync.length;
+                let view = View { local, remote, window: &self.window };
+                let block = self.picking.next_beyond(beyond, view, now);
                 return Some((Asked { upgrade: Some(upgrade), block, ..asked }, 0));
             }
         }
@@ -445,53 +416,14 @@ impl Asking {
         possible.then(|| UpgradeRequest { start, length: end - start })
     }
 
-    /// Takes the lowest block to ask for out of `todo`.
+    /// Claims the block to ask for next.
     fn next_block(&mut self, local: &dyn Local, remote: &Remote, now: Instant) -> Option<u64> {
         let end = remote.sync.length.min(local.length());
-        loop {
-            let Some(range) = self.todo.within(0..end).next() else {
-                if self.wake.is_none() && self.passed.len() > 0 {
-                    // Only for what this remote has: what nobody else has may be overdue for ever.
-                    let overdue = self.window.next_overdue(|index| self.passed.around(index).is_some());
-                    self.wake = overdue.map(|overdue| overdue.max(now + LOOK_AGAIN));
-                }
-                return None;
-            };
-            match self.candidate(range.clone(), local, remote) {
-                Some(index) => {
-                    self.todo.remove(range.start..index + 1);
-                    if self.window.claim(index, now) == Claimed::Ours {
-                        return Some(index);
-                    }
-                    self.passed.insert(index..index + 1);
-                    if self.passed.len() > MAX_TODO {
-                        self.passed.collapse();
-                    }
-                }
-                None => self.todo.remove(range),
-            }
+        let block = self.picking.next(end, View { local, remote, window: &self.window }, now);
+        if block.is_none() && self.wake.is_none() {
+            self.wake = self.picking.next_overdue(&self.window, now);
         }
-    }
-
-    /// The lowest block in `range` that is demanded, not stored, not on the way, and that the remote has and
-    /// can prove.
-    fn candidate(&self, range: Range<u64>, local: &dyn Local, remote: &Remote) -> Option<u64> {
-        let mut from = range.start;
-        loop {
-            let index = self.demand.next_missing(local, from, range.end)?;
-            from = remote.have.next(index).filter(|index| *index < range.end)?;
-            if from != index {
-                continue;
-            }
-            let end = unprovable_until(index, local, remote);
-            if end > index {
-                from = end;
-            } else if self.window.block(index) {
-                from = index + 1;
-            } else {
-                return Some(index);
-            }
-        }
+        block
     }
 
     /// Whether the remote has told of every block that it might have and that we want.
@@ -510,7 +442,7 @@ impl Asking {
     ) -> Option<u64> {
         let end = remote.sync.length;
         loop {
-            let index = self.demand.next_missing(local, from, end)?;
+            let index = self.picking.demand.next_missing(local, from, end)?;
             let segment = index / SEGMENT;
             from = if self.wanted.get(&segment).is_some_and(&passes) {
                 (segment + 1) * SEGMENT
@@ -529,7 +461,10 @@ impl Asking {
             // The remote keeps so many and no more. One that we have everything of makes room.
             let done = self.wanted.keys().copied().find(|done| {
                 let range = done * SEGMENT..(done + 1) * SEGMENT;
-                self.demand.next_missing(local, range.start, range.end.min(remote.sync.length)).is_none()
+                self.picking
+                    .demand
+                    .next_missing(local, range.start, range.end.min(remote.sync.length))
+                    .is_none()
             })?;
             self.wanted.remove(&done);
             return Some(Message::Unwant(window(done)));
@@ -573,15 +508,4 @@ fn untold(blocks: Range<u64>, remote: &Remote, passes: impl Fn(u64) -> bool) -> 
         from = remote.have.next_gap((segment + 1).saturating_mul(SEGMENT));
     }
     None
-}
-
-/// The end of the blocks, from `index` on, that the remote can't prove to us; 0 if it can. A remote that is
-/// shorter than we are has other roots: the node that the proof leads to must stand below one of them.
-fn unprovable_until(index: u64, local: &dyn Local, remote: &Remote) -> u64 {
-    if remote.sync.length >= local.length() {
-        return 0;
-    }
-    let size = 1_u64.checked_shl(local.missing_nodes(index) as u32).unwrap_or(u64::MAX);
-    let end = (index / size).saturating_add(1).saturating_mul(size);
-    if end <= remote.sync.length { 0 } else { end }
 }

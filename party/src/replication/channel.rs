@@ -249,12 +249,15 @@ impl Channel {
         swarm: &Arc<Swarm>,
         pace: &Arc<Pace>,
     ) -> Self {
+        let remote = Remote::default();
+        let asking = Asking::new(options.live, swarm, pace);
+        asking.window.claims().share(&remote.have);
         Self {
             options,
             limits: limits.clone(),
             handshake: capability::handshake(session, key),
-            remote: Remote::default(),
-            asking: Asking::new(options.live, swarm, pace),
+            remote,
+            asking,
             telling: Telling::default(),
             serving: Serving::default(),
             push: Push::default(),

@@ -1,6 +1,10 @@
 //! What a remote says it has stored.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use super::ranges::Ranges;
 use crate::{error::PeerMisbehaved, limits::Limits};
@@ -10,6 +14,68 @@ const PAGE: u64 = 32_768;
 const WORDS: usize = PAGE as usize / 64;
 
 type Words = [u64; WORDS];
+
+/// A [`Have`] that the feed's other channels can look at. Each call is on its own.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SharedHave {
+    have: Arc<Mutex<Have>>,
+}
+
+impl SharedHave {
+    /// [`Have::has`].
+    pub(super) fn has(&self, index: u64) -> bool {
+        self.have().has(index)
+    }
+
+    /// [`Have::next`].
+    pub(super) fn next(&self, from: u64) -> Option<u64> {
+        self.have().next(from)
+    }
+
+    /// [`Have::next_gap`].
+    pub(super) fn next_gap(&self, from: u64) -> u64 {
+        self.have().next_gap(from)
+    }
+
+    /// [`Have::insert`].
+    pub(super) fn insert(&self, range: Range<u64>, limits: &Limits) -> Result<(), PeerMisbehaved> {
+        self.have().insert(range, limits)
+    }
+
+    /// [`Have::remove`].
+    pub(super) fn remove(&self, range: Range<u64>, limits: &Limits) -> Result<(), PeerMisbehaved> {
+        self.have().remove(range, limits)
+    }
+
+    /// [`Have::replace`].
+    pub(super) fn replace(&self, start: u64, words: &[u32], limits: &Limits) -> Result<(), PeerMisbehaved> {
+        self.have().replace(start, words, limits)
+    }
+
+    /// Adds 1 to the count of each run that it has. A run of which it has a part is split, as long as that makes no more than
+    /// `max` runs; beyond, the run's first block speaks for all of it.
+    pub(super) fn count(&self, runs: Vec<(usize, Range<u64>)>, max: usize) -> Vec<(usize, Range<u64>)> {
+        let have = self.have();
+        let mut spare = max.saturating_sub(runs.len());
+        let mut counted = Vec::with_capacity(runs.len());
+        for (count, run) in runs {
+            let mut from = run.start;
+            while from < run.end {
+                let has = have.has(from);
+                let end = if has { have.next_gap(from) } else { have.next(from).unwrap_or(run.end) };
+                let end = if spare > 0 { end.min(run.end) } else { run.end };
+                spare -= usize::from(end < run.end);
+                counted.push((count + usize::from(has), from..end));
+                from = end;
+            }
+        }
+        counted
+    }
+
+    fn have(&self) -> MutexGuard<'_, Have> {
+        self.have.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The blocks that a remote has: ranges, and pages of bits where ranges would take more room.
 ///

@@ -200,7 +200,7 @@ impl Push {
         let block = proof.block.as_ref()?;
         let (index, bytes) = (block.index, block.value.len());
         let wanted =
-            !local.has(index) && asking.demand.wants(index) && !asking.window.is_storing_block(index);
+            !local.has(index) && asking.picking.demand.wants(index) && !asking.window.is_storing_block(index);
         if !asking.window.has_room_for(bytes, limits) || !(wanted || proof.upgrade.is_some()) {
             return None;
         }

@@ -47,6 +47,12 @@ impl Ranges {
             .filter(|range| !range.is_empty())
     }
 
+    /// The last of [`within`](Self::within).
+    pub(super) fn last_within(&self, within: Range<u64>) -> Option<Range<u64>> {
+        let (&start, &end) = self.ranges.range(..within.end).next_back()?;
+        Some(start.max(within.start)..end.min(within.end)).filter(|range| !range.is_empty())
+    }
+
     pub(super) fn insert(&mut self, mut range: Range<u64>) {
         if range.is_empty() {
             return;
@@ -123,6 +129,7 @@ mod tests {
             for from in 0..90 {
                 prop_assert_eq!(ranges.next(from), model.range(from..).next().copied());
                 prop_assert_eq!(ranges.next_gap(from), (from..).find(|i| !model.contains(i)).unwrap());
+                prop_assert_eq!(ranges.last_within(from..from + 7), ranges.within(from..from + 7).last());
                 let within: Vec<u64> = ranges.within(from..from + 7).flatten().collect();
                 prop_assert_eq!(within, model.range(from..from + 7).copied().collect::<Vec<_>>());
             }

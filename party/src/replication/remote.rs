@@ -1,6 +1,6 @@
 //! The remote as it has shown itself.
 
-use super::{capability::RemoteHandshake, have::Have, messages::Sync};
+use super::{capability::RemoteHandshake, have::SharedHave, messages::Sync};
 use crate::feed::local::Local;
 
 /// What is known of the remote.
@@ -11,7 +11,8 @@ pub(super) struct Remote {
     pub(super) synced: bool,
     /// Its last sync.
     pub(super) sync: Sync,
-    pub(super) have: Have,
+    /// The feed's other channels look at it to see what is rare.
+    pub(super) have: SharedHave,
 }
 
 impl Default for Remote {
@@ -29,7 +30,7 @@ impl Default for Remote {
                 has_manifest: false,
                 allow_push: false,
             },
-            have: Have::default(),
+            have: SharedHave::default(),
         }
     }
 }

@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::have::SharedHave;
+
 /// Shared by the [`Channel`](super::Channel)s of one feed, one for each peer that it is replicated with.
 ///
 /// ```
@@ -27,6 +29,10 @@ pub struct Swarm {
 struct Inner {
     next_member: u64,
     members: usize,
+    /// By member: what its remote has.
+    haves: BTreeMap<u64, SharedHave>,
+    /// Grows when a member comes or goes.
+    roster: u64,
     blocks: BTreeMap<u64, Claim>,
     upgrade: Option<Claim>,
     /// By the number of the byte offset that is looked for.
@@ -103,8 +109,30 @@ impl Member {
         let number = inner.next_member;
         inner.next_member += 1;
         inner.members += 1;
+        inner.roster += 1;
         drop(inner);
         Self { swarm: Arc::clone(swarm), number }
+    }
+
+    /// Lets the others see what the remote has.
+    pub(super) fn share(&self, have: &SharedHave) {
+        self.swarm.inner().haves.insert(self.number, have.clone());
+    }
+
+    /// What the remotes of the others have.
+    pub(super) fn others(&self) -> Vec<SharedHave> {
+        let inner = self.swarm.inner();
+        inner
+            .haves
+            .iter()
+            .filter(|(number, _)| **number != self.number)
+            .map(|(_, have)| have.clone())
+            .collect()
+    }
+
+    /// Changes when a member comes or goes.
+    pub(super) fn roster(&self) -> u64 {
+        self.swarm.inner().roster
     }
 
     /// Claims a block that is going to be asked for, to be waited for until `overdue`.
@@ -252,6 +280,8 @@ impl Drop for Member {
         }
         inner.lost.remove(&self.number);
         inner.members -= 1;
+        inner.haves.remove(&self.number);
+        inner.roster += 1;
         if released {
             inner.released += 1;
             inner.news = true;

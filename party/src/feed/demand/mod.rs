@@ -25,7 +25,7 @@ pub use self::{
 use super::local::Local;
 
 /// In which order the blocks of a download are asked for. Blocks that somebody [waits](Demand::urgent) for
-/// come before all others.
+/// come before all others; downloads of different orders take turns.
 ///
 /// ```
 /// use party::feed::{Demand, Order};

@@ -712,6 +712,7 @@ fn a_conflict_is_kept() {
 fn what_is_forged_is_no_conflict() {
     let mut victim = Victim::new();
     block_on(victim.feed().clear(5..6)).unwrap();
+    changed(&mut victim.pair.ends[0]);
     victim.pair.ends[0].demand(Demand::from_ranges([5..6]));
     victim.pair.pump(0);
     let (request, asked, _) = victim.requests().pop().unwrap();

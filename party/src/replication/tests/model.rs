@@ -44,7 +44,7 @@ impl Model {
 
     /// A reader that has the length and some of the blocks.
     pub(in crate::replication) fn sparse(length: u64, stored: impl IntoIterator<Item = u64>) -> Self {
-        Self { stored: stored.into_iter().collect(), ..Self::writer(length) }
+        Self { length, stored: stored.into_iter().collect(), ..Self::writer(0) }
     }
 
     fn any_stored(&self, start: u64, end: u64) -> bool {

@@ -4,6 +4,7 @@
 //! first. `PROPTEST_CASES` says how many are tried.
 
 mod net;
+mod orders;
 #[cfg(feature = "tokio")]
 mod real;
 
@@ -82,11 +83,9 @@ fn demand() -> impl Strategy<Value = Demand> {
     prop_oneof![
         2 => Just(Demand::everything()),
         1 => ranges().prop_map(Demand::from_ranges),
-        1 => (ranges(), ranges(), prop::collection::vec(index, 0..4)).prop_map(|(newest, rarest, urgent)| {
-            Demand::nothing()
-                .with(Order::Newest, newest)
-                .with(Order::Rarest, rarest)
-                .with_urgent(urgent)
+        2 => prop::array::uniform3(ranges()).prop_flat_map(move |[linear, newest, rarest]| {
+            let orders = Demand::from_ranges(linear).with(Order::Newest, newest).with(Order::Rarest, rarest);
+            prop::collection::vec(index.clone(), 0..4).prop_map(move |urgent| orders.clone().with_urgent(urgent))
         }),
     ]
 }

@@ -87,6 +87,8 @@ pub(super) struct End {
     asked: BTreeMap<u64, (u64, Instant)>,
     /// Blocks that were asked for on this connection and may not be again, as there was no cause.
     had: BTreeSet<u64>,
+    /// Blocks that were asked for on this connection, as often as they were.
+    pub(super) requests: Vec<u64>,
     /// Blocks that have come over this connection.
     pub(super) blocks: usize,
 }
@@ -221,6 +223,7 @@ impl<E: Peer> Net<E> {
                 wake: None,
                 asked: BTreeMap::new(),
                 had: BTreeSet::new(),
+                requests: Vec::new(),
                 blocks: 0,
             }
         });
@@ -617,6 +620,7 @@ impl<E: Peer> Net<E> {
         let Some(link) = self.links.get_mut(&id) else { return };
         link.ends[n].asked.insert(request.id, (block, self.now));
         link.ends[n].had.insert(block);
+        link.ends[n].requests.push(block);
     }
 
     /// Everybody has of what he wants what his neighbours have, or it is plain why not.
