@@ -177,7 +177,10 @@ fn replicate(feeds: [Stub; 2], block: &Bytes) -> usize {
                         sides[n].0.handle_served(ticket, Ok(Some(feed.prove(&request, block))));
                     }
                     // Nobody says anything, or forks.
-                    Output::Extension { .. } | Output::Follow { .. } | Output::CheckConflict { .. } => {}
+                    Output::Extension { .. }
+                    | Output::Follow { .. }
+                    | Output::Forgo { .. }
+                    | Output::CheckConflict { .. } => {}
                     Output::Ingest { ticket, proof } => {
                         feed.ingest(&proof);
                         stored.push(ticket);

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use conformance::vectors::{self, Hex, decode_proof, encode_proof};
 use party::{
-    error::Error,
+    error::{Error, PeerMisbehaved},
     feed::{
         Feed, Identity,
         memory::MemoryStorage,
@@ -221,7 +221,9 @@ fn upgrade(start: u64, length: u64) -> ProofRequest {
 /// Whether anything was taken from it, as hypercore counts it.
 async fn ingest(feed: &Feed, proof: Proof) -> Result<bool, Error> {
     let taken = feed.ingest(vec![proof]).await.remove(0)?;
-    ensure!(!taken.unconnected, "it leads nowhere");
+    if taken.unconnected {
+        return Err(PeerMisbehaved::InvalidProof("it leads nowhere").into());
+    }
     Ok(!taken.stale)
 }
 
