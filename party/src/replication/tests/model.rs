@@ -31,6 +31,8 @@ pub(in crate::replication) struct Model {
     pub(super) cleared: BTreeSet<u64>,
     /// Whether what it has, or its fork, has changed under requests that it was going to serve.
     pub(super) unsettled: bool,
+    /// How often blocks went away.
+    pub(super) deletions: u64,
 }
 
 impl Model {
@@ -60,6 +62,7 @@ impl Model {
             self.cleared.insert(index);
         }
         self.unsettled = true;
+        self.deletions += 1;
     }
 
     /// Truncates to `length`, if it is longer, on another fork.
@@ -72,6 +75,7 @@ impl Model {
         self.lengths.retain(|before| *before < length);
         self.fork += 1;
         self.unsettled = true;
+        self.deletions += 1;
     }
 
     /// Whether the node `level` levels above block `index` is known.
@@ -125,6 +129,10 @@ impl Local for Model {
         // What is stored without a gap from there on is passed over.
         let stored = (from..).zip(self.stored.range(from..)).take_while(|(n, index)| n == *index).count();
         Some(from + stored as u64).filter(|index| *index < to)
+    }
+
+    fn deletions(&self) -> u64 {
+        self.deletions
     }
 
     fn words(&self, start: u64, length: u64) -> Vec<(u64, Vec<u32>)> {
