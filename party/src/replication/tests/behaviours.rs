@@ -73,15 +73,6 @@ fn a_writer_with_gaps_tells_of_what_it_appends_unasked() {
     assert_eq!(pair.ends[0].sent.last(), Some(&Message::Range(Range { drop: true, start: 20, length: 1 })));
 }
 
-//= protocol-spec/07-replication.md#sync-0
-#[test]
-fn the_first_sync_on_a_later_fork_promises_no_growth() {
-    let mut pair = pair(Model { fork: 1, ..Model::writer(5) }, Model::reader());
-    pair.pump(0);
-    let Some(Message::Sync(sync)) = pair.ends[0].sent.first() else { panic!("no sync") };
-    assert_eq!((sync.fork, sync.length, sync.can_upgrade), (1, 5, false));
-}
-
 //= protocol-spec/07-replication.md#capability
 #[test]
 fn nothing_is_sent_before_the_remote_has_opened() {
