@@ -64,6 +64,9 @@ pub struct Limits {
     /// Blocks of one feed that wait to be pushed to one remote, or are being read for that. More are left for the
     /// remote to ask for.
     pub max_queued_pushes: usize,
+    /// How long a remote may take to say that it has what was pushed to it, before its requests are answered as if it
+    /// hadn't come.
+    pub push_timeout: Duration,
     /// Pushes that we don't take or want, or that don't verify, before the feed's channel is closed. Each one that
     /// is stored makes up for one.
     pub max_unwanted_pushes: usize,
@@ -135,6 +138,7 @@ impl Default for Limits {
             max_remote_pages: 1_024,
             max_remote_wants: 512,
             max_queued_pushes: 64,
+            push_timeout: Duration::from_secs(2),
             max_unwanted_pushes: 64,
             max_extension_name: 256,
             max_extension_message: 1 << 20,

@@ -19,7 +19,7 @@ use super::{
     },
     pace::Pace,
     payload::Payload,
-    push::Push,
+    push::{Push, leads_to},
     remote::Remote,
     reorg::Forks,
     serving::{Running, Serving},
@@ -518,8 +518,8 @@ impl Channel {
     /// When [`poll_output`](Self::poll_output) is to be called though nothing has happened: another peer was asked
     /// for something that this one may be asked for then.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let forgo = self.forks.poll_timeout();
-        self.asking.poll_timeout().into_iter().chain(self.conflicts.deadline()).chain(forgo).min()
+        let others = [self.conflicts.deadline(), self.forks.poll_timeout(), self.push.poll_timeout()];
+        self.asking.poll_timeout().into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// What to do next. To be called until it returns `None`.
@@ -532,6 +532,9 @@ impl Channel {
         // Whatever else keeps it from asking: a timer that is over would go off again and again.
         self.asking.look_again(now);
         self.forks.look_again(now);
+        if self.push.look_again(self.serving.is_holding(), &self.remote, now) {
+            self.serving.release();
+        }
         self.asking.retry(&mut self.remote, &self.limits, now);
         if let Some((name, message)) = self.extensions.pop_arrived() {
             return Some(Output::Extension { name, message });
@@ -542,7 +545,7 @@ impl Channel {
             return self.poll_conflict(local);
         }
         if self.writable
-            && let Some(output) = self.poll_answers(local)
+            && let Some(output) = self.poll_answers(local, now)
         {
             // Whom we suspect may suspect us.
             return Some(output);
@@ -621,17 +624,12 @@ impl Channel {
     }
 
     /// What goes out only while the remote takes what it gets.
-    fn poll_answers(&mut self, local: &dyn Local) -> Option<Output> {
+    fn poll_answers(&mut self, local: &dyn Local, now: Instant) -> Option<Output> {
         if let Some(extension) = self.extensions.pop_leaving() {
             return Some(self.output(&Message::Extension(extension)));
         }
-        if self.options.upload
-            && !self.suspended
-            && let Some(request) = self.push.poll(self.options.push, local, &self.remote, &self.limits)
-        {
-            let ticket = self.serving.ticket();
-            self.push.started(ticket, &request, local.fork());
-            return Some(Output::Serve { ticket, request, fork: local.fork() });
+        if let Some(output) = self.poll_push(local) {
+            return Some(output);
         }
         let allow_push = self.takes_pushes(local);
         self.asking.pushes = allow_push;
@@ -673,17 +671,25 @@ impl Channel {
         if self.suspended || self.busy {
             return None;
         }
-        let (ticket, mut request) = self.serving.pop()?;
-        let parts = &mut request.proof;
-        if parts.block.is_none() && parts.hash.is_none() && parts.seek.is_none() {
-            parts.upgrade = parts.upgrade.map(|upgrade| self.push.connect(upgrade, &self.remote));
-        }
-        Some(Output::Serve { ticket, fork: request.fork, request: request.proof })
+        let (push, remote) = (&self.push, &self.remote);
+        let next = self.serving.pop(|request| push.is_to_wait(&request.proof, remote));
+        let Some((ticket, Request { id, fork, proof, .. })) = next else {
+            let pushes = self.push.looked(self.serving.is_holding(), &self.limits, now);
+            return if pushes { self.poll_push(local) } else { None };
+        };
+        let Some(request) = push.connect(proof, remote) else {
+            self.serving.served(ticket);
+            self.counters.refused_by_us += 1;
+            return Some(self.output(&Message::NoData(NoData { request: id, reason: REASON_UNKNOWN })));
+        };
+        self.push.answering(ticket, &request, &self.remote);
+        Some(Output::Serve { ticket, request, fork })
     }
 
     fn handle_sync(&mut self, sync: Sync, local: &dyn Local) {
         let before = std::mem::replace(&mut self.remote.sync, sync);
         self.remote.synced = true;
+        self.push.heard();
         self.compared.done = false;
         self.asking.handle_sync(&before, local, &self.remote, &self.limits);
         self.telling.touch();
@@ -785,7 +791,7 @@ impl Channel {
             && upgrade.start != ours.start
         {
             // Node answers so if it takes us to have what it has pushed, or nothing.
-            self.push.suspend();
+            self.push.suspend(leads_to(upgrade));
         }
         if asked.probe {
             return Ok(());
@@ -818,6 +824,7 @@ impl Channel {
             sought: asked.sought.filter(|_| hash),
             ..asked
         };
+        self.push.storing(&proof, &self.asking);
         self.asking.window.store(request, got, bytes);
         self.outputs.push_back(Output::Ingest { ticket: Ticket(request), proof });
         Ok(())
@@ -847,6 +854,16 @@ impl Channel {
         if asked.fork != self.remote.sync.fork {
             // It has left the fork since it was asked, and is not to blame.
             self.asking.reconsider(asked.block.map_or(0..0, |index| index..index + 1));
+            return;
+        }
+        if asked.pushes
+            && asked.block.is_none()
+            && asked.hash.is_none()
+            && asked
+                .upgrade
+                .is_some_and(|upgrade| upgrade.start.saturating_add(upgrade.length) <= local.length())
+        {
+            // Pushes have brought it meanwhile.
             return;
         }
         if let Some(index) = asked.block {

@@ -4,7 +4,8 @@
 //! What is pushed is one block, with the growth of the feed if the block lies beyond the length that the remote is known
 //! to have. Growths must follow each other: each begins where the one sent before has led the remote to, whether or not
 //! it has said so yet. While one is in the making, nothing else of ours goes out, or the remote would hear of the new
-//! length first and ask for what is on its way.
+//! length first and ask for what is on its way. What it asks for nevertheless, while growths are on their way, waits until
+//! it says that they have come: an answer from where it stood when it asked would be of no use to it.
 //!
 //! Of what is pushed to us we take the growth, and the block if it is wanted. All else, and what does not verify, is
 //! counted, and too much of it ends the channel. If growths get out of step, we say not to take pushes until we have
@@ -12,7 +13,10 @@
 //!
 //! It is part of `hypercore/alpha` as hypercore 11 speaks it; see `protocol-spec/07-replication.md#push`.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use super::{Ticket, asking::Asking, ranges::Ranges, remote::Remote, window::Asked};
 use crate::{
@@ -43,6 +47,14 @@ struct Outgoing {
     appended: u64,
     waiting: Ranges,
     running: BTreeMap<Ticket, Pushing>,
+    /// Answers with an upgrade that are in the making.
+    answering: BTreeSet<Ticket>,
+    /// Until when requests wait for the remote to say that what was pushed has come.
+    deadline: Option<Instant>,
+    /// Whether what requests wait for may have happened.
+    has_news: bool,
+    /// Whether requests that have waited are to be looked at before anything else that grows goes out.
+    yields: bool,
     /// Whether a growth was pushed since the remote has heard of our length. It hears of it before the next one.
     is_sync_due: bool,
 }
@@ -57,11 +69,9 @@ struct Pushing {
 struct Incoming {
     /// Pushes in vain; each that is stored makes up for one.
     unwanted: usize,
-    /// Growths have got out of step: none is taken until we are as long as the remote.
-    suspended: bool,
-    /// Pushes that are being verified.
-    storing: usize,
-    /// The length to which they lead us.
+    /// Growths have got out of step: none is taken until we are so long, and as long as the remote.
+    suspended: Option<u64>,
+    /// The length to which what is being verified leads us, pushed or asked for.
     leads_to: u64,
 }
 
@@ -75,16 +85,19 @@ impl Push {
     // What we push
 
     //= protocol-spec/07-replication.md#push
-    /// The block that is to be pushed next. With `appended`, whatever is appended while the remote takes it is.
+    /// The block that is to be pushed next. With `appended`, whatever is appended while the remote takes it is. With
+    /// `may_grow`, it may lie beyond what the remote has.
     pub(super) fn poll(
         &mut self,
         appended: bool,
         local: &dyn Local,
         remote: &Remote,
+        may_grow: bool,
         limits: &Limits,
     ) -> Option<ProofRequest> {
         let out = &mut self.out;
         out.look(appended, local, remote, limits);
+        let may_grow = may_grow && !out.yields && out.answering.is_empty() && !out.is_sync_due;
         if out.is_growing() || out.running.len() >= limits.max_queued_pushes {
             return None;
         }
@@ -93,7 +106,7 @@ impl Push {
         while let Some(index) = out.waiting.next(0) {
             let possible = index < local.length() && local.has(index) && !remote.have.has(index);
             let grows = index >= theirs;
-            if possible && grows && out.is_sync_due {
+            if possible && grows && !may_grow {
                 return None;
             }
             out.waiting.remove(index..index.saturating_add(1));
@@ -132,7 +145,9 @@ impl Push {
         proof: Option<&Proof>,
         remote: &Remote,
     ) -> Option<Option<u64>> {
+        self.out.has_news |= self.out.answering.remove(&ticket);
         let pushing = self.out.running.remove(&ticket)?;
+        self.out.has_news = true;
         let goes = proof.is_some() && remote.sync.allow_push && remote.sync.fork == pushing.fork;
         if pushing.grows {
             self.out.is_sync_due |= goes;
@@ -145,13 +160,71 @@ impl Push {
         self.out.length = self.out.length.max(leads_to(upgrade));
     }
 
-    /// Where an upgrade has to begin that the remote has asked for, as it will stand then.
-    pub(super) fn connect(&self, upgrade: UpgradeRequest, remote: &Remote) -> UpgradeRequest {
-        let (ours, end) = (self.out.length, upgrade.start.saturating_add(upgrade.length));
-        if remote.sync.allow_push && (upgrade.start.saturating_add(1)..end).contains(&ours) {
-            UpgradeRequest { start: ours, length: end - ours }
-        } else {
-            upgrade
+    /// Whether a request of the remote's is to wait: for another growth to be made, or for the remote to say that those
+    /// on their way have come.
+    pub(super) fn is_to_wait(&self, request: &ProofRequest, remote: &Remote) -> bool {
+        let Some(upgrade) = request.upgrade.filter(|_| remote.sync.allow_push) else { return false };
+        let out = &self.out;
+        let on_its_way = remote.sync.length < out.length && upgrade.start < out.length;
+        out.is_growing() || !out.answering.is_empty() || on_its_way
+    }
+
+    /// Whether to look again at what waits, if anything does.
+    pub(super) fn look_again(&mut self, is_holding: bool, remote: &Remote, now: Instant) -> bool {
+        let out = &mut self.out;
+        let is_late = out.deadline.is_some_and(|deadline| deadline <= now);
+        if is_late {
+            // It has not taken what was pushed.
+            (out.length, out.deadline) = (remote.sync.length, None);
+        }
+        out.yields |= is_holding && (std::mem::take(&mut out.has_news) || is_late);
+        out.yields && is_holding
+    }
+
+    /// All requests were looked at, and some of them wait or none does. Returns whether something may be pushed again.
+    pub(super) fn looked(&mut self, is_holding: bool, limits: &Limits, now: Instant) -> bool {
+        let out = &mut self.out;
+        out.deadline = is_holding.then(|| out.deadline.unwrap_or(now + limits.push_timeout));
+        std::mem::take(&mut out.yields) && !is_holding
+    }
+
+    /// When [`look_again`](Self::look_again) is to be called.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.out.deadline
+    }
+
+    /// The remote has said how long it is.
+    pub(super) fn heard(&mut self) {
+        (self.out.has_news, self.out.deadline) = (true, None);
+    }
+
+    /// A request as it is to be answered, after what was pushed since it was made. `None` if nothing of it is left.
+    pub(super) fn connect(&self, request: ProofRequest, remote: &Remote) -> Option<ProofRequest> {
+        let Some(upgrade) = request.upgrade.filter(|_| remote.sync.allow_push) else { return Some(request) };
+        let led = remote.sync.length.max(self.out.length);
+        if led <= upgrade.start {
+            return Some(request);
+        }
+        if request.hash.is_some() || request.seek.is_some() {
+            // They were about a shorter tree.
+            return None;
+        }
+        let length = upgrade.start.saturating_add(upgrade.length).saturating_sub(led);
+        let connected = ProofRequest {
+            upgrade: (length > 0).then_some(UpgradeRequest { start: led, length }),
+            block: request.block.map(|BlockRequest { index, nodes }| BlockRequest {
+                index,
+                nodes: nodes.max(levels(index, led)),
+            }),
+            ..request
+        };
+        (connected != ProofRequest::default()).then_some(connected)
+    }
+
+    /// The answer to a request of the remote's is being made.
+    pub(super) fn answering(&mut self, ticket: Ticket, request: &ProofRequest, remote: &Remote) {
+        if request.upgrade.is_some() && remote.sync.allow_push {
+            self.out.answering.insert(ticket);
         }
     }
 
@@ -170,13 +243,15 @@ impl Push {
     /// Whether pushes are taken at the moment.
     pub(super) fn takes(&mut self, local: &dyn Local, remote: &Remote) -> bool {
         let inwards = &mut self.inwards;
-        inwards.suspended &= remote.sync.fork != local.fork() || local.length() < remote.sync.length;
-        !inwards.suspended
+        let is_fork = remote.sync.fork != local.fork();
+        inwards.suspended =
+            inwards.suspended.filter(|length| is_fork || local.length() < remote.sync.length.max(*length));
+        inwards.suspended.is_none()
     }
 
-    /// Takes no pushes until we are as long as the remote.
-    pub(super) fn suspend(&mut self) {
-        self.inwards.suspended = true;
+    /// Takes no pushes until we have that length and are as long as the remote.
+    pub(super) fn suspend(&mut self, length: u64) {
+        self.inwards.suspended = self.inwards.suspended.max(Some(length));
     }
 
     /// What is of use in a push, and what it stands for; `None` if nothing is.
@@ -192,8 +267,8 @@ impl Push {
             return None;
         }
         if let Some(upgrade) = &proof.upgrade {
-            let ours = local.length().max(if inwards.storing > 0 { inwards.leads_to } else { 0 });
-            if upgrade.start != ours {
+            let leads_to = if asking.window.is_storing() { inwards.leads_to } else { 0 };
+            if upgrade.start != local.length().max(leads_to) {
                 return None;
             }
         }
@@ -218,13 +293,11 @@ impl Push {
         Some((asked, if wanted { proof } else { without_block(proof)? }))
     }
 
-    /// What [`sift`](Self::sift) has found is being verified.
-    pub(super) fn storing(&mut self, proof: &Proof) {
-        let inwards = &mut self.inwards;
-        inwards.leads_to = if inwards.storing == 0 { 0 } else { inwards.leads_to };
-        inwards.storing += 1;
+    /// What was asked for, or what [`sift`](Self::sift) has found, is going to be verified.
+    pub(super) fn storing(&mut self, proof: &Proof, asking: &Asking) {
         if let Some(upgrade) = &proof.upgrade {
-            inwards.leads_to = inwards.leads_to.max(leads_to(upgrade));
+            let before = if asking.window.is_storing() { self.inwards.leads_to } else { 0 };
+            self.inwards.leads_to = leads_to(upgrade).max(before);
         }
     }
 
@@ -233,21 +306,24 @@ impl Push {
     /// # Errors
     /// As [`handle_unwanted`](Self::handle_unwanted).
     pub(super) fn stored(&mut self, useful: bool, limits: &Limits) -> Result<(), PeerMisbehaved> {
-        let inwards = &mut self.inwards;
-        inwards.storing = inwards.storing.saturating_sub(1);
         if useful {
-            inwards.unwanted = inwards.unwanted.saturating_sub(1);
+            self.inwards.unwanted = self.inwards.unwanted.saturating_sub(1);
             return Ok(());
         }
-        inwards.suspended = true;
-        self.handle_unwanted(limits)
+        self.handle_unwanted(Some(self.inwards.leads_to), limits)
     }
 
-    /// A push was in vain.
+    /// A push was in vain. If it was to make us grow to a length, so will be those that follow, until
+    /// we have caught up.
     ///
     /// # Errors
     /// [`PeerMisbehaved::UnrequestedData`] if there were too many.
-    pub(super) fn handle_unwanted(&mut self, limits: &Limits) -> Result<(), PeerMisbehaved> {
+    pub(super) fn handle_unwanted(
+        &mut self,
+        grows_to: Option<u64>,
+        limits: &Limits,
+    ) -> Result<(), PeerMisbehaved> {
+        self.inwards.suspended = self.inwards.suspended.max(grows_to);
         self.inwards.unwanted = self.inwards.unwanted.saturating_add(1);
         if self.inwards.unwanted > limits.max_unwanted_pushes {
             return Err(PeerMisbehaved::UnrequestedData);
@@ -292,7 +368,7 @@ impl Outgoing {
 }
 
 /// The length that an upgrade leads to.
-fn leads_to(upgrade: &UpgradeProof) -> u64 {
+pub(super) fn leads_to(upgrade: &UpgradeProof) -> u64 {
     let end = upgrade.start.saturating_add(upgrade.length);
     // In the flat tree, a node of height h stands 2^h - 1 before the last leaf that is below it.
     let last = upgrade.additional_nodes.last().map(|node| {

@@ -14,6 +14,8 @@ pub(super) struct Serving {
     next_serial: u64,
     /// By priority and then age.
     waiting: BTreeMap<Place, Request>,
+    /// Those that wait for something else to end first.
+    held: BTreeMap<Place, Request>,
     /// `None` if it was cancelled meanwhile.
     running: BTreeMap<u64, Option<Running>>,
     /// The last request of an id.
@@ -43,7 +45,7 @@ enum Stage {
 impl Serving {
     /// Requests that are waiting or being served.
     pub(super) fn len(&self) -> usize {
-        self.waiting.len() + self.running.len()
+        self.waiting.len() + self.held.len() + self.running.len()
     }
 
     /// Whether nothing waits, runs or is to be refused.
@@ -69,6 +71,7 @@ impl Serving {
         match self.ids.remove(&id) {
             Some(Stage::Waiting(place)) => {
                 self.waiting.remove(&place);
+                self.held.remove(&place);
             }
             Some(Stage::Running(serial)) => {
                 self.running.insert(serial, None);
@@ -77,12 +80,28 @@ impl Serving {
         }
     }
 
-    /// The next request to serve.
-    pub(super) fn pop(&mut self) -> Option<(Ticket, Request)> {
-        let (place, request) = self.waiting.pop_first()?;
+    /// The next request to serve. Those that are to wait are put aside until they are [let go](Self::release).
+    pub(super) fn pop(&mut self, is_to_wait: impl Fn(&Request) -> bool) -> Option<(Ticket, Request)> {
+        let (place, request) = loop {
+            let (place, request) = self.waiting.pop_first()?;
+            if !is_to_wait(&request) {
+                break (place, request);
+            }
+            self.held.insert(place, request);
+        };
         self.ids.insert(request.id, Stage::Running(place.serial));
         self.running.insert(place.serial, Some(Running { id: request.id, fork: request.fork }));
         Some((Ticket(place.serial), request))
+    }
+
+    /// Whether requests were put aside.
+    pub(super) fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// What was put aside waits with the others again, in its old place.
+    pub(super) fn release(&mut self) {
+        self.waiting.append(&mut self.held);
     }
 
     /// A ticket for a proof of our own.
@@ -132,7 +151,8 @@ mod tests {
         for (id, priority) in [(1, 0), (2, 0), (3, 1), (4, 1)] {
             assert!(serving.push(request(id, priority), &limits));
         }
-        let order: Vec<u64> = std::iter::from_fn(|| serving.pop()).map(|(_, request)| request.id).collect();
+        let order: Vec<u64> =
+            std::iter::from_fn(|| serving.pop(|_| false)).map(|(_, request)| request.id).collect();
         assert_eq!(order, [3, 4, 1, 2]);
     }
 
@@ -141,14 +161,31 @@ mod tests {
         let limits = Limits::default();
         let mut serving = Serving::default();
         serving.push(request(1, 0), &limits);
-        let (ticket, _) = serving.pop().unwrap();
+        let (ticket, _) = serving.pop(|_| false).unwrap();
         serving.cancel(1);
         // The same id again: it is another request.
         serving.push(request(1, 0), &limits);
-        let (again, _) = serving.pop().unwrap();
+        let (again, _) = serving.pop(|_| false).unwrap();
         assert_eq!(serving.served(ticket), None);
         assert_eq!(serving.served(again), Some(Running { id: 1, fork: 0 }));
         assert!(serving.is_empty() && serving.ids.is_empty());
+    }
+
+    #[test]
+    fn what_was_put_aside_keeps_its_place() {
+        let limits = Limits::default();
+        let mut serving = Serving::default();
+        for id in 1..=4 {
+            serving.push(request(id, 0), &limits);
+        }
+        assert_eq!(serving.pop(|request| request.id < 3).unwrap().1.id, 3);
+        assert!(serving.is_holding() && serving.len() == 4);
+        serving.cancel(2);
+        serving.release();
+        assert!(!serving.is_holding());
+        let order: Vec<u64> =
+            std::iter::from_fn(|| serving.pop(|_| false)).map(|(_, request)| request.id).collect();
+        assert_eq!(order, [1, 4]);
     }
 
     #[test]
@@ -158,7 +195,7 @@ mod tests {
         for id in 0..10_000 {
             let room = serving.push(request(id, id % 2), &limits);
             assert_eq!(room, serving.len() < 16 || room);
-            serving.pop();
+            serving.pop(|request| request.id % 3 == 0);
             serving.cancel(id);
             assert!(serving.len() <= 16 && serving.ids.len() <= 16);
         }

@@ -280,6 +280,11 @@ impl Window {
         self.settle(asked, false, false);
     }
 
+    /// Whether something has come and is being verified and stored.
+    pub(super) fn is_storing(&self) -> bool {
+        !self.storing.is_empty()
+    }
+
     /// Whether the block of a push is being stored already.
     pub(super) fn is_storing_block(&self, index: u64) -> bool {
         self.blocks.get(&index).is_some_and(|id| self.storing.contains_key(id))

@@ -4,12 +4,13 @@ use super::{Channel, Output, Ticket};
 use crate::{
     error::Error,
     feed::{local::Local, proof::Proof},
-    replication::window::Asked,
+    replication::{push::leads_to, window::Asked},
 };
 
 impl Channel {
     //= protocol-spec/07-replication.md#push
     pub(super) fn handle_push(&mut self, proof: Proof, bytes: usize, local: &dyn Local) -> Result<(), Error> {
+        let grows_to = proof.upgrade.as_ref().map(leads_to);
         let sifted = if self.takes_pushes(local) {
             self.push.sift(proof, &self.asking, local, &self.limits)
         } else {
@@ -17,12 +18,23 @@ impl Channel {
         };
         let Some((asked, proof)) = sifted else {
             self.counters.unwanted_pushes += 1;
-            return Ok(self.push.handle_unwanted(&self.limits)?);
+            return Ok(self.push.handle_unwanted(grows_to, &self.limits)?);
         };
-        self.push.storing(&proof);
+        self.push.storing(&proof, &self.asking);
         let id = self.asking.window.store_push(asked, bytes);
         self.outputs.push_back(Output::Ingest { ticket: Ticket(id), proof });
         Ok(())
+    }
+
+    pub(super) fn poll_push(&mut self, local: &dyn Local) -> Option<Output> {
+        if !self.options.upload || self.suspended {
+            return None;
+        }
+        let may_grow = !self.serving.is_holding();
+        let request = self.push.poll(self.options.push, local, &self.remote, may_grow, &self.limits)?;
+        let ticket = self.serving.ticket();
+        self.push.started(ticket, &request, local.fork());
+        Some(Output::Serve { ticket, request, fork: local.fork() })
     }
 
     /// A push was verified and stored, or was not. What does not verify is as if it hadn't come.

@@ -15,7 +15,7 @@ use crate::{
     limits::Limits,
     replication::{
         Options,
-        messages::{Data, Message},
+        messages::{Data, Message, Request, Sync},
     },
 };
 
@@ -145,6 +145,102 @@ fn what_does_not_verify_is_counted_and_asked_for() {
     pair.ends[0].append(1);
     pair.run().unwrap();
     assert_eq!(pair.ends[1].status().counters.blocks_pushed_to_us, 1);
+}
+
+/// A request for block 5 and the way to six, of a reader that hasn't got the push of it yet.
+fn crossing() -> Pair<Model> {
+    let mut pair = pair([WRITER, READER]);
+    pair.ends[0].append(1);
+    pair.pump(0);
+    while pair.serve(0, 0) {
+        pair.pump(0);
+    }
+    let proof = ProofRequest {
+        block: Some(BlockRequest { index: 5, nodes: 0 }),
+        upgrade: Some(UpgradeRequest { start: 5, length: 1 }),
+        ..ProofRequest::default()
+    };
+    pair.ends[1].inbox.clear();
+    let end = &mut pair.ends[0];
+    for (id, proof) in [(900, proof.clone()), (901, ProofRequest { block: None, ..proof })] {
+        let request = Message::Request(Request { id, fork: 0, proof, priority: 0 });
+        end.channel.handle_message(1, request.encode(), &end.feed, pair.now).unwrap();
+    }
+    pair.pump(0);
+    assert!(pair.ends[0].serve.is_empty() && pair.ends[0].status().serving == 2, "they wait");
+    pair
+}
+
+/// The remote tells the writer how long it is.
+fn tell(pair: &mut Pair<Model>, length: u64, remote_length: u64) {
+    let sync = Message::Sync(Sync {
+        fork: 0,
+        length,
+        remote_length,
+        can_upgrade: false,
+        uploading: true,
+        downloading: true,
+        has_manifest: true,
+        allow_push: true,
+    });
+    let end = &mut pair.ends[0];
+    end.channel.handle_message(0, sync.encode(), &end.feed, pair.now).unwrap();
+}
+
+//= protocol-spec/07-replication.md#push
+#[test]
+fn a_request_that_crosses_with_a_push_is_answered_as_things_stand_when_it_has_arrived() {
+    let mut pair = crossing();
+    // Meanwhile nothing that grows is pushed.
+    pair.ends[0].append(1);
+    tell(&mut pair, 5, 6);
+    pair.pump(0);
+    assert!(pair.ends[0].serve.is_empty() && pair.ends[0].status().serving == 2);
+    let before = pair.ends[0].sent.len();
+    tell(&mut pair, 6, 6);
+    pair.pump(0);
+    assert_eq!(pair.ends[0].sent[before..].iter().filter(|message| is_no_data(message, 901)).count(), 1);
+    let asked: Vec<_> = pair.ends[0].serve.iter().map(|(_, request, _)| request.clone()).collect();
+    let block = |index, nodes| Some(BlockRequest { index, nodes });
+    assert_eq!(asked.len(), 2);
+    assert!(asked.contains(&ProofRequest { block: block(5, 1), ..ProofRequest::default() }), "{asked:?}");
+    let upgrade = Some(UpgradeRequest { start: 6, length: 1 });
+    assert!(asked.contains(&ProofRequest { block: block(6, 0), upgrade, ..ProofRequest::default() }));
+}
+
+fn is_no_data(message: &Message, id: u64) -> bool {
+    matches!(message, Message::NoData(refusal) if refusal.request == id)
+}
+
+#[test]
+fn a_remote_that_never_says_that_a_push_has_come_is_answered_as_if_it_had_not() {
+    let mut pair = crossing();
+    let deadline = pair.ends[0].channel.poll_timeout().unwrap();
+    assert_eq!(deadline, pair.now + Limits::default().push_timeout);
+    pair.now = deadline;
+    pair.pump(0);
+    let upgrade = Some(UpgradeRequest { start: 5, length: 1 });
+    assert_eq!(pair.ends[0].serve[0].1.upgrade, upgrade);
+    pair.serve(0, 0);
+    pair.pump(0);
+    // One answer that grows at a time, and the next one waits for it to arrive.
+    assert!(pair.ends[0].serve.is_empty() && pair.ends[0].status().serving == 1);
+    tell(&mut pair, 6, 6);
+    pair.pump(0);
+    assert!(pair.ends[0].sent.iter().any(|message| is_no_data(message, 901)));
+    assert_eq!((pair.ends[0].status().serving, pair.ends[0].channel.poll_timeout()), (0, None));
+}
+
+#[test]
+fn a_request_that_waits_can_be_cancelled() {
+    let mut pair = crossing();
+    let end = &mut pair.ends[0];
+    for request in [900, 901] {
+        let cancel = Message::Cancel { request };
+        end.channel.handle_message(cancel.message_type(), cancel.encode(), &end.feed, pair.now).unwrap();
+    }
+    pair.pump(0);
+    assert_eq!((pair.ends[0].status().serving, pair.ends[0].channel.poll_timeout()), (0, None));
 }
 
 #[test]
