@@ -1,0 +1,154 @@
+//! What a channel answers to the remote's requests, and what else goes out only while the remote takes it.
+
+use std::time::Instant;
+
+use super::{Channel, Output, Ticket};
+use crate::{
+    error::Error,
+    feed::{
+        local::Local,
+        proof::{Proof, ProofRequest},
+    },
+    replication::{
+        messages::{
+            Data, Message, NoData, REASON_INVALID_REQUEST, REASON_NOT_AVAILABLE, REASON_UNKNOWN, Request,
+            Sync,
+        },
+        serving::Running,
+    },
+};
+
+impl Channel {
+    /// A request of the remote's was served; `Ok(None)` or an error if it can't be.
+    pub fn handle_served(&mut self, ticket: Ticket, proof: Result<Option<Proof>, ()>) {
+        if let Some((_, upgrade)) = self.trial.take_if(|(trial, _)| *trial == ticket) {
+            let provable = matches!(&proof, Ok(Some(proof)) if proof.upgrade.is_some());
+            return self.telling.found(upgrade, provable);
+        }
+        if self.handle_conflict_served(ticket, proof.as_ref().ok().and_then(Option::as_ref)) {
+            return;
+        }
+        let pushed = self.push.served(ticket, proof.as_ref().ok().and_then(Option::as_ref), &self.remote);
+        let running = match (self.serving.served(ticket), pushed) {
+            (Some(running), _) => running,
+            (None, Some(Some(fork))) => {
+                self.counters.blocks_pushed_by_us += 1;
+                Running { id: 0, fork }
+            }
+            (None, _) => return,
+        };
+        let message = match proof {
+            Ok(Some(proof)) => {
+                if let Some(block) = &proof.block {
+                    self.counters.blocks_sent += 1;
+                    self.counters.bytes_sent += block.value.len() as u64;
+                }
+                if let Some(upgrade) = &proof.upgrade {
+                    self.push.sent(upgrade);
+                }
+                Message::Data(Data { request: running.id, proof: Proof { fork: running.fork, ..proof } })
+            }
+            Ok(None) | Err(()) => {
+                self.counters.refused_by_us += 1;
+                Message::NoData(NoData { request: running.id, reason: REASON_NOT_AVAILABLE })
+            }
+        };
+        self.send(&message);
+    }
+
+    /// What goes out only while the remote takes what it gets.
+    pub(super) fn poll_answers(&mut self, local: &dyn Local, now: Instant) -> Option<Output> {
+        if let Some(extension) = self.extensions.pop_leaving() {
+            return Some(self.output(&Message::Extension(extension)));
+        }
+        if let Some(output) = self.poll_push(local) {
+            return Some(output);
+        }
+        let allow_push = self.takes_pushes(local);
+        self.asking.pushes = allow_push;
+        let (options, asking, remote) = (&self.options, &self.asking, &self.remote);
+        let limits = &self.limits;
+        let sync = || Sync {
+            fork: local.fork(),
+            length: local.length(),
+            remote_length: if remote.sync.fork == local.fork() { remote.sync.length } else { 0 },
+            can_upgrade: false,
+            uploading: options.upload,
+            downloading: options.download && (options.live || !asking.is_in_sync(local, remote)),
+            has_manifest: local.has_manifest(),
+            allow_push,
+        };
+        let told =
+            if self.push.comes_first() { None } else { self.telling.poll(local, remote, limits, sync) };
+        if let Some(message) = told {
+            if let Message::Sync(_) = message {
+                self.asking.synced();
+            }
+            return Some(self.output(&message));
+        }
+        if !self.push.comes_first() {
+            self.push.told();
+        }
+        if self.options.upload
+            && self.trial.is_none()
+            && let Some(upgrade) = self.telling.unsure(local, &self.remote)
+        {
+            let ticket = self.serving.ticket();
+            self.trial = Some((ticket, upgrade));
+            let request = ProofRequest { upgrade: Some(upgrade), ..ProofRequest::default() };
+            return Some(Output::Serve { ticket, request, fork: local.fork() });
+        }
+        if let Some(refusal) = self.serving.pop_refusal() {
+            return Some(self.output(&Message::NoData(refusal)));
+        }
+        if self.suspended || self.busy {
+            return None;
+        }
+        let (push, remote) = (&self.push, &self.remote);
+        let next = self.serving.pop(|request| push.is_to_wait(&request.proof, remote));
+        let Some((ticket, Request { id, fork, proof, .. })) = next else {
+            let pushes = self.push.looked(self.serving.is_holding(), &self.limits, now);
+            return if pushes { self.poll_push(local) } else { None };
+        };
+        let Some(request) = push.connect(proof, remote) else {
+            self.serving.served(ticket);
+            self.counters.refused_by_us += 1;
+            return Some(self.output(&Message::NoData(NoData { request: id, reason: REASON_UNKNOWN })));
+        };
+        self.push.answering(ticket, &request, &self.remote);
+        Some(Output::Serve { ticket, request, fork })
+    }
+
+    pub(super) fn handle_request(&mut self, mut request: Request, local: &dyn Local) -> Result<(), Error> {
+        //= protocol-spec/07-replication.md#request-1-and-data-3
+        let proof = &request.proof;
+        let available = self.options.upload
+            && request.fork == local.fork()
+            && local.length() > 0
+            && proof.block.is_none_or(|block| block.index < local.length() && local.has(block.index));
+        let valid = proof.upgrade.is_none_or(|upgrade| {
+            let end = upgrade.start.saturating_add(upgrade.length);
+            upgrade.length > 0 && end <= local.length()
+        }) && *proof != ProofRequest::default();
+        if !available && proof.manifest && self.options.upload && local.has_manifest() {
+            // The manifest alone, of our fork, as Node does.
+            request.fork = local.fork();
+            request.proof = ProofRequest { manifest: true, ..ProofRequest::default() };
+        } else if !available || !valid {
+            let reason = if available { REASON_INVALID_REQUEST } else { REASON_NOT_AVAILABLE };
+            return self.refuse(request.id, reason);
+        }
+        let id = request.id;
+        if self.serving.push(request, &self.limits) {
+            return Ok(());
+        }
+        self.refuse(id, REASON_UNKNOWN)
+    }
+
+    fn refuse(&mut self, request: u64, reason: u64) -> Result<(), Error> {
+        self.serving.cancel(request);
+        self.serving.refuse(NoData { request, reason }, &self.limits)?;
+        self.counters.refused_by_us += 1;
+        Ok(())
+    }
+}
