@@ -200,6 +200,15 @@ pub enum ApiMisuse {
     /// A feed that the store has already, made under a key pair that was handed in.
     #[error("the store has the feed {0} already")]
     FeedExists(DiscoveryKey),
+    /// A party that is there already, under whatever name.
+    #[error("the party {0} is there already")]
+    PartyExists(DiscoveryKey),
+    /// A party that is not there.
+    #[error("no such party")]
+    UnknownParty,
+    /// Rules that nobody has registered under this name.
+    #[error("no rules are registered under the name {0:?}")]
+    UnknownRules(String),
     /// A primary key for a store that has another.
     #[error("the store has another primary key")]
     OtherPrimaryKey,

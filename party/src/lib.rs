@@ -49,7 +49,7 @@
 //! # How it is built
 //!
 //! Each floor uses only those before it: [`encoding`], [`noise`], [`mux`], [`feed`], [`store`],
-//! [`replication`], [`admission`], [`rules`], [`party`], [`connection`]. The state machines (`noise`, `mux`,
+//! [`replication`], [`admission`], [`rules`], [`party`], [`connection`], [`party_map`]. The state machines (`noise`, `mux`,
 //! `replication`, `admission`) do no IO: they take bytes, time and randomness as arguments and give bytes and
 //! events back, so that a test, a fuzzer or another runtime can drive them. They, and the parts of a feed
 //! that compute, build without the default features.
@@ -75,6 +75,8 @@ pub mod mux;
 pub mod noise;
 #[cfg(feature = "tokio")]
 pub mod party;
+#[cfg(feature = "tokio")]
+pub mod party_map;
 #[cfg(feature = "tokio")]
 pub mod peer;
 #[cfg(feature = "tokio")]

@@ -2,7 +2,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use tokio::sync::broadcast;
@@ -30,7 +30,17 @@ pub struct Party {
 impl Party {
     /// The party with this key, ruled by `rules`.
     pub fn new(key: PartyKey, rules: impl Rules) -> Self {
+        Self::with_erased_rules(key, Arc::new(rules))
+    }
+
+    pub(crate) fn with_erased_rules(key: PartyKey, rules: Arc<dyn ErasedRules>) -> Self {
         Self { key, hub: Hub::new(rules) }
+    }
+
+    /// Has everything decided by these rules from now on. What is being decided goes on under the old ones, and what they
+    /// have released stays released.
+    pub fn set_rules(&self, rules: impl Rules) {
+        self.hub.set_rules(Arc::new(rules));
     }
 
     /// The name under which its members find each other.
@@ -75,7 +85,7 @@ pub struct Open {
 impl Open {
     /// Open mode, ruled by `rules`.
     pub fn new(rules: impl Rules) -> Self {
-        Self { hub: Hub::new(rules) }
+        Self { hub: Hub::new(Arc::new(rules)) }
     }
 
     /// The peers that are connected now.
@@ -212,9 +222,18 @@ impl Events {
     }
 }
 
+/// Two handles are equal if they are of the same party, under the same rules.
+impl PartialEq for Party {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.hub, &other.hub)
+    }
+}
+
+impl Eq for Party {}
+
 /// What a party's connections share.
 pub(crate) struct Hub {
-    pub(crate) rules: Arc<dyn ErasedRules>,
+    rules: RwLock<Arc<dyn ErasedRules>>,
     events: broadcast::Sender<Event>,
     peers: Mutex<Vec<Peer>>,
     /// What the feeds report that are released to peers.
@@ -222,9 +241,18 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    fn new(rules: impl Rules) -> Arc<Self> {
+    fn new(rules: Arc<dyn ErasedRules>) -> Arc<Self> {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
-        Arc::new(Self { rules: Arc::new(rules), events, peers: Mutex::default(), reports: Arc::default() })
+        let (rules, peers, reports) = (RwLock::new(rules), Mutex::default(), Arc::default());
+        Arc::new(Self { rules, events, peers, reports })
+    }
+
+    pub(crate) fn rules(&self) -> Arc<dyn ErasedRules> {
+        self.rules.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_rules(&self, rules: Arc<dyn ErasedRules>) {
+        *self.rules.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
     pub(crate) fn add_peer(&self, peer: &Peer) {

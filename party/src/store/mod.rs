@@ -10,6 +10,7 @@
 //! | names, namespaces, the primary key | `names`, and `protocol-spec/10-names.md` |
 //! | which feeds there are, and word of those that come and go | `list`, `watch` |
 //! | delete a feed | `purge` |
+//! | the parties that are remembered | `parties` |
 
 #[cfg(feature = "disk")]
 pub mod disk;
@@ -18,6 +19,7 @@ mod list;
 mod names;
 mod open_feeds;
 mod options;
+pub(crate) mod parties;
 mod purge;
 mod record;
 mod secrets;

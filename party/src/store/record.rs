@@ -1,4 +1,4 @@
-//! What the store knows of each feed, and where it keeps that.
+//! What the store knows of each feed, and where it keeps that and what it knows of parties.
 //!
 //! ```text
 //! next-slot                 uint: the slot for the next feed
@@ -6,6 +6,8 @@
 //! name/<UTF-8>              the discovery key of the feed with this name in the root namespace
 //! named/<namespace><UTF-8>  the same in another namespace, by its 32 bytes
 //! secret/<discovery key>    the seed of a feed that was made from one, where no file keeps it
+//! party/<discovery key>     a party record (see `parties`)
+//! party-secret/<discovery key>  the key of a party, where no file keeps it
 //! primary-key               the primary key, where no file keeps it
 //! primary-key-check         by which the primary key is known
 //! ```
@@ -36,6 +38,7 @@ const DERIVED: u64 = 16;
 const FLAGS: u64 = WRITABLE | NAME | MANIFEST | NAMESPACE | DERIVED;
 
 pub(super) const FEEDS: &[u8] = b"feed/";
+pub(super) const PARTIES: &[u8] = b"party/";
 
 /// Where the key pair of a feed comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +163,14 @@ pub(super) fn decode_discovery_key(bytes: &[u8]) -> Result<DiscoveryKey, Storage
 
 pub(super) fn secret(discovery_key: &DiscoveryKey) -> Key {
     Key::Record([&b"secret/"[..], discovery_key.as_bytes()].concat())
+}
+
+pub(super) fn party(discovery_key: &DiscoveryKey) -> Key {
+    Key::Record([PARTIES, discovery_key.as_bytes()].concat())
+}
+
+pub(super) fn party_secret(discovery_key: &DiscoveryKey) -> Key {
+    Key::Record([&b"party-secret/"[..], discovery_key.as_bytes()].concat())
 }
 
 pub(super) fn primary_key() -> Key {

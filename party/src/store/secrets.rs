@@ -1,7 +1,8 @@
-//! The primary key and the seeds of feeds that were made from one, apart from what they sign.
+//! The primary key, the seeds of feeds that were made from one, apart from what they sign, and the keys of parties.
 //!
-//! On disk each is a file of its own, `primary-key` or named by the feed's discovery key, and readable by its
-//! owner only: a copy of the store without `secrets/` gives nothing away that would let somebody else append.
+//! On disk each is a file of its own, `primary-key` or named by the discovery key of the feed or, after `party-`, of the
+//! party, and readable by its owner only: a copy of the store without `secrets/` gives nothing away that would let somebody
+//! else append, or be a member.
 //! A file is complete and on the disk before a record counts on it; one that no record counts on does no
 //! harm.
 
@@ -40,6 +41,8 @@ pub(super) enum Secret {
     PrimaryKey,
     /// The seed of the feed with this discovery key.
     Feed(DiscoveryKey),
+    /// The key of the party with this discovery key.
+    Party(DiscoveryKey),
 }
 
 impl Secret {
@@ -47,6 +50,7 @@ impl Secret {
         match self {
             Self::PrimaryKey => record::primary_key(),
             Self::Feed(discovery_key) => record::secret(&discovery_key),
+            Self::Party(discovery_key) => record::party_secret(&discovery_key),
         }
     }
 
@@ -55,6 +59,7 @@ impl Secret {
         match self {
             Self::PrimaryKey => folder.join("primary-key"),
             Self::Feed(discovery_key) => folder.join(discovery_key.to_string()),
+            Self::Party(discovery_key) => folder.join(format!("party-{discovery_key}")),
         }
     }
 }

@@ -57,7 +57,7 @@ impl Engine {
         entry.hub.add_peer(&peer);
         entry.span.in_scope(|| tracing::debug!("admitted"));
 
-        let rules = entry.hub.rules.clone();
+        let rules = entry.hub.rules();
         let timeout = self.limits.rule_timeout;
         let span = entry.span.clone();
         self.jobs.spawn(instrumented(&span, async move {
@@ -75,7 +75,7 @@ impl Engine {
     pub(super) fn pump_member(&mut self, member: MemberId, now: Instant) {
         let timeout = self.limits.rule_timeout;
         let entry = &mut self.members[member.0];
-        let (rules, span) = (&entry.hub.rules, entry.span.clone());
+        let (rules, span) = (entry.hub.rules(), entry.span.clone());
         let Standing::Admitted(admitted) = &mut entry.standing else { return };
         let Some((id, channel)) = &mut admitted.channel else { return };
         channel.handle_timeout(now.into_std());

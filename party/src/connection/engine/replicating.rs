@@ -48,7 +48,7 @@ impl Engine {
         for member in admitted {
             let entry = &self.members[member.0];
             let Some(peer) = entry.admitted().map(|admitted| admitted.peer.clone()) else { continue };
-            let (rules, timeout) = (entry.hub.rules.clone(), self.limits.rule_timeout);
+            let (rules, timeout) = (entry.hub.rules(), self.limits.rule_timeout);
             self.jobs.spawn(instrumented(&entry.span, async move {
                 let found = decide(rules.find_feed(&peer, &key), timeout).await;
                 Outcome::Rule { member, outcome: RuleOutcome::Found(search, found) }
