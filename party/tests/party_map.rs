@@ -114,7 +114,7 @@ async fn a_partys_key_is_kept_apart_in_a_file_of_its_owners() {
         .into_iter()
         .filter(|file| std::fs::read(file).unwrap().windows(32).any(|bytes| bytes == party_key(7).as_bytes()))
         .collect();
-    assert_eq!(with_key, [secret.clone()]);
+    assert_eq!(with_key, std::slice::from_ref(&secret));
     assert!(!format!("{parties:?}").contains(&party_key(7).to_hex()));
 
     // Without it, or with another in its place, the party is damaged, and never another one.

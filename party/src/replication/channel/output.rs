@@ -28,7 +28,7 @@ pub enum Output {
         /// Its bytes.
         payload: Payload,
     },
-    /// A request, mostly of the remote's: make the proof and call [`Channel::handle_served`].
+    /// A request, mostly of the remote's: make the proof and call [`Channel::handle_served`](super::Channel::handle_served).
     Serve {
         /// To be handed back.
         ticket: Ticket,
@@ -37,7 +37,7 @@ pub enum Output {
         /// The fork that it is about, which is ours.
         fork: u64,
     },
-    /// An answer: verify and store it, and call [`Channel::handle_ingested`].
+    /// An answer: verify and store it, and call [`Channel::handle_ingested`](super::Channel::handle_ingested).
     Ingest {
         /// To be handed back.
         ticket: Ticket,
@@ -45,7 +45,7 @@ pub enum Output {
         proof: Proof,
     },
     /// A proof of a fork above ours: let the feed [follow](crate::feed::Feed::follow) it, and call
-    /// [`Channel::handle_followed`].
+    /// [`Channel::handle_followed`](super::Channel::handle_followed).
     Follow {
         /// To be handed back.
         ticket: Ticket,
@@ -53,7 +53,7 @@ pub enum Output {
         proof: Proof,
     },
     /// The remote can't show what the way to a fork above ours wants: let the feed [go without it](crate::feed::Feed::forgo),
-    /// and call [`Channel::handle_followed`].
+    /// and call [`Channel::handle_followed`](super::Channel::handle_followed).
     Forgo {
         /// To be handed back.
         ticket: Ticket,
@@ -61,7 +61,7 @@ pub enum Output {
         pending: PendingReorg,
     },
     /// What may show that the feed's signers have contradicted themselves: let the feed
-    /// [look at it](crate::feed::Feed::check_conflict), and call [`Channel::handle_conflict_checked`].
+    /// [look at it](crate::feed::Feed::check_conflict), and call [`Channel::handle_conflict_checked`](super::Channel::handle_conflict_checked).
     CheckConflict {
         /// The proof.
         proof: Proof,
