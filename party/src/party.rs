@@ -1,11 +1,16 @@
 //! What an app holds in its hands: a party with its rules, or rules for the open mode.
 
+mod extension;
+
 use std::{
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use tokio::sync::broadcast;
+
+pub use self::extension::Extension;
+use self::extension::Listeners;
 
 use crate::{
     error::Error,
@@ -236,6 +241,7 @@ pub(crate) struct Hub {
     rules: RwLock<Arc<dyn ErasedRules>>,
     events: broadcast::Sender<Event>,
     peers: Mutex<Vec<Peer>>,
+    listeners: Listeners,
     /// What the feeds report that are released to peers.
     pub(crate) reports: Arc<Reports>,
 }
@@ -243,8 +249,13 @@ pub(crate) struct Hub {
 impl Hub {
     fn new(rules: Arc<dyn ErasedRules>) -> Arc<Self> {
         let (events, _) = broadcast::channel(EVENT_BACKLOG);
-        let (rules, peers, reports) = (RwLock::new(rules), Mutex::default(), Arc::default());
-        Arc::new(Self { rules, events, peers, reports })
+        Arc::new(Self {
+            rules: RwLock::new(rules),
+            events,
+            peers: Mutex::default(),
+            listeners: Listeners::default(),
+            reports: Arc::default(),
+        })
     }
 
     pub(crate) fn rules(&self) -> Arc<dyn ErasedRules> {

@@ -1,6 +1,7 @@
 //! The other end of a connection, as rules and apps hold it.
 
 mod link;
+mod messages;
 mod update;
 
 use std::{
@@ -12,8 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::link::FeedsByKey;
 pub(crate) use self::link::Linked;
+use self::messages::Said;
 pub use self::{
     link::{Link, LinkState, LinkStatus},
+    messages::PeerMessages,
     update::UpdateOptions,
 };
 pub use crate::admission::Message;
@@ -115,6 +118,7 @@ struct Inner {
     /// The feeds that are released to it.
     feeds: Mutex<FeedsByKey>,
     tally: Tally,
+    said: Said,
 }
 
 /// Which of a connection's parties.
@@ -131,7 +135,8 @@ pub(crate) enum Command {
     Ephemeral {
         member: MemberId,
         message: Message,
-        reply: oneshot::Sender<Result<(), Error>>,
+        /// Whether it was sent.
+        reply: oneshot::Sender<Result<bool, Error>>,
     },
     Replicate {
         member: MemberId,
@@ -165,8 +170,10 @@ impl Peer {
         connection: u64,
         commands: mpsc::Sender<Command>,
     ) -> Self {
-        let (feeds, tally) = (Mutex::default(), Tally::default());
-        Self { inner: Arc::new(Inner { remote, admission, member, connection, commands, feeds, tally }) }
+        let (feeds, tally, said) = Default::default();
+        Self {
+            inner: Arc::new(Inner { remote, admission, member, connection, commands, feeds, tally, said }),
+        }
     }
 
     /// The static key that the peer proved to hold: who it is.
@@ -217,14 +224,30 @@ impl Peer {
         }
     }
 
-    /// Says something that wants no answer. It is not stored, and whether it arrived is not told.
+    /// Says something that wants no answer. It is not stored, and whether it arrived is not told. Returns whether it was
+    /// sent: it is dropped, and [counted](PeerMessages::ephemeral_unsent), if the peer is too slow to take what was sent
+    /// before.
     ///
     /// # Errors
     /// [`Error::Closed`]; [`ApiMisuse::MessageTooLarge`]; [`ApiMisuse::NotAdmitted`] in open mode.
-    pub async fn send_ephemeral(&self, kind: &str, value: impl Into<bytes::Bytes>) -> Result<(), Error> {
+    pub async fn send_ephemeral(&self, kind: &str, value: impl Into<bytes::Bytes>) -> Result<bool, Error> {
         self.in_party()?;
         let message = Message::new(kind, value);
         self.command(|member, reply| Command::Ephemeral { member, message, reply }).await?
+    }
+
+    /// What was said in both directions since it was admitted.
+    pub fn messages(&self) -> PeerMessages {
+        self.inner.said.so_far()
+    }
+
+    pub(crate) fn said(&self) -> &Said {
+        &self.inner.said
+    }
+
+    /// Tells it apart from all other peers of this process.
+    pub(crate) fn number(&self) -> (u64, usize) {
+        (self.inner.connection, self.inner.member.0)
     }
 
     /// Releases `feed` to the peer and replicates it in full, both ways: what we have is served, what the

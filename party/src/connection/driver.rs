@@ -176,7 +176,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                     last_write = Instant::now();
                 }
                 Some(command) = self.commands.recv() => {
-                    self.engine.handle_command(command, Instant::now());
+                    self.engine.handle_command(command, unsent, Instant::now());
                 }
                 Some(outcome) = self.engine.jobs.join_next(), if !self.engine.jobs.is_empty() => {
                     // Jobs catch panics of the app's; one that is left is ours, and ends the connection.

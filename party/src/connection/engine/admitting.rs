@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use subtle::ConstantTimeEq as _;
-use tokio::time::Instant;
+use tokio::{sync::oneshot, time::Instant};
 
 use super::{Engine, Owner, instrumented};
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     error::Error,
     mux::{ChannelId, Incoming},
     party::{Event, Rule, RuleFailure},
-    peer::{Admission, MemberId, Peer},
+    peer::{Admission, MemberId, Message, Peer},
 };
 
 impl Engine {
@@ -71,6 +71,48 @@ impl Engine {
         }));
     }
 
+    /// Begins a transaction; `reply` is told how it ends.
+    pub(super) fn ask(
+        &mut self,
+        member: MemberId,
+        body: Body,
+        reply: oneshot::Sender<Result<Body, Error>>,
+        now: Instant,
+    ) {
+        let Some(Admitted { peer, channel: Some((_, channel)), waiting, .. }) =
+            self.members[member.0].admitted_mut()
+        else {
+            let _ = reply.send(Err(Error::Closed));
+            return;
+        };
+        match channel.request(body, now.into_std()) {
+            Ok(id) => {
+                peer.said().requests_sent.add_one();
+                waiting.insert(id, reply);
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error.into()));
+            }
+        }
+    }
+
+    /// Says something that wants no answer, unless the remote is too slow to take it. Returns whether it did.
+    /// `unsent` is what the socket has not taken yet, in bytes.
+    pub(super) fn say(&mut self, member: MemberId, message: Message, unsent: usize) -> Result<bool, Error> {
+        let is_slow = unsent.saturating_add(self.mux.unsent_bytes()) >= self.limits.max_unsent_bytes;
+        let Some(Admitted { peer, channel: Some((_, channel)), .. }) = self.members[member.0].admitted_mut()
+        else {
+            return Err(Error::Closed);
+        };
+        if is_slow {
+            peer.said().ephemeral_unsent.add_one();
+            return Ok(false);
+        }
+        channel.send_ephemeral(message)?;
+        peer.said().ephemeral_sent.add_one();
+        Ok(true)
+    }
+
     /// Takes what the party channel of a member has to tell and to send.
     pub(super) fn pump_member(&mut self, member: MemberId, now: Instant) {
         let timeout = self.limits.rule_timeout;
@@ -88,22 +130,28 @@ impl Engine {
                     }
                 }
                 admission::Event::Request { id, body: Body::IntroduceFeeds(keys) } => {
+                    peer.said().requests_received.add_one();
                     self.jobs.spawn(instrumented(&span, async move {
                         let answer = decide(rules.introduce_feeds(&peer, keys), timeout).await;
                         Outcome::Rule { member, outcome: RuleOutcome::Introduced(id, answer) }
                     }));
                 }
                 admission::Event::Request { id, body: Body::Custom(message) } => {
+                    peer.said().requests_received.add_one();
                     self.jobs.spawn(instrumented(&span, async move {
                         let answer = decide(rules.request(&peer, message), timeout).await;
                         Outcome::Rule { member, outcome: RuleOutcome::Answered(id, answer) }
                     }));
                 }
                 admission::Event::Ephemeral(message) => {
-                    if admitted.ephemeral.len() < self.limits.max_queued_ephemeral {
-                        admitted.ephemeral.push_back(message);
-                    } else {
-                        tracing::debug!("dropped an ephemeral message: too many are waiting");
+                    peer.said().ephemeral_received.add_one();
+                    let most = self.limits.max_queued_ephemeral;
+                    match entry.hub.hand_out(&peer, message, most) {
+                        Some(message) if admitted.ephemeral.len() < most => {
+                            admitted.ephemeral.push_back(message);
+                        }
+                        Some(_) => peer.said().ephemeral_dropped.add_one(),
+                        None => {}
                     }
                 }
             }

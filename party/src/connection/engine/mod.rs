@@ -296,30 +296,15 @@ impl Engine {
 
     // What happens on our side
 
-    pub(super) fn handle_command(&mut self, command: Command, now: Instant) {
+    /// `unsent` is what the socket has not taken yet, in bytes.
+    pub(super) fn handle_command(&mut self, command: Command, unsent: usize, now: Instant) {
         match command {
             Command::Transaction { member, body, reply } => {
-                let asked = match self.channel_of(member) {
-                    Some(channel) => channel.request(body, now.into_std()).map_err(Error::from),
-                    None => Err(Error::Closed),
-                };
-                match (asked, self.members[member.0].admitted_mut()) {
-                    (Ok(id), Some(admitted)) => {
-                        admitted.waiting.insert(id, reply);
-                    }
-                    (Err(error), _) => {
-                        let _ = reply.send(Err(error));
-                    }
-                    (Ok(_), None) => {}
-                }
+                self.ask(member, body, reply, now);
                 self.pump_member(member, now);
             }
             Command::Ephemeral { member, message, reply } => {
-                let sent = match self.channel_of(member) {
-                    Some(channel) => channel.send_ephemeral(message).map_err(Error::from),
-                    None => Err(Error::Closed),
-                };
-                let _ = reply.send(sent);
+                let _ = reply.send(self.say(member, message, unsent));
                 self.pump_member(member, now);
             }
             Command::Replicate { member, feed, how, reply } => {

@@ -1,0 +1,184 @@
+//! What apps say to each other in a party: by name, to all, and to peers that are slow.
+
+mod common;
+
+use std::{
+    future::IntoFuture as _,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use common::{Shared, identity, meet, party_key, peer_added};
+use party::{
+    connection::Connection,
+    error::{ApiMisuse, Error},
+    feed::{Binary, Utf8},
+    limits::Limits,
+    party::Party,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+fn party_of(rules: &Shared) -> Party {
+    Party::new(party_key(1), rules.clone())
+}
+
+/// Everything that can run has run: time is virtual.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_said_under_a_name_comes_to_who_listens_and_to_nobody_else() {
+    let rules = Shared::default();
+    let (here, there) = (party_of(&Shared::default()), party_of(&rules));
+    let mut events = here.events();
+    let _connections = meet(&here, &there).await;
+    let peer = peer_added(&mut events).await;
+    let told = |rules: &Shared| rules.0.ephemeral.lock().unwrap().len();
+
+    let (first, second, other) =
+        (there.extension("typing", Utf8), there.extension("typing", Utf8), there.extension("other", Utf8));
+    assert!(here.extension("typing", Utf8).send(&peer, &"alice".to_owned()).await.unwrap());
+    for listener in [&first, &second] {
+        let (from, name) = listener.recv().await;
+        assert_eq!((from.remote_public_key(), name), (identity(1).public(), Ok("alice".to_owned())));
+        from.send_ephemeral("typing", "not at all").await.unwrap();
+    }
+    // What is no text is the peer's doing, and told as such.
+    peer.send_ephemeral("typing", &[0xff, 0xfe][..]).await.unwrap();
+    assert!(first.recv().await.1.is_err() && second.recv().await.1.is_err());
+    settle().await;
+    assert_eq!(told(&rules), 0);
+
+    // Who has gone doesn't listen any more, and the rules get it again.
+    drop((first, second));
+    peer.send_ephemeral("typing", "bob").await.unwrap();
+    settle().await;
+    assert_eq!(told(&rules), 1);
+    let counts = peer.messages();
+    assert_eq!((counts.ephemeral_sent, counts.ephemeral_received, counts.ephemeral_dropped), (3, 2, 0));
+    drop(other);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broadcast_goes_to_every_member() {
+    let speaker = party_of(&Shared::default());
+    let members: Vec<Party> = (0..5).map(|_| party_of(&Shared::default())).collect();
+    let listening: Vec<_> = members.iter().map(|member| member.extension("news", Binary)).collect();
+    let mut connections = Vec::new();
+    for member in &members {
+        let mut events = speaker.events();
+        connections.push(meet(&speaker, member).await);
+        peer_added(&mut events).await;
+    }
+    assert_eq!(speaker.broadcast("news", "all of you").await.unwrap(), 5);
+    for listener in &listening {
+        assert_eq!(listener.recv().await.1.unwrap(), "all of you");
+    }
+    let too_long = speaker.broadcast("news", vec![0; Limits::default().max_party_message]).await;
+    assert!(matches!(too_long, Err(Error::ApiMisuse(ApiMisuse::MessageTooLarge { .. }))));
+    // Those that go are not counted.
+    connections.truncate(2);
+    settle().await;
+    assert_eq!(speaker.broadcast("news", "who is left").await.unwrap(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_one_peer_is_cut_and_counted_and_costs_no_other() {
+    let listening = party_of(&Shared::default());
+    let inbox = listening.extension("flood", Utf8);
+    let (loud, quiet) = (party_of(&Shared::default()), party_of(&Shared::default()));
+    let (mut loud_events, mut quiet_events, mut events) = (loud.events(), quiet.events(), listening.events());
+    let _loud = meet(&loud, &listening).await;
+    let (loud, heard) = (peer_added(&mut loud_events).await, peer_added(&mut events).await);
+    let _quiet = meet(&quiet, &listening).await;
+    let quiet = peer_added(&mut quiet_events).await;
+
+    let most = Limits::default().max_queued_ephemeral as u64;
+    for n in 0..most + 50 {
+        loud.send_ephemeral("flood", n.to_string()).await.unwrap();
+    }
+    quiet.send_ephemeral("flood", "excuse me").await.unwrap();
+    settle().await;
+    assert_eq!(heard.messages().ephemeral_dropped, 50);
+    let mut came = Vec::new();
+    for _ in 0..=most {
+        came.push(inbox.recv().await.1.unwrap());
+    }
+    assert_eq!(came.pop().unwrap(), "excuse me");
+    assert_eq!(came, (0..most).map(|n| n.to_string()).collect::<Vec<_>>());
+    // There is room again.
+    loud.send_ephemeral("flood", "more").await.unwrap();
+    assert_eq!(inbox.recv().await.1.unwrap(), "more");
+}
+
+/// A transport from which nothing is read while it is stalled.
+struct Stalling<Io> {
+    io: Io,
+    stalled: Arc<AtomicBool>,
+}
+
+impl<Io: AsyncRead + Unpin> AsyncRead for Stalling<Io> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        if self.stalled.load(Ordering::Relaxed) {
+            return Poll::Pending;
+        }
+        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Stalling<Io> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_slow_peer_does_not_take_is_dropped_and_counted() {
+    let (speaking, slow) = (party_of(&Shared::default()), party_of(&Shared::default()));
+    let mut events = speaking.events();
+    let stalled = Arc::new(AtomicBool::new(false));
+    let limits = Limits { max_unsent_bytes: 100_000, ..Limits::default() };
+    let (left, right) = tokio::io::duplex(64 << 10);
+    let right = Stalling { io: right, stalled: stalled.clone() };
+    let _connections = tokio::try_join!(
+        Connection::dial(left, &identity(1)).join(&speaking).limits(limits.clone()).into_future(),
+        Connection::accept(right, &identity(2)).join(&slow).into_future(),
+    )
+    .unwrap();
+    let peer = peer_added(&mut events).await;
+    settle().await;
+    stalled.store(true, Ordering::Relaxed);
+    let mut sent = 0;
+    for _ in 0..1_000 {
+        sent += u64::from(peer.send_ephemeral("news", vec![0; 1_000]).await.unwrap());
+    }
+    let counts = peer.messages();
+    assert_eq!((counts.ephemeral_sent, counts.ephemeral_unsent), (sent, 1_000 - sent));
+    // What is kept is the limit, and what the transport holds.
+    let kept = sent as usize * 1_000;
+    assert!((limits.max_unsent_bytes..limits.max_unsent_bytes + (128 << 10)).contains(&kept), "{kept}");
+    assert_eq!(speaking.broadcast("news", "nobody hears it").await.unwrap(), 0);
+}
