@@ -65,6 +65,11 @@ impl Telling {
         self.stored = true;
     }
 
+    /// Whether our first sync was sent.
+    pub(super) fn is_synced(&self) -> bool {
+        self.sync.is_some()
+    }
+
     /// We are on another fork. What the remote was told of our blocks is compared with those that we have now.
     pub(super) fn fork_changed(&mut self) {
         self.provable = None;
@@ -127,9 +132,9 @@ impl Telling {
 
     fn next_sync(&mut self, local: &dyn Local, remote: &Remote, mut sync: Sync) -> Option<Sync> {
         let last = self.sync;
-        // Not before the remote has said where it is: a reader of hypercore 10.19 that has nothing yet finds the way to
-        // our fork by this promise.
-        sync.can_upgrade = if remote.synced && remote.sync.fork != sync.fork {
+        // Also before the remote has said where it is: Node is taken to be on fork 0 then. A Node reader that has nothing
+        // and hears otherwise asks for the growth of the other fork once for each request that it may make.
+        sync.can_upgrade = if remote.sync.fork != sync.fork {
             false
         } else if remote.sync.length < sync.length || last.is_none() {
             self.can_upgrade(local, remote).unwrap_or(false)

@@ -78,6 +78,13 @@ impl Channel {
             has_manifest: local.has_manifest(),
             allow_push,
         };
+        // A refusal before the news that it is older than: Node asks again for what was refused if it hears of more, and
+        // not if it hears of more first.
+        if self.telling.is_synced()
+            && let Some(refusal) = self.serving.pop_refusal()
+        {
+            return Some(self.output(&Message::NoData(refusal)));
+        }
         let told =
             if self.push.comes_first() { None } else { self.telling.poll(local, remote, limits, sync) };
         if let Some(message) = told {
@@ -98,9 +105,6 @@ impl Channel {
             let request = ProofRequest { upgrade: Some(upgrade), ..ProofRequest::default() };
             return Some(Output::Serve { ticket, request, fork: local.fork() });
         }
-        if let Some(refusal) = self.serving.pop_refusal() {
-            return Some(self.output(&Message::NoData(refusal)));
-        }
         if self.suspended || self.busy {
             return None;
         }
@@ -120,6 +124,15 @@ impl Channel {
     }
 
     pub(super) fn handle_request(&mut self, mut request: Request, local: &dyn Local) -> Result<(), Error> {
+        // Node asks for the tree of a fork once, as long as it was told that it is. If it was empty then and isn't any
+        // more, a refusal would leave the remote waiting for the next news.
+        //= protocol-spec/07-replication.md#forks
+        if let Some(upgrade) = &mut request.proof.upgrade
+            && (upgrade.start, upgrade.length) == (0, 0)
+            && local.fork() > 0
+        {
+            upgrade.length = local.length();
+        }
         //= protocol-spec/07-replication.md#request-1-and-data-3
         let proof = &request.proof;
         let available = self.options.upload

@@ -9,10 +9,13 @@ use super::{
     pair::{Pair, channel},
 };
 use crate::{
-    feed::local::{Demand, Local as _},
+    feed::{
+        local::{Demand, Local as _},
+        proof::{ProofRequest, UpgradeRequest},
+    },
     replication::{
         Options,
-        messages::{Message, Range, Sync},
+        messages::{Message, Range, Request, Sync},
     },
 };
 
@@ -71,6 +74,51 @@ fn a_writer_with_gaps_tells_of_what_it_appends_unasked() {
     pair.ends[0].append(0);
     pair.pump(0);
     assert_eq!(pair.ends[0].sent.last(), Some(&Message::Range(Range { drop: true, start: 20, length: 1 })));
+}
+
+//= protocol-spec/07-replication.md#sync-0
+#[test]
+fn the_first_sync_on_a_later_fork_promises_no_growth() {
+    let mut pair = pair(Model { fork: 1, ..Model::writer(5) }, Model::reader());
+    pair.pump(0);
+    let Some(Message::Sync(sync)) = pair.ends[0].sent.first() else { panic!("no sync") };
+    assert_eq!((sync.fork, sync.length, sync.can_upgrade), (1, 5, false));
+}
+
+/// What Node asks of a fork that it was told of when there was nothing in it.
+fn ask_for_an_empty_tree(pair: &mut Pair<Model>) {
+    let upgrade = Some(UpgradeRequest { start: 0, length: 0 });
+    let proof = ProofRequest { upgrade, ..ProofRequest::default() };
+    let request = Message::Request(Request { id: 9, fork: 1, proof, priority: 0 });
+    pair.ends[0].inbox.push_back((request.message_type(), request.encode()));
+    pair.deliver(0, 1).unwrap();
+}
+
+//= protocol-spec/07-replication.md#forks
+#[test]
+fn who_asks_for_the_tree_of_a_fork_that_was_empty_gets_what_there_is_by_then() {
+    let mut pair = pair(Model { fork: 1, ..Model::writer(5) }, Model::reader());
+    ask_for_an_empty_tree(&mut pair);
+    pair.pump(0);
+    assert!(pair.serve(0, 0));
+    pair.pump(0);
+    let Some(Message::Data(data)) = pair.ends[0].sent.last() else { panic!("no answer") };
+    let upgrade = data.proof.upgrade.as_ref().unwrap();
+    assert_eq!((data.request, data.proof.fork, upgrade.start, upgrade.length), (9, 1, 0, 5));
+}
+
+//= protocol-spec/07-replication.md#forks
+#[test]
+fn a_refusal_comes_before_the_news_that_it_is_older_than() {
+    let mut pair = pair(Model { fork: 1, ..Model::writer(0) }, Model::reader());
+    pair.pump(0);
+    ask_for_an_empty_tree(&mut pair);
+    pair.ends[0].append(1);
+    pair.pump(0);
+    let [Message::Sync(_), Message::NoData(refusal), Message::Sync(sync), ..] = &pair.ends[0].sent[..] else {
+        panic!("{:?}", pair.ends[0].sent)
+    };
+    assert_eq!((refusal.request, sync.length), (9, 1));
 }
 
 //= protocol-spec/07-replication.md#capability
