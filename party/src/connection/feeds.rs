@@ -27,10 +27,13 @@ use crate::{
 
 use super::{
     bucket::{self, Bucket},
+    engine::AskingStanding,
     forks::{ForkWork, Step},
     jobs::{Arrived, FeedJob, Serve},
 };
 
+/// A feed that has made so many requests and is not in sync yet is a long one.
+const SHORT_REQUESTS: u64 = 64;
 /// Proofs that are verified and stored together at most.
 const INGEST_PROOFS: usize = 1024;
 /// Bytes of them after which no more are added. As much more is hashed while a batch is being stored.
@@ -66,6 +69,9 @@ pub(super) struct FeedLink {
     /// Ends with the last of them.
     last_ingested: Option<oneshot::Receiver<Infallible>>,
     pub(super) forks: ForkWork,
+    /// Requests that it has made since it was in sync, and those before.
+    asked: u64,
+    asked_in_sync: u64,
     /// Whether nothing is left to get, as far as we know, and nothing under way.
     pub(super) settled: bool,
     /// Whether [`Event::FeedInSync`](crate::party::Event::FeedInSync) was told since the last change.
@@ -76,6 +82,8 @@ pub(super) struct FeedLink {
 pub(super) enum Line {
     /// None, but the remote may open it.
     Down,
+    /// None, but we open it when it is its turn.
+    Waiting,
     /// We have opened it, the remote has not.
     Opening(ChannelId, Channel),
     Open(ChannelId, Channel),
@@ -90,7 +98,7 @@ impl Line {
     fn state(&self) -> LinkState {
         match self {
             Self::Down | Self::Failed { for_good: false } => LinkState::Down,
-            Self::Opening(..) => LinkState::Opening,
+            Self::Waiting | Self::Opening(..) => LinkState::Opening,
             Self::Open(..) => LinkState::Open,
             Self::Failed { for_good: true } => LinkState::Failed,
         }
@@ -151,6 +159,8 @@ impl FeedLink {
             ingesting: 0,
             last_ingested: None,
             forks: ForkWork::default(),
+            asked: 0,
+            asked_in_sync: 0,
             settled: false,
             told_in_sync: false,
         }
@@ -243,9 +253,10 @@ impl FeedLink {
     pub(super) fn down(&mut self, line: Line) -> (Option<ChannelId>, usize) {
         let id = match std::mem::replace(&mut self.channel, line) {
             Line::Opening(id, _) | Line::Open(id, _) => Some(id),
-            Line::Down | Line::Failed { .. } => None,
+            Line::Down | Line::Waiting | Line::Failed { .. } => None,
         };
         self.line = None;
+        (self.asked, self.asked_in_sync) = (0, 0);
         self.generation += 1;
         self.serving.clear();
         self.serve_running = false;
@@ -263,7 +274,7 @@ impl FeedLink {
         let state = self.channel.state();
         let Line::Open(id, channel) = &mut self.channel else {
             // What was refused won't come; what we opened is awaited.
-            self.settled = !matches!(self.channel, Line::Opening(..));
+            self.settled = !matches!(self.channel, Line::Waiting | Line::Opening(..));
             self.linked.set_state(state, suspended);
             return pumped;
         };
@@ -310,6 +321,11 @@ impl FeedLink {
             }
             let status = channel.status(local);
             pumped.in_sync = status.in_sync && !suspended;
+            let requests = status.counters.sent.request;
+            self.asked = requests.saturating_sub(self.asked_in_sync);
+            if pumped.in_sync {
+                (self.asked, self.asked_in_sync) = (0, requests);
+            }
             self.linked.set_open(&status, suspended, pump.round_trip);
         });
         if !suspended {
@@ -323,6 +339,15 @@ impl FeedLink {
             self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && self.ingesting == 0;
         self.settled = pumped.in_sync && at_rest && self.forks.is_at_rest();
         pumped
+    }
+
+    /// With whom it stands in line to make requests.
+    pub(super) fn standing(&self) -> AskingStanding {
+        match self.asked {
+            0 => AskingStanding::Fresh,
+            asked if asked < SHORT_REQUESTS => AskingStanding::Begun,
+            _ => AskingStanding::Long,
+        }
     }
 
     pub(super) fn wants_to_serve(&self) -> bool {

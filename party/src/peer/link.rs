@@ -74,7 +74,7 @@ pub enum LinkState {
     /// It was released, and no channel is open: the peer has not opened it, has closed or refused it.
     #[default]
     Down,
-    /// We have opened a channel; the peer has not answered.
+    /// We have opened a channel, or do so when it is its turn; the peer has not answered.
     Opening,
     /// It replicates.
     Open,

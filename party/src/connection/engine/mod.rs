@@ -3,6 +3,7 @@
 
 mod admitting;
 mod forking;
+mod opening;
 mod replicating;
 mod throttling;
 mod turns;
@@ -17,7 +18,11 @@ use futures_util::stream::FuturesUnordered;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 use tracing::{Instrument as _, Span, instrument::Instrumented};
 
-use self::turns::Turns;
+pub(super) use self::turns::Standing as AskingStanding;
+use self::{
+    opening::Openings,
+    turns::{AskingTurns, Turns},
+};
 use super::{
     bucket::Bucket,
     feeds::{FeedLink, Line},
@@ -63,8 +68,10 @@ pub(super) struct Engine {
     dirty: BTreeSet<DiscoveryKey>,
     /// How much may be asked for.
     pace: Arc<Pace>,
+    /// Feeds that wait to be opened, or for the remote's answer to that.
+    openings: Openings,
     /// Links that would ask for more.
-    asking: Turns,
+    asking: AskingTurns,
     /// Links with requests of the remote's to serve.
     to_serve: Turns,
     /// Holds up what is served, if there is a limit.
@@ -128,7 +135,8 @@ impl Engine {
             next_search: 0,
             dirty: BTreeSet::new(),
             pace: Arc::new(Pace::new(&limits)),
-            asking: Turns::default(),
+            openings: Openings::default(),
+            asking: AskingTurns::default(),
             to_serve: Turns::default(),
             upload: None,
             throttled: BTreeMap::new(),
@@ -215,6 +223,7 @@ impl Engine {
                 }
             }
             Some(Owner::Feed(key)) => {
+                self.openings.over(&key);
                 let Some(link) = self.feeds.get_mut(&key) else { return };
                 let Line::Opening(..) = &link.channel else { return };
                 let remote =
@@ -277,6 +286,7 @@ impl Engine {
                 _ => self.remove_member(member),
             },
             Some(Owner::Feed(key)) => {
+                self.openings.over(&key);
                 self.check_last_words(key);
                 let Some(link) = self.feeds.get_mut(&key) else { return };
                 let line = match reason {
@@ -362,6 +372,7 @@ impl Engine {
         let channels = self.members.iter().filter_map(|member| member.admitted()?.channel.as_ref());
         let channels = channels.filter_map(|(_, channel)| channel.poll_timeout());
         let wakes = self.wakes.values().chain(self.throttled.values()).copied();
+        let wakes = wakes.chain(self.openings.poll_timeout());
         channels.chain(wakes).min().map(Instant::from_std)
     }
 
@@ -390,6 +401,7 @@ impl Engine {
         }
         self.writable = writable;
 
+        self.open_feeds(now);
         self.pump_feeds(now);
         self.tell_whether_finished();
         while let Some(message) = self.mux.poll_transmit() {
@@ -467,6 +479,7 @@ impl Engine {
 
     /// Closes every channel, so that the remote knows before the stream ends.
     pub(super) fn close(&mut self) {
+        self.openings = Openings::default();
         for (channel, _) in self.channels.drain() {
             self.mux.close(channel);
         }

@@ -59,7 +59,7 @@ impl Engine {
     /// Answers the remote's open of a released feed, if it proves to know the key.
     pub(super) fn answer_feed(&mut self, incoming: Incoming, key: DiscoveryKey, handshake: &[u8]) {
         let Some(link) = self.feeds.get_mut(&key) else { return self.mux.reject(incoming) };
-        if !matches!(link.channel, Line::Down | Line::Failed { for_good: false }) {
+        if !matches!(link.channel, Line::Down | Line::Waiting | Line::Failed { for_good: false }) {
             return self.mux.reject(incoming);
         }
         let remote = replication::Channel::verify_handshake(&self.session, &link.feed.key(), handshake);
@@ -108,15 +108,40 @@ impl Engine {
         Ok(fresh)
     }
 
+    /// Sees to it that a feed gets a channel, when it is its turn.
     pub(super) fn open_feed(&mut self, key: DiscoveryKey) -> Result<(), Error> {
         let Some(link) = self.feeds.get_mut(&key) else { return Ok(()) };
         if matches!(link.channel, Line::Down | Line::Failed { for_good: false }) {
-            let channel = link.new_channel(&self.session, self.finite, &self.limits, &self.pace);
-            let id = self.mux.open(replication::PROTOCOL, Some(key.as_bytes()), &channel.handshake())?;
-            self.channels.insert(id, Owner::Feed(key));
-            link.channel = Line::Opening(id, channel);
+            if self.mux.channels().saturating_add(self.openings.waiting()) >= self.limits.max_channels {
+                return Err(ApiMisuse::LimitExceeded("max_channels").into());
+            }
+            link.channel = Line::Waiting;
+            self.openings.push(key);
             self.unsettled.insert(key);
         }
+        Ok(())
+    }
+
+    /// Opens the channels whose turn it is.
+    pub(super) fn open_feeds(&mut self, now: Instant) {
+        while let Some(key) = self.openings.pop(now.into_std()) {
+            if let Err(error) = self.open_now(key) {
+                self.fail_feed(key, error.into());
+            }
+        }
+    }
+
+    fn open_now(&mut self, key: DiscoveryKey) -> Result<(), ApiMisuse> {
+        // The remote may have opened it meanwhile, or nobody releases it any more.
+        let link = self.feeds.get_mut(&key).filter(|link| matches!(link.channel, Line::Waiting));
+        let Some(link) = link else {
+            self.openings.over(&key);
+            return Ok(());
+        };
+        let channel = link.new_channel(&self.session, self.finite, &self.limits, &self.pace);
+        let id = self.mux.open(replication::PROTOCOL, Some(key.as_bytes()), &channel.handshake())?;
+        self.channels.insert(id, Owner::Feed(key));
+        link.channel = Line::Opening(id, channel);
         Ok(())
     }
 
@@ -134,6 +159,7 @@ impl Engine {
     pub(super) fn close_feed(&mut self, key: DiscoveryKey, line: Line) {
         let Some(link) = self.feeds.get_mut(&key) else { return };
         let (channel, bytes) = link.down(line);
+        self.openings.over(&key);
         self.unverified_bytes -= bytes;
         if let Some(channel) = channel {
             self.channels.remove(&channel);
@@ -262,7 +288,9 @@ impl Engine {
     /// that serve - they get in turns.
     pub(super) fn pump_feeds(&mut self, now: Instant) {
         for key in std::mem::take(&mut self.dirty) {
-            self.pump_feed(key, 0, now);
+            // Where nobody waits, it need not wait for its turn either.
+            let is_its_turn = self.asking.is_empty() && self.pace.has_room();
+            self.pump_feed(key, if is_its_turn { TURN_REQUESTS } else { 0 }, now);
         }
         while self.pace.has_room()
             && let Some(key) = self.asking.pop()
@@ -303,8 +331,8 @@ impl Engine {
         }
         match (pumped.hungry, requests > 0 && !self.pace.has_room()) {
             // The connection is full, not its turn over.
-            (true, true) => self.asking.push_front(key),
-            (true, false) => self.asking.push(key),
+            (true, true) => self.asking.push_front(key, link.standing()),
+            (true, false) => self.asking.push(key, link.standing()),
             (false, _) => {}
         }
         match pumped.wake {
