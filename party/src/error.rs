@@ -35,6 +35,14 @@ pub enum Error {
         /// What the codec says.
         why: String,
     },
+    /// What a peer has asked or answered is not what the app's codec reads.
+    #[error("a message of the kind {kind:?} can't be decoded: {why}")]
+    MessageNotDecodable {
+        /// Its kind.
+        kind: String,
+        /// What the codec says.
+        why: String,
+    },
     /// The signers of a feed have signed two trees that exclude each other: it is not replicated any more. See
     /// [`Feed::conflict`](crate::feed::Feed::conflict).
     #[error("the signers of the feed {0} have contradicted themselves")]

@@ -2,6 +2,7 @@
 
 mod link;
 mod messages;
+mod method;
 mod update;
 
 use std::{
@@ -17,6 +18,7 @@ use self::messages::Said;
 pub use self::{
     link::{Link, LinkState, LinkStatus},
     messages::PeerMessages,
+    method::Method,
     update::UpdateOptions,
 };
 pub use crate::admission::Message;

@@ -13,13 +13,16 @@ use std::{
     time::Duration,
 };
 
-use common::{Shared, identity, meet, party_key, peer_added};
+use common::{Shared, identity, meet, party_key, peer_added, until};
 use party::{
     connection::Connection,
     error::{ApiMisuse, Error},
-    feed::{Binary, Utf8},
+    feed::{Binary, Feed, Protobuf, Utf8},
+    key::{DiscoveryKey, FeedKey},
     limits::Limits,
-    party::Party,
+    party::{Event, Party},
+    peer::{Message, Method, Peer},
+    rules::{self, Rules},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -181,4 +184,49 @@ async fn what_a_slow_peer_does_not_take_is_dropped_and_counted() {
     let kept = sent as usize * 1_000;
     assert!((limits.max_unsent_bytes..limits.max_unsent_bytes + (128 << 10)).contains(&kept), "{kept}");
     assert_eq!(speaking.broadcast("news", "nobody hears it").await.unwrap(), 0);
+}
+
+const DOUBLE: Method<Utf8, Protobuf<u64>> = Method::new("double", Utf8, Protobuf::new());
+
+/// Doubles numbers that are given as text. Zero it answers with what is no protobuf.
+struct Doubles;
+
+impl Rules for Doubles {
+    async fn handshake(&self, _: &Peer) -> rules::Result<()> {
+        Ok(())
+    }
+
+    async fn introduce_feeds(&self, _: &Peer, _: Vec<FeedKey>) -> rules::Result<Vec<FeedKey>> {
+        Ok(vec![])
+    }
+
+    async fn find_feed(&self, _: &Peer, _: &DiscoveryKey) -> rules::Result<Option<Feed>> {
+        Ok(None)
+    }
+
+    async fn request(&self, _: &Peer, message: Message) -> rules::Result<Message> {
+        match DOUBLE.question(&message)?.parse::<u64>()? {
+            0 => Ok(Message::new(DOUBLE.kind(), &[0xff][..])),
+            number => Ok(DOUBLE.answer(&(2 * number))?),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_carry_values() {
+    let (asking, answering) = (party_of(&Shared::default()), Party::new(party_key(1), Doubles));
+    let (mut events, mut failures) = (asking.events(), answering.events());
+    let _connections = meet(&asking, &answering).await;
+    let peer = peer_added(&mut events).await;
+    assert_eq!(peer.call(&DOUBLE, &"21".to_owned()).await.unwrap(), 42);
+    assert!(matches!(peer.call(&DOUBLE, &"0".to_owned()).await, Err(Error::MessageNotDecodable { .. })));
+    // What can't be read is refused, and the app hears why.
+    assert!(matches!(peer.request("double", &[0xff][..]).await, Err(Error::Refused)));
+    let why = until(&mut failures, |event| match event {
+        Event::RuleFailed { failure, .. } => Some(failure.to_string()),
+        _ => None,
+    })
+    .await;
+    assert!(why.contains("double"), "{why}");
+    assert_eq!((peer.messages().requests_sent, peer.messages().requests_received), (3, 0));
 }

@@ -8,6 +8,8 @@
 mod as_feed;
 #[cfg(feature = "tokio")]
 pub(crate) mod changes;
+#[cfg(feature = "tokio")]
+mod codec;
 // Some of what stores a feed is used by its handle alone.
 #[cfg_attr(not(feature = "tokio"), allow(dead_code))]
 pub mod bitfield;
@@ -50,11 +52,12 @@ pub mod verify;
 mod view;
 
 #[cfg(feature = "json")]
-pub use self::view::Json;
+pub use self::codec::Json;
 #[cfg(feature = "tokio")]
 pub use self::{
     as_feed::AsFeed,
     changes::{FeedChange, FeedChanges},
+    codec::{Binary, Codec, Protobuf, Utf8},
     demand::{Changes, Download, DownloadOptions, Progress},
     extension::Extension,
     handle::{
@@ -64,7 +67,7 @@ pub use self::{
     identity::Identity,
     line::FeedPeer,
     stream::{ByteReader, ByteWriter, History, Live, LiveEvent},
-    view::{Binary, Codec, Utf8, View},
+    view::View,
 };
 pub use self::{
     conflict::Conflict,
