@@ -2,6 +2,7 @@
 //! `versus_node`, which is made of what stands here.
 
 pub mod contest;
+pub mod floor;
 pub mod limit;
 pub mod peers;
 pub mod report;

@@ -164,7 +164,7 @@ pub async fn receive(limit: Limit, folder: &Path, mut say: impl FnMut(String) ->
 }
 
 /// Blocks and leaves, as a feed stores them. A leaf is the hash of a zero, the length, and the block.
-fn writes(index: &mut u64, blocks: &[Bytes]) -> Vec<Write> {
+pub(crate) fn writes(index: &mut u64, blocks: &[Bytes]) -> Vec<Write> {
     let mut states: Vec<State> = blocks
         .iter()
         .map(|block| {
@@ -187,7 +187,7 @@ fn writes(index: &mut u64, blocks: &[Bytes]) -> Vec<Write> {
 }
 
 /// The handshake; gives the stream, and what has come beyond the handshake.
-async fn shake(socket: &mut TcpStream, is_initiator: bool) -> Result<(SecretStream, BytesMut)> {
+pub(crate) async fn shake(socket: &mut TcpStream, is_initiator: bool) -> Result<(SecretStream, BytesMut)> {
     // Nobody else is on this connection, so fixed keys do.
     let seed = [u8::from(is_initiator); 32];
     let config = HandshakeConfig::xx(is_initiator, KeyPair::from_seed(&seed), seed);

@@ -268,3 +268,28 @@ async fn the_first_block_decides_on_the_key() {
         );
     }
 }
+
+#[tokio::test]
+async fn who_appends_in_a_loop_lets_those_hear_of_it_who_are_told() {
+    let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), Identity::writer(KeyPair::generate()))
+        .await
+        .unwrap();
+    let heard = Arc::new(Mutex::new(vec![]));
+    let listener = tokio::spawn({
+        let (feed, heard, mut changes) = (feed.clone(), heard.clone(), feed.subscribe());
+        async move {
+            while feed.info().length < 64 {
+                changes.changed().await;
+                heard.lock().unwrap().push(feed.info().length);
+            }
+        }
+    });
+    // Nothing here has to wait, and there is one thread for both.
+    for n in 0..64 {
+        feed.append(format!("{n}")).await.unwrap();
+    }
+    listener.await.unwrap();
+    let heard = heard.lock().unwrap();
+    // Often enough to have something to do meanwhile, and not each time.
+    assert!((4..=32).contains(&heard.len()), "it has heard of the lengths {heard:?}");
+}

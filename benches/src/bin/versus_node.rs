@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Result, ensure};
 use benches::{
     contest::{Rounds, note},
+    floor::{self, Floor},
     limit::{self, Limit},
     peers::Side,
     report,
@@ -80,6 +81,24 @@ enum Role {
         #[command(flatten)]
         limit: Limit,
     },
+    /// The end of the floor that has the blocks; the program runs itself so
+    #[command(hide = true)]
+    FloorWrite {
+        #[arg(long)]
+        store: PathBuf,
+        #[arg(long)]
+        port: u16,
+        #[command(flatten)]
+        floor: Floor,
+    },
+    /// The end of the floor that asks for them; the program runs itself so
+    #[command(hide = true)]
+    FloorRead {
+        #[arg(long)]
+        store: PathBuf,
+        #[command(flatten)]
+        floor: Floor,
+    },
 }
 
 #[tokio::main]
@@ -94,6 +113,12 @@ async fn main() -> Result<()> {
         Some(Role::LimitSend { port, limit }) => return say(&limit::send(*limit, *port).await?.to_string()),
         Some(Role::LimitReceive { store, limit }) => {
             return limit::receive(*limit, store, |line| say(&line)).await;
+        }
+        Some(Role::FloorWrite { store, port, floor }) => {
+            return say(&serde_json::to_string(&floor::write(*floor, *port, store).await?)?);
+        }
+        Some(Role::FloorRead { store, floor }) => {
+            return floor::read(*floor, store, |line| say(&line)).await;
         }
         Some(Role::Storage) | None => {}
     }

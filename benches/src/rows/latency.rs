@@ -8,6 +8,7 @@ use conformance::{measure::Order, node::Kind};
 
 use crate::{
     contest::{Figures, Work, of_processes, used},
+    floor::{Floor, measure_floor},
     peers::{FEED, Meter, SEED, Side, feed, spawn},
     report::{Asked, Measure, percentile},
 };
@@ -41,6 +42,8 @@ impl Work for Latency {
     fn measures(&self) -> Vec<Measure> {
         let mut measures =
             vec![Measure::less("p50, us", Asked::Times(5.0)), Measure::less("p99, us", Asked::Times(5.0))];
+        measures.push(Measure::less("the floor, p50, us", Asked::Nothing));
+        measures.push(Measure::more("the floor's part of p50, %", Asked::Nothing));
         measures.extend(of_processes());
         measures
     }
@@ -49,7 +52,18 @@ impl Work for Latency {
         Ok(())
     }
 
-    async fn round(&self, side: Side, (): &(), scratch: &Path, _: usize) -> Result<Figures> {
+    async fn round(&self, side: Side, (): &(), scratch: &Path, round: usize) -> Result<Figures> {
+        let floor = async || -> Result<Option<f64>> {
+            if side != Side::Rust {
+                return Ok(None);
+            }
+            let floor = Floor { count: WARM_UP + self.count, size: SIZE, pause: PAUSE };
+            let took = measure_floor(floor, &scratch.join("floor")).await?;
+            let took: Vec<f64> = took.iter().skip(WARM_UP as usize).map(|seconds| 1e6 * seconds).collect();
+            Ok(Some(percentile(&took, 0.5)))
+        };
+        // In turn, as the machine may have more to do at one time than at another.
+        let before = if round % 2 == 1 { floor().await? } else { None };
         let (writer, reader) =
             (spawn(side, &scratch.join("writer"))?, [spawn(side, &scratch.join("reader"))?]);
         let key = writer.create(FEED, Kind::Default).await?.key;
@@ -75,10 +89,13 @@ impl Work for Latency {
             .skip(WARM_UP as usize)
             .map(|(appended, arrived)| 1e6 * (arrived - appended))
             .collect();
-        let mut figures = vec![
-            ("p50, us".to_owned(), percentile(&took, 0.5)),
-            ("p99, us".to_owned(), percentile(&took, 0.99)),
-        ];
+        let floor = if before.is_none() { floor().await? } else { before };
+        let p50 = percentile(&took, 0.5);
+        let mut figures = vec![("p50, us".to_owned(), p50), ("p99, us".to_owned(), percentile(&took, 0.99))];
+        if let Some(floor) = floor {
+            figures.push(("the floor, p50, us".to_owned(), floor));
+            figures.push(("the floor's part of p50, %".to_owned(), 100.0 * floor / p50));
+        }
         figures.extend(used(&processes));
         Ok(figures)
     }

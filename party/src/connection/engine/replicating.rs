@@ -3,6 +3,7 @@
 use std::collections::btree_map::Entry;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
 use super::{Engine, Owner, SERVING_JOBS, Search, instrumented, next_change};
@@ -22,6 +23,9 @@ use crate::{
 
 /// Requests that a feed may make before it is the next one's turn.
 const TURN_REQUESTS: usize = 64;
+/// So few requests are served at once if all that they need is in memory: a task of its own, and the thread that is woken
+/// for it, would cost more than that.
+const SERVED_AT_ONCE: usize = 4;
 
 impl Engine {
     /// The remote opened a feed.
@@ -355,7 +359,22 @@ impl Engine {
         let Some(link) = self.feeds.get_mut(&key) else { return };
         self.serving += 1;
         let queue = link.start_serving();
-        let job = jobs::serve(link.feed.clone(), link.job(), queue, budget);
-        self.jobs.spawn(instrumented(&link.span, job));
+        let is_short = queue.len() <= SERVED_AT_ONCE;
+        let job = instrumented(&link.span, jobs::serve(link.feed.clone(), link.job(), queue, budget));
+        if !is_short {
+            self.jobs.spawn(job);
+            return;
+        }
+        let mut job = Box::pin(job);
+        // What has to wait for something goes on elsewhere, where it is asked anew.
+        match job.as_mut().now_or_never() {
+            Some(Outcome::Served(served)) => {
+                self.handle_served(served);
+                self.dirty.remove(&key);
+                self.pump_feed(key, 0, now);
+            }
+            Some(other) => self.handle_outcome(other, now),
+            None => drop(self.jobs.spawn(job)),
+        }
     }
 }

@@ -15,6 +15,10 @@ use tokio::sync::{Notify, watch};
 use super::{Demand, Order, RangeSet, coverage::Coverage};
 use crate::feed::Feed;
 
+/// After so many changes in a row a writer lets others go first. More, and they have nothing to do until then; fewer, and
+/// they do for each batch what could be done for several: ask for the growth, verify a signature, commit.
+const GIVE_WAY_AFTER: u64 = 8;
+
 /// All demands on one feed, and who is told when they or the feed change. Of thousands of feeds that are open,
 /// most have nobody who waits for them, so what tells is made when somebody asks.
 #[derive(Default)]
@@ -25,6 +29,8 @@ pub(crate) struct Demands {
     growth: OnceLock<watch::Sender<()>>,
     /// Whether the feed is not to be replicated for a while.
     suspended: AtomicBool,
+    /// Counts the changes after which nobody gave way.
+    unheard: AtomicU64,
 }
 
 #[derive(Default)]
@@ -122,6 +128,13 @@ impl Demands {
         drop(wanted);
         tell(&self.growth);
         tell(&self.changes);
+    }
+
+    /// Whether who has just changed the feed is to let those go first who are told of it, if anybody is: after every few
+    /// changes, so that they need not look at each.
+    pub(crate) fn is_time_to_give_way(&self) -> bool {
+        self.changes.get().is_some_and(|listeners| listeners.receiver_count() > 0)
+            && self.unheard.fetch_add(1, Ordering::Relaxed) % GIVE_WAY_AFTER == GIVE_WAY_AFTER - 1
     }
 
     /// Has those look again who wait for anything but blocks: the channels of the feed.

@@ -6,8 +6,10 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::Poll,
 };
 
 use bytes::Bytes;
@@ -62,13 +64,20 @@ impl Feed {
             result = &mut answer => return result.unwrap_or(Err(Error::Closed)),
             turn = self.turn() => turn?,
         };
-        loop {
+        let result = loop {
             match answer.try_recv() {
-                Ok(result) => return result,
+                Ok(result) => break result,
                 Err(oneshot::error::TryRecvError::Closed) => return Err(Error::Closed),
                 Err(oneshot::error::TryRecvError::Empty) => self.append_waiting(&mut turn).await,
             }
+        };
+        drop(turn);
+        // Who appends in a loop may never have to wait for anything. A connection that was told of this stands behind it,
+        // where no other thread of the executor can take it from, and would hear of it when all is over.
+        if self.demands().is_time_to_give_way() {
+            give_way().await;
         }
+        result
     }
 
     /// Carries out some of what waits, the first of it at least. Nothing is taken out of the queue before it is
@@ -113,6 +122,19 @@ impl Feed {
             Err(error) => replies.into_iter().for_each(|reply| drop(reply.send(Err(error.clone())))),
         }
     }
+}
+
+/// Lets other tasks go first, on any executor, once.
+async fn give_way() {
+    let mut has_waited = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_waited, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl Request {

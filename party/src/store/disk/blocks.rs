@@ -11,7 +11,7 @@
 //! The section is `protocol-spec/09-storage.md#block-files`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs::{self, File},
     io::{self, BufWriter, Write as _},
     ops::Range,
@@ -37,6 +37,14 @@ const GATHER_BYTES: usize = 64 << 10;
 /// Blocks that lie together are read together up to about this many bytes. They share their memory then, so who
 /// keeps one of them keeps no more than that.
 const TOGETHER_BYTES: usize = 64 << 10;
+
+/// Bytes that were appended last and stay in memory. Who follows a feed asks for what was appended just now, and to
+/// change to a thread that reads takes longer than all else about it.
+const RECENT_BYTES: usize = 256 << 10;
+/// What was appended at once stays in memory up to this many bytes: more than that is not waited for block by block.
+const MAX_RECENT: usize = 32 << 10;
+/// What a piece in memory takes beside its bytes, about.
+const RECENT_OVERHEAD: usize = 64;
 
 const NOT_WRITTEN: &str = "not what was written";
 
@@ -83,6 +91,15 @@ pub(super) struct BlockFiles {
     file_bytes: u64,
     tail: Mutex<Tail>,
     open: Mutex<BTreeMap<u32, Arc<File>>>,
+    recent: Mutex<Recent>,
+}
+
+/// The last small pieces that were appended, the newest at the end. What is there is never written to again, so they
+/// are what the files hold.
+#[derive(Debug, Default)]
+struct Recent {
+    pieces: VecDeque<(End, Bytes)>,
+    bytes: usize,
 }
 
 /// What is appended to.
@@ -107,6 +124,7 @@ impl BlockFiles {
             file_bytes: FILE_BYTES,
             tail: Mutex::default(),
             open: Mutex::default(),
+            recent: Mutex::default(),
         };
         files.check(least.unwrap_or_default())?;
         Ok(files)
@@ -143,8 +161,9 @@ impl BlockFiles {
         };
         tail.is_dirty = true;
         match write(&file, end, blocks) {
-            Ok((places, end)) => {
-                tail.file = Some((file, end));
+            Ok((places, new_end)) => {
+                tail.file = Some((file, new_end));
+                lock(&self.recent).keep(end, blocks);
                 Ok(places)
             }
             Err(error) => {
@@ -155,6 +174,11 @@ impl BlockFiles {
                 Err(error)
             }
         }
+    }
+
+    /// The block at `place`, if it is in memory.
+    pub(super) fn read_recent(&self, place: Place) -> Option<Bytes> {
+        lock(&self.recent).get(place)
     }
 
     /// The block at `place`.
@@ -330,6 +354,32 @@ impl BlockFiles {
     }
 }
 
+impl Recent {
+    /// Keeps a copy of `blocks`, which were appended at `start`: they may be small parts of something large.
+    fn keep(&mut self, start: End, blocks: &[Bytes]) {
+        let len = blocks.iter().map(Bytes::len).fold(0_usize, usize::saturating_add);
+        if len > MAX_RECENT {
+            return;
+        }
+        self.bytes = self.bytes.saturating_add(len).saturating_add(RECENT_OVERHEAD);
+        self.pieces.push_back((start, blocks.concat().into()));
+        while self.bytes > RECENT_BYTES
+            && let Some((_, oldest)) = self.pieces.pop_front()
+        {
+            self.bytes = self.bytes.saturating_sub(oldest.len()).saturating_sub(RECENT_OVERHEAD);
+        }
+    }
+
+    fn get(&self, place: Place) -> Option<Bytes> {
+        let at = End { file: place.file, offset: place.offset };
+        let after = self.pieces.partition_point(|(start, _)| *start <= at);
+        let (start, piece) = self.pieces.get(after.checked_sub(1)?)?;
+        let from = usize::try_from(place.offset.checked_sub(start.offset)?).ok()?;
+        let end = from.checked_add(place.len as usize)?;
+        (start.file == place.file && end <= piece.len()).then(|| piece.slice(from..end))
+    }
+}
+
 /// Writes `blocks` to the end of `file`, which is `end`. Says where they are, and where the end is now.
 fn write(file: &File, mut end: End, blocks: &[Bytes]) -> Result<(Vec<Place>, End), StorageError> {
     let total: usize = blocks.iter().map(Bytes::len).sum();
@@ -439,6 +489,26 @@ mod tests {
             assert_eq!(files.read(*place).unwrap(), block);
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 10);
+    }
+
+    #[test]
+    fn only_so_many_of_the_last_bytes_stay_in_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = BlockFiles::open(dir.path(), None).unwrap();
+        let mut places = vec![];
+        for n in 0..=255 {
+            let pair = [Bytes::from(vec![n; 3000]), Bytes::from(vec![n; 10])];
+            places.extend(files.append(&pair).unwrap().into_iter().zip(pair));
+            // Too much to be kept, and no reason to let go of the others.
+            assert_eq!(files.read_recent(files.append(&blocks(n)).unwrap()[0]), None);
+            assert!(lock(&files.recent).bytes <= RECENT_BYTES);
+        }
+        let recent: Vec<bool> = places
+            .iter()
+            .map(|(place, block)| files.read_recent(*place).is_some_and(|it| it == block))
+            .collect();
+        let kept = recent.iter().filter(|is_recent| **is_recent).count();
+        assert!(recent.is_sorted() && (100..200).contains(&kept), "{kept} blocks are kept, the last ones");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use super::{
         BLOCK, COUNT, Change, Parts, Piece, SWEEP, kept_apart, locate, places, row, row_of_key, update_row,
     },
     lock,
-    rows::Touched,
+    rows::{RowId, Touched},
     running,
     sweep::Space,
 };
@@ -29,6 +29,9 @@ use crate::{
 
 /// More keys than this are not deleted in one batch, but [swept](super::sweep).
 const MAX_AT_ONCE: usize = 1024;
+/// The rows of a commit with at most so many changes stay in memory: who appends a block or two is followed by somebody
+/// who waits for just these.
+const MAX_KEPT: usize = 32;
 /// fjall blocks its caller, with no way out, while four full buffers of one keyspace wait to be written to
 /// disk. We wait before, so that a failed disk ends the wait with its error.
 const MAX_FULL_BUFFERS: usize = 2;
@@ -75,10 +78,11 @@ impl Database {
         let appended = self.blocks.append(&apart)?;
         let gap = self.gap(&appended)?;
 
-        let _underway = self.rows.begin(plan.touched());
+        let underway = self.rows.begin(plan.touched());
+        let mut rows = (plan.changes.len() <= MAX_KEPT).then(Vec::new);
         let mut batch = self.batch(plan.changes.len() + plan.emptied.len() + 2);
         let mut freed = vec![];
-        let kept = self.put_changes(&mut plan, appended.clone(), &mut batch, &mut freed)?;
+        let kept = self.put_changes(&mut plan, appended.clone(), &mut batch, &mut freed, &mut rows)?;
         for (space, key) in &plan.emptied {
             freed.append(&mut self.places_in_row(*space, key)?);
             batch.remove(self.keyspace(*space), key.as_slice());
@@ -93,7 +97,9 @@ impl Database {
             count.blocks.file = last.file;
             count.blocks.offset = last.offset.saturating_add(last.len.into());
         }
-        self.write(batch, freed, count, sweeps)
+        self.write(batch, freed, count, sweeps)?;
+        underway.end_with(rows.unwrap_or_default());
+        Ok(())
     }
 
     /// Writes `batch`, which brings the store to `count` but for the number, and what becomes of the free space.
@@ -180,13 +186,14 @@ impl Database {
         Ok(())
     }
 
-    /// Adds the changes to `batch`, and gives the keys that they touch.
+    /// Adds the changes to `batch`, and to `rows` if they are to be kept, and gives the keys that they touch.
     fn put_changes(
         &self,
         plan: &mut Plan,
         appended: Vec<Place>,
         batch: &mut OwnedWriteBatch,
         freed: &mut Vec<Place>,
+        rows: &mut Option<Vec<(RowId, Bytes)>>,
     ) -> Result<Vec<(Space, Vec<u8>)>, StorageError> {
         let mut appended = appended.into_iter();
         let mut kept = vec![];
@@ -216,10 +223,14 @@ impl Database {
                 let was_there = stored.is_some() || is_fresh;
                 let stored = stored.unwrap_or(Slice::default());
                 let row: Row<'_> = update_row(&stored, changes, &mut appended, freed)?;
-                match row.encode() {
+                let row = match row.encode() {
                     None if !was_there => continue,
-                    row => row.map(Cow::Owned),
+                    row => row,
+                };
+                if let (Some(rows), Some(id), Some(row)) = (&mut *rows, row_of_key(space, &encoded), &row) {
+                    rows.push((id, Bytes::copy_from_slice(row)));
                 }
+                row.map(Cow::Owned)
             };
             match value {
                 Some(value) => batch.insert(keyspace, encoded, &value[..]),

@@ -58,7 +58,7 @@ impl Database {
             let value = match cell {
                 None => None,
                 Some(Cell::Value(value)) => Some(value),
-                Some(Cell::Apart(_)) => return None,
+                Some(Cell::Apart(place)) => Some(self.blocks.read_recent(place)?),
             };
             let is_block = matches!(key, Key::Block(..));
             read = read.saturating_add(value.as_ref().filter(|_| is_block).map_or(0, Bytes::len));

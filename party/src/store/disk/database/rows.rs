@@ -162,6 +162,15 @@ impl Rows {
 /// A commit that touches rows.
 pub(super) struct Underway<'a>(&'a Rows);
 
+impl Underway<'_> {
+    /// The commit was carried out. `rows` are some of those that it touched, as they are stored now.
+    pub(super) fn end_with(self, rows: Vec<(RowId, Bytes)>) {
+        let mut state = self.0.lock();
+        // Nobody else commits, and nothing else puts them there.
+        rows.into_iter().for_each(|(id, row)| state.insert(id, row));
+    }
+}
+
 impl Drop for Underway<'_> {
     fn drop(&mut self) {
         let mut state = self.0.lock();

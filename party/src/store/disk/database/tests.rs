@@ -199,3 +199,37 @@ fn a_file_that_lost_its_end_with_the_power_is_not_written_to_again() {
     tidy_all(&database);
     assert_eq!(found(&database, 200), 140);
 }
+
+#[test]
+fn what_was_appended_just_now_is_in_memory_and_what_was_deleted_since_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(dir.path(), Durability::Process);
+    let node = (Key::Node(SLOT, 6), Bytes::from_static(&[9; 40]));
+    let append = |index| {
+        let mut writes = puts(index..index + 1);
+        writes.push(Write::Put(node.0.clone(), node.1.clone()));
+        database.commit(writes).unwrap();
+    };
+    for index in 0..5 {
+        append(index);
+        let asked = [node.0.clone(), Key::Block(SLOT, index)];
+        let found = database.read_from_memory(&asked, usize::MAX);
+        assert_eq!(found, Some(vec![Some(node.1.clone()), Some(block(index))]));
+    }
+    // Neighbours share a row.
+    let all: Vec<Option<Bytes>> = (0..5).map(|index| Some(block(index))).collect();
+    assert_eq!(database.read_from_memory(&keys(0..5), usize::MAX), Some(all));
+    database.commit(vec![Write::Clear(Span::Blocks(SLOT, 2..4))]).unwrap();
+    let left = database.read_from_memory(&keys(0..5), usize::MAX);
+    assert!(left.is_none_or(|left| left[2..4] == [None, None]));
+    assert_eq!(found(&database, 5), 3);
+}
+
+#[test]
+fn much_at_once_is_read_from_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(dir.path(), Durability::Process);
+    database.commit(puts(0..200)).unwrap();
+    assert_eq!(database.read_from_memory(&keys(0..1), usize::MAX), None);
+    assert_eq!(found(&database, 200), 200);
+}
