@@ -10,9 +10,9 @@ use crate::key::DiscoveryKey;
 
 /// Channels that may be opened before the remote has answered. What is asked for on those that are open stands in
 /// line behind them, at both ends.
-const AHEAD: usize = 32;
+const AHEAD: usize = 64;
 /// A channel that is not answered in this time doesn't keep others from being opened: the remote is far away, or
-/// has not made up its mind. So a thousand take a third of a second more at most, however long the way.
+/// has not made up its mind. So a thousand take a sixth of a second more at most, however long the way.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// Channels that wait to be opened, and those that are not answered yet.
