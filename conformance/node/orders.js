@@ -212,7 +212,15 @@ const ORDERS = {
 
   async state({ name }) {
     const core = this.find(name);
-    return { fork: core.fork, length: core.length, treeHash: await treeHash(core), stored: await stored(core) };
+    for (;;) {
+      const { fork } = core;
+      try {
+        return { fork, length: core.length, treeHash: await treeHash(core), stored: await stored(core) };
+      } catch (error) {
+        // The core has gone to another fork meanwhile, and what was to be read is gone.
+        if (core.fork === fork) throw error;
+      }
+    }
   },
 
   async listen() {

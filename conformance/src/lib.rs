@@ -6,4 +6,5 @@ pub mod measure;
 pub mod node;
 pub mod peer;
 pub mod process;
+pub mod scratch;
 pub mod vectors;

@@ -32,6 +32,8 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use crate::scratch::Folder;
+
 /// A Hypercore release that the peer runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Release {
@@ -175,6 +177,21 @@ struct Process {
     shared: Arc<Shared>,
     next_id: AtomicU64,
     child: tokio::sync::Mutex<Child>,
+    /// Its folder for temporary files, which goes after it.
+    _folder: Folder,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It must be gone before its folder goes, or it would write on.
+        let child = self.child.get_mut();
+        if child.start_kill().is_ok() {
+            let end = std::time::Instant::now() + Duration::from_secs(2);
+            while matches!(child.try_wait(), Ok(None)) && std::time::Instant::now() < end {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
 }
 
 #[derive(Debug, Default)]
@@ -218,6 +235,8 @@ impl NodePeer {
     ///
     /// When it can't be run.
     pub fn run(mut command: Command, lifetime: Duration) -> Result<Self> {
+        let folder = Folder::new()?;
+        command.env("TMPDIR", folder.path());
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true).spawn()?;
         let stdin = child.stdin.take().context("the process has no standard input")?;
         let stdout = child.stdout.take().context("the process has no standard output")?;
@@ -228,6 +247,7 @@ impl NodePeer {
             shared,
             next_id: AtomicU64::new(1),
             child: tokio::sync::Mutex::new(child),
+            _folder: folder,
         });
         Ok(Self { process, name: None, deadline: Instant::now() + lifetime })
     }

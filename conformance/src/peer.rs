@@ -23,7 +23,6 @@ use party::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     task::{AbortHandle, JoinSet},
@@ -33,6 +32,7 @@ use crate::{
     measure,
     node::{ContentDigest, FeedInfo, FeedState, Kind, block, digest},
     process::usage,
+    scratch::Folder,
 };
 
 /// Bytes that are appended at once.
@@ -57,7 +57,7 @@ struct Inner {
     key_pair: KeyPair,
     state: Mutex<State>,
     /// Goes with the peer, after its store.
-    _folder: Option<TempDir>,
+    _folder: Option<Folder>,
 }
 
 #[derive(Default)]
@@ -83,11 +83,11 @@ impl Peer {
     ///
     /// When the folder or the store can't be made.
     pub async fn temporary() -> Result<Self> {
-        let folder = TempDir::new()?;
+        let folder = Folder::new()?;
         Ok(Self::with(Store::open(folder.path()).await?, Some(folder)))
     }
 
-    fn with(store: Store, folder: Option<TempDir>) -> Self {
+    fn with(store: Store, folder: Option<Folder>) -> Self {
         let open = Open::new(WholeStore::new(store.clone()).sparse());
         let inner =
             Inner { store, open, key_pair: KeyPair::generate(), state: Mutex::default(), _folder: folder };
