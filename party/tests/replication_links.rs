@@ -16,7 +16,7 @@ use futures_util::FutureExt as _;
 use party::{
     connection::{self, Connection},
     feed::Feed,
-    party::{Event, Party},
+    party::Party,
     peer::{Link, LinkState, LinkStatus, Replicate},
     rules::WholeStore,
     store::{FeedOptions, Store},
@@ -409,31 +409,4 @@ async fn a_finite_replication_of_two_thousand_feeds_ends_by_itself() {
         let copy = there.feed(&key).await.unwrap();
         assert_eq!(copy.info().contiguous_length, length);
     }
-}
-
-#[tokio::test]
-async fn the_first_of_many_feeds_is_complete_long_before_the_last_is_opened() {
-    const FEEDS: usize = 500;
-    const BLOCKS: u64 = 20;
-    let (writer, reader) = (Store::memory(), Store::memory());
-    for n in 0..FEEDS {
-        let feed = writer.create_feed(&format!("feed {n}"), FeedOptions::default()).await.unwrap();
-        feed.append_batch((0..BLOCKS).map(block).collect::<Vec<_>>()).await.unwrap();
-    }
-    let here = Party::new(party_key(1), WholeStore::new(reader.clone()));
-    let there = Party::new(party_key(1), WholeStore::new(writer));
-    let mut events = here.events();
-    let _connections = meet(&here, &there).await;
-
-    let mut opened = 0;
-    let first = loop {
-        match events.next().await.unwrap() {
-            Event::FeedOpened { .. } => opened += 1,
-            Event::FeedInSync { feed, .. } => break feed,
-            _ => {}
-        }
-    };
-    let first = reader.feed_by_discovery_key(&first).await.unwrap().unwrap();
-    assert_eq!(first.info().contiguous_length, BLOCKS);
-    assert!(opened <= FEEDS / 2, "{opened} of {FEEDS} were open");
 }
