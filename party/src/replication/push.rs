@@ -104,7 +104,10 @@ impl Push {
         let theirs = remote.sync.length.max(out.length);
         // No more than the limit has blocks are waiting.
         while let Some(index) = out.waiting.next(0) {
-            let possible = index < local.length() && local.has(index) && !remote.have.has(index);
+            let nodes = levels(index, theirs);
+            // A remote that is longer has roots that we can't prove anything to.
+            let provable = theirs <= local.length() || nodes == levels(index, local.length());
+            let possible = index < local.length() && local.has(index) && !remote.have.has(index) && provable;
             let grows = index >= theirs;
             if possible && grows && !may_grow {
                 return None;
@@ -113,7 +116,7 @@ impl Push {
             if possible {
                 let length = local.length().saturating_sub(theirs);
                 return Some(ProofRequest {
-                    block: Some(BlockRequest { index, nodes: levels(index, theirs) }),
+                    block: Some(BlockRequest { index, nodes }),
                     upgrade: grows.then_some(UpgradeRequest { start: theirs, length }),
                     manifest: remote.sync.length == 0 && local.has_manifest(),
                     ..ProofRequest::default()
@@ -210,14 +213,13 @@ impl Push {
             return None;
         }
         let length = upgrade.start.saturating_add(upgrade.length).saturating_sub(led);
-        let connected = ProofRequest {
-            upgrade: (length > 0).then_some(UpgradeRequest { start: led, length }),
-            block: request.block.map(|BlockRequest { index, nodes }| BlockRequest {
-                index,
-                nodes: nodes.max(levels(index, led)),
-            }),
-            ..request
-        };
+        let mut block = request.block;
+        // It was to come with the upgrade, and has nothing but its root above it now.
+        if let Some(block) = block.as_mut().filter(|block| (upgrade.start..led).contains(&block.index)) {
+            block.nodes = levels(block.index, led);
+        }
+        let upgrade = (length > 0).then_some(UpgradeRequest { start: led, length });
+        let connected = ProofRequest { block, upgrade, ..request };
         (connected != ProofRequest::default()).then_some(connected)
     }
 

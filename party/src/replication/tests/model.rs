@@ -171,7 +171,11 @@ impl Engine for Model {
                 if request.upgrade.is_none_or(|upgrade| block.index < upgrade.start) {
                     // As hypercore counts what it calls an invalid request.
                     let end = ((block.index >> block.nodes) + 1) << block.nodes;
-                    assert!(block.nodes == 0 || end <= self.length, "nodes out of bounds");
+                    assert!(
+                        block.nodes == 0 || end <= self.length,
+                        "nodes out of bounds: {request:?} of {}",
+                        self.length
+                    );
                 }
                 // The model's proof says how far up it leads.
                 let nodes = vec![crate::feed::proof::Node { index: block.nodes, size: 0, hash: [0; 32] }];
