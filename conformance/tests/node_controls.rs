@@ -147,23 +147,6 @@ async fn a_download_does_not_come_back_to_blocks_that_were_cleared() -> Result<(
     Ok(())
 }
 
-#[tokio::test]
-async fn a_single_core_of_hypercore_11_that_is_closed_while_it_reads_ends_the_connection() -> Result<()> {
-    let options = NodeOptions::cores(Release::Eleven);
-    let (writer, reader) = (NodePeer::spawn(&options)?, NodePeer::spawn(&options)?);
-    let core = writer.create("a", Kind::Compat).await?;
-    writer.append("a", 1, 3_000, 500).await?;
-    reader.open("a", &core.key).await?;
-    reader.want_all("a").await?;
-    reader.dial(writer.listen().await?).await?;
-    reader.gets("a", &[7], false).await?;
-    reader.close("a").await?;
-    reader.wait_for("streamError", 1).await?;
-    let closed = |event: &serde_json::Value| event["message"] == "RocksDB session is closed";
-    assert!(reader.events().iter().any(closed), "{:?}", reader.events());
-    Ok(())
-}
-
 async fn transfer(writer: &NodeOptions, reader: &NodeOptions, kind: Kind, writer_dials: bool) -> Result<()> {
     let (writer, reader) = (NodePeer::spawn(writer)?, NodePeer::spawn(reader)?);
     let core = writer.create("a", kind).await?;
