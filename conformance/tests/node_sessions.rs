@@ -123,6 +123,8 @@ struct Model {
     cleared: BTreeSet<u64>,
     /// Whether the writer has ever cleared any of it.
     has_gaps: bool,
+    /// Whether it was truncated while Node read it.
+    is_shaken: bool,
     /// Whether the reader has it open.
     open: bool,
 }
@@ -278,6 +280,7 @@ impl Session {
             blocks,
             cleared,
             has_gaps: false,
+            is_shaken: false,
             open: false,
         });
         if self.dice.percent(80) {
@@ -336,7 +339,9 @@ impl Session {
         let length = self.feeds[n].length();
         let most = if self.dice.percent(70) { length.min(20) } else { length };
         let length = length - self.dice.below(most + 1);
+        let is_linked = self.link != Link::Down;
         let feed = &mut self.feeds[n];
+        feed.is_shaken |= feed.rust_writes && is_linked;
         feed.fork += 1;
         feed.blocks.truncate(length as usize);
         feed.cleared.retain(|index| *index < length);
@@ -493,7 +498,7 @@ impl Session {
     async fn catch_up(&mut self) -> Result<()> {
         let n = self.pick();
         let feed = &self.feeds[n];
-        if self.link != Link::Up || !feed.open || feed.length() == 0 {
+        if self.link != Link::Up || !feed.open || feed.length() == 0 || feed.is_shaken {
             return Ok(());
         }
         self.note(format!("{} catches up", feed.name));
@@ -519,7 +524,7 @@ impl Session {
 
     /// Lets both have all that there is, and looks whether they have it, and nothing else.
     async fn settle(&mut self) -> Result<()> {
-        let forgets = self.release == Release::TenNineteen;
+        let forgets = self.release == Release::TenNineteen || self.feeds.iter().any(|feed| feed.is_shaken);
         if self.link != Link::Up || self.dice.percent(50) || forgets {
             if self.link != Link::Down {
                 self.cut().await?;
@@ -563,7 +568,8 @@ impl Session {
     }
 
     /// Hypercore 10.19.0 loses track of what it had asked for when a connection ended or the feed grew, whoever it reads
-    /// from, and of the tree of a fork that was empty. Opened anew it asks again.
+    /// from, and of the tree of a fork that was empty. So does any release when a feed is truncated that it is about to
+    /// read. Opened anew they ask again.
     async fn open_anew(&mut self) -> Result<()> {
         for n in 0..self.feeds.len() {
             if self.feeds[n].open && self.feeds[n].rust_writes {
