@@ -94,6 +94,59 @@ async fn a_store_that_has_cleared_from_an_odd_block_fails_its_reader() -> Result
     Ok(())
 }
 
+/// Why random sessions clear no feed of ours that has forked: to follow a fork, hypercore compares the leaves of blocks, and
+/// waits for ever for those that the writer has cleared.
+#[tokio::test]
+async fn a_reader_does_not_follow_a_fork_over_cleared_blocks() -> Result<()> {
+    for options in [NodeOptions::store(), NodeOptions::cores(Release::Ten)] {
+        for clears in [false, true] {
+            let (writer, reader) = (NodePeer::spawn(&options)?, NodePeer::spawn(&options)?);
+            let core = writer.create("a", Kind::Compat).await?;
+            writer.append("a", 1, 39, 50).await?;
+            reader.open("a", &core.key).await?;
+            let port = writer.listen().await?;
+            reader.dial(port).await?;
+            reader.reach("a", 0, 39, &[]).await?;
+            reader.hang_up().await?;
+            writer.truncate("a", 10).await?;
+            writer.append("a", 2, 27, 50).await?;
+            if clears {
+                writer.clear("a", 0, 18).await?;
+            }
+            reader.dial(port).await?;
+            reader.want_all("a").await?;
+            let reaching = reader.reach("a", 1, 37, &[(18, 37)]);
+            if clears {
+                let reached = tokio::time::timeout(Duration::from_secs(2), reaching).await;
+                assert!(reached.is_err(), "it follows now, and the sessions may clear again");
+                assert_eq!(reader.info("a").await?.fork, 0);
+            } else {
+                reaching.await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_download_does_not_come_back_to_blocks_that_were_cleared() -> Result<()> {
+    for options in [NodeOptions::store(), NodeOptions::cores(Release::Ten)] {
+        let (writer, reader) = (NodePeer::spawn(&options)?, NodePeer::spawn(&options)?);
+        let core = writer.create("a", Kind::Compat).await?;
+        writer.append("a", 1, 100, 50).await?;
+        reader.open("a", &core.key).await?;
+        reader.dial(writer.listen().await?).await?;
+        reader.follow("a", 100).await?;
+        reader.clear("a", 20, 60).await?;
+        writer.append("a", 1, 10, 50).await?;
+        reader.reach("a", 0, 110, &[(100, 110)]).await?;
+        assert_eq!(reader.state("a").await?.stored, [(0, 20), (60, 110)]);
+        reader.want_all("a").await?;
+        reader.reach("a", 0, 110, &[(0, 110)]).await?;
+    }
+    Ok(())
+}
+
 async fn transfer(writer: &NodeOptions, reader: &NodeOptions, kind: Kind, writer_dials: bool) -> Result<()> {
     let (writer, reader) = (NodePeer::spawn(writer)?, NodePeer::spawn(reader)?);
     let core = writer.create("a", kind).await?;

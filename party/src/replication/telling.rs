@@ -65,9 +65,9 @@ impl Telling {
         self.stored = true;
     }
 
-    /// Whether our first sync was sent.
-    pub(super) fn is_synced(&self) -> bool {
-        self.sync.is_some()
+    /// Whether the remote was told that we are on this fork.
+    pub(super) fn has_told_of(&self, fork: u64) -> bool {
+        self.sync.is_some_and(|sync| sync.fork == fork)
     }
 
     /// We are on another fork. What the remote was told of our blocks is compared with those that we have now.

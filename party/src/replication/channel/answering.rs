@@ -79,8 +79,8 @@ impl Channel {
             allow_push,
         };
         // A refusal before the news that it is older than: Node asks again for what was refused if it hears of more, and
-        // not if it hears of more first.
-        if self.telling.is_synced()
+        // not if it hears of more first. What is refused because of another fork comes after the news of that.
+        if self.telling.has_told_of(local.fork())
             && let Some(refusal) = self.serving.pop_refusal()
         {
             return Some(self.output(&Message::NoData(refusal)));
