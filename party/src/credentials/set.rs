@@ -52,7 +52,7 @@ pub enum Inserted {
 impl Revocations {
     /// Nothing yet about this party.
     pub fn new(party: PartyKey, limits: &Limits) -> Self {
-        let quota = |founder, branch| Quota { founder, branch: branch, branches: limits.max_branches };
+        let quota = |founder, branch| Quota { founder, branch, branches: limits.max_branches };
         Self {
             party,
             limits: limits.clone(),
