@@ -162,6 +162,90 @@ pub enum PeerMisbehaved {
     /// A message that has no place in the state that the channel is in.
     #[error("an unexpected message: {0}")]
     UnexpectedMessage(&'static str),
+    /// A membership or a revocation that does not hold.
+    #[error("a credential that does not hold: {0}")]
+    Credential(#[from] CredentialFlaw),
+}
+
+/// Why a membership or a revocation does not hold, or can't be made. Links are counted from 1, as the founder's
+/// is the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialFlaw {
+    /// A link that is not signed by the key that the link before it names; the first, by the founder.
+    #[error("link {link} is not signed by the key that may")]
+    Signature {
+        /// Which link.
+        link: usize,
+    },
+    /// A link that allows what the one before it does not.
+    #[error("link {link} widens {what}")]
+    Widens {
+        /// Which link.
+        link: usize,
+        /// What it widens.
+        what: Widening,
+    },
+    /// A link that names a key to which nobody can hold the secret.
+    #[error("link {link} names no usable key")]
+    BadKey {
+        /// Which link.
+        link: usize,
+    },
+    /// A link to a device that lets the device delegate.
+    #[error("link {link} lets a device delegate")]
+    DeviceDelegates {
+        /// Which link.
+        link: usize,
+    },
+    /// It was good until then, in seconds since 1970.
+    #[error("it has expired at {0}")]
+    Expired(u64),
+    /// The last link names another key than the one that the connection's handshake proved.
+    #[error("it is another peer's")]
+    OtherKey,
+    /// What is to be signed by the key that the last link names is to be signed by another.
+    #[error("this key can't sign it")]
+    NotTheSigner,
+    /// The revocation is not signed by the key of the chain that it says has signed.
+    #[error("the revocation is not signed by who it says")]
+    RevocationSignature,
+    /// It belongs to another party.
+    #[error("it belongs to another party")]
+    OtherParty,
+    /// Terms that say nothing or that have no encoding.
+    #[error("invalid {0}")]
+    Invalid(&'static str),
+    /// It is larger than a limit of [`Limits`](crate::limits::Limits) allows.
+    #[error("beyond the limit {0}")]
+    LimitExceeded(&'static str),
+}
+
+/// What a link widens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Widening {
+    /// It covers a feed that the link before does not.
+    #[error("the feeds")]
+    Feeds,
+    /// It lets the holder be served where the link before does not.
+    #[error("reading")]
+    Read,
+    /// It lets the holder bring blocks where the link before does not.
+    #[error("bringing")]
+    Bring,
+    /// It covers blocks that the link before does not, or that can't be compared with it.
+    #[error("the blocks")]
+    Blocks,
+    /// It is good for longer.
+    #[error("the time")]
+    Expiry,
+    /// It gives sight where the link before is blind.
+    #[error("blindness")]
+    Blind,
+    /// More links may follow than the link before allows, or none was to follow it.
+    #[error("the delegation")]
+    Depth,
 }
 
 /// What a caller can't ask for.
@@ -188,6 +272,9 @@ pub enum ApiMisuse {
     /// A signature of several signers that was to be made.
     #[error("{0}")]
     Signing(#[from] SigningError),
+    /// A membership or a revocation that was to be made.
+    #[error("no such credential: {0}")]
+    Credential(#[from] CredentialFlaw),
     /// A feed whose manifest no peer has shown yet, and which can't be verified without it.
     #[error("the manifest of the feed is not known yet")]
     UnknownManifest,

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use curve25519_dalek::edwards::CompressedEdwardsY;
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
 use crate::hash::{Hash, keyed_hash};
@@ -142,6 +143,14 @@ impl PublicKey {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
     }
+
+    /// Whether somebody can hold the secret to this key: it is the one encoding of a point of the curve that is
+    /// not of small order.
+    pub fn is_usable(&self) -> bool {
+        CompressedEdwardsY(self.0)
+            .decompress()
+            .is_some_and(|point| !point.is_small_order() && point.compress().0 == self.0)
+    }
 }
 
 /// An Ed25519 key pair: the identity of a peer, the signer of a feed, or the founder of a party.
@@ -237,5 +246,21 @@ mod tests {
         assert!(pair.public().verify(b"tree", &signature));
         assert!(!pair.public().verify(b"bush", &signature));
         assert!(!KeyPair::from_seed(&[8; 32]).public().verify(b"tree", &signature));
+    }
+
+    #[test]
+    fn a_key_of_small_order_or_in_another_encoding_is_of_no_use() {
+        assert!(KeyPair::from_seed(&[7; 32]).public().is_usable());
+        let mut neutral = [0; 32];
+        neutral[0] = 1;
+        assert!(!PublicKey::from_bytes(neutral).is_usable());
+        assert!(!PublicKey::from_bytes([0; 32]).is_usable(), "a point of order 4");
+        // y = 3 is on the curve, and so is its second encoding, y + p.
+        let mut three = [0; 32];
+        three[0] = 3;
+        let mut again = [0xff; 32];
+        (again[0], again[31]) = (0xf0, 0x7f);
+        assert!(PublicKey::from_bytes(three).is_usable());
+        assert!(!PublicKey::from_bytes(again).is_usable());
     }
 }

@@ -49,8 +49,8 @@
 //! # How it is built
 //!
 //! Each floor uses only those before it: [`encoding`], [`noise`], [`mux`], [`feed`], [`store`],
-//! [`replication`], [`admission`], [`rules`], [`party`], [`connection`], [`party_map`]. The state machines (`noise`, `mux`,
-//! `replication`, `admission`) do no IO: they take bytes, time and randomness as arguments and give bytes and
+//! [`replication`], [`admission`], [`credentials`], [`rules`], [`party`], [`connection`], [`party_map`]. The state machines
+//! (`noise`, `mux`, `replication`, `admission`, `credentials`) do no IO: they take bytes, time and randomness as arguments and give bytes and
 //! events back, so that a test, a fuzzer or another runtime can drive them. They, and the parts of a feed
 //! that compute, build without the default features.
 //!
@@ -65,6 +65,7 @@
 pub mod admission;
 #[cfg(feature = "tokio")]
 pub mod connection;
+pub mod credentials;
 pub mod encoding;
 pub mod error;
 pub mod feed;
@@ -87,6 +88,7 @@ pub mod rules;
 pub mod session;
 #[cfg(feature = "tokio")]
 pub mod store;
+pub mod ticket;
 
 /// The README's example compiles.
 #[cfg(all(doctest, feature = "disk"))]

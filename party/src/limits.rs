@@ -111,6 +111,34 @@ pub struct Limits {
     pub max_queued_ephemeral: usize,
     /// Feeds released to one peer.
     pub max_released_feeds: usize,
+
+    /// The longest membership, in bytes. This and the limits below it up to the quotas must be the same for all
+    /// members of a party, or they don't converge.
+    pub max_membership: usize,
+    /// Links of a membership, which is also how many signatures have to be verified for one.
+    pub max_links: usize,
+    /// Feeds named by one link.
+    pub max_link_feeds: usize,
+    /// Feeds cut off by one revocation.
+    pub max_cut_offs: usize,
+    /// Revocations kept that the founder has signed.
+    pub max_founder_revocations: usize,
+    /// Revocations kept that were signed within one branch: by a key that the founder named, and all keys whose
+    /// chains go through it, together.
+    pub max_branch_revocations: usize,
+    /// Members known within one branch.
+    pub max_branch_members: usize,
+    /// Branches of which members, and of which revocations, are kept.
+    pub max_branches: usize,
+    /// Ids in one message by which members compare what revocations and members they know.
+    pub max_sync_ids: usize,
+    /// Bytes of revocations and memberships in one message.
+    pub max_sync_bytes: usize,
+
+    /// The longest ticket, in bytes, before it is written as text.
+    pub max_ticket: usize,
+    /// Addresses in one ticket.
+    pub max_ticket_addresses: usize,
 }
 
 impl Default for Limits {
@@ -158,6 +186,18 @@ impl Default for Limits {
             rule_timeout: Duration::from_secs(20),
             max_queued_ephemeral: 256,
             max_released_feeds: 8_192,
+            max_membership: 1_024,
+            max_links: 5,
+            max_link_feeds: 16,
+            max_cut_offs: 16,
+            max_founder_revocations: 4_096,
+            max_branch_revocations: 32,
+            max_branch_members: 64,
+            max_branches: 1_024,
+            max_sync_ids: 4_096,
+            max_sync_bytes: 256 << 10,
+            max_ticket: 2_048,
+            max_ticket_addresses: 8,
         }
     }
 }

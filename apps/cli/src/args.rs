@@ -32,6 +32,10 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Fetches feeds into a store; ends when all of them are complete
     Pull(Pull),
+    /// Prints a ticket, a text by which somebody joins the party: whoever has it is a member
+    Invite(Invite),
+    /// Joins a party by a ticket: fetches the feeds that a member whom the ticket names introduces
+    Join(Join),
 }
 
 #[derive(Debug, Subcommand)]
@@ -178,6 +182,35 @@ pub(crate) struct Pull {
     pub(crate) connect: String,
     #[command(flatten)]
     pub(crate) mode: Mode,
+    /// A feed to fetch; may be repeated [default: all that the peer introduces]
+    #[arg(long = "feed", value_name = "KEY")]
+    pub(crate) feeds: Vec<FeedKey>,
+    /// Goes on following the feeds until interrupted
+    #[arg(long)]
+    pub(crate) live: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Invite {
+    /// The party's key
+    #[arg(long, value_name = "KEY")]
+    pub(crate) party: PartyKey,
+    /// Where a member serves, as host:port; may be repeated, the first to try first
+    #[arg(long = "address", value_name = "ADDR", required = true)]
+    pub(crate) addresses: Vec<String>,
+    /// How long the ticket is to be used; `join` refuses it then, but the party's key in it stays what it is
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) expires_in: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Join {
+    /// The ticket
+    // Read later: what is mistyped here is shown on the screen, and may be a secret with one character too many.
+    #[arg(value_name = "TICKET")]
+    pub(crate) ticket: String,
+    #[command(flatten)]
+    pub(crate) store: StoreFolder,
     /// A feed to fetch; may be repeated [default: all that the peer introduces]
     #[arg(long = "feed", value_name = "KEY")]
     pub(crate) feeds: Vec<FeedKey>,

@@ -8,6 +8,8 @@ mod feed;
 mod identity;
 mod input;
 mod interrupt;
+mod invite;
+mod join;
 mod key;
 mod output;
 mod pull;
@@ -50,6 +52,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
             Command::Feed(command) => feed::run(command, output).await,
             Command::Serve(arguments) => serve::run(arguments, output).await,
             Command::Pull(arguments) => pull::run(arguments, output).await,
+            Command::Invite(arguments) => invite::run(arguments, output),
+            Command::Join(arguments) => join::run(arguments, output).await,
         }
     });
     // A thread that still waits for standard input must not keep the process.

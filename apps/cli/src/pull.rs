@@ -8,17 +8,17 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use party::{
-    connection::{self, Connection},
+    connection::{self, Connecting, Connection},
     error::Error,
     feed::Feed,
-    key::{DiscoveryKey, FeedKey},
+    key::{DiscoveryKey, FeedKey, KeyPair},
     party::{Event, Events, Open, Party},
     peer::{Admission, Peer, Replicate},
     rules::{self, Denied, Rules},
     store::Store,
 };
 use serde::{Serialize, Serializer};
-use tokio::sync::watch;
+use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
     args::Pull,
@@ -35,10 +35,19 @@ const REFUSED: &str = "refused: the peer is not in this party";
 const TICK: Duration = Duration::from_millis(200);
 
 pub(crate) async fn run(arguments: Pull, output: Output) -> anyhow::Result<()> {
+    run_with_others(arguments, &[], output).await
+}
+
+/// As [`run`], but where nobody can be reached at the address to connect to, at the first of the others.
+pub(crate) async fn run_with_others(
+    arguments: Pull,
+    others: &[String],
+    output: Output,
+) -> anyhow::Result<()> {
     let mut interrupted = interrupt::listen()?;
     let store = arguments.store.open_or_create().await?;
     let result = tokio::select! {
-        result = pull(&store, &arguments, output, interrupted.clone()) => result,
+        result = pull(&store, &arguments, others, output, interrupted.clone()) => result,
         () = interrupt::wait(&mut interrupted), if !arguments.live => {
             Err(anyhow::anyhow!("interrupted; what has come so far is kept, and the next pull goes on from there"))
         }
@@ -50,6 +59,7 @@ pub(crate) async fn run(arguments: Pull, output: Output) -> anyhow::Result<()> {
 async fn pull(
     store: &Store,
     arguments: &Pull,
+    others: &[String],
     output: Output,
     mut interrupted: watch::Receiver<bool>,
 ) -> anyhow::Result<()> {
@@ -60,9 +70,7 @@ async fn pull(
         bail!("which feed? The store has none of others yet: give --feed KEY");
     }
 
-    let connecting = connection::dial(&arguments.connect, &key_pair)
-        .await
-        .with_context(|| format!("cannot connect to {}", arguments.connect))?;
+    let (address, connecting) = dial(&arguments.connect, others, &key_pair).await?;
     let (connecting, events) = match arguments.mode.party {
         Some(key) => {
             let party = Party::new(key, rules);
@@ -74,7 +82,7 @@ async fn pull(
         }
     };
     let connecting = if arguments.live { connecting } else { connecting.finite() };
-    let connection = connecting.await.with_context(|| format!("no connection to {}", arguments.connect))?;
+    let connection = connecting.await.with_context(|| format!("no connection to {address}"))?;
 
     let mut watcher = Watcher::new(wanted, events, output);
     let progress = output.blocks();
@@ -89,6 +97,25 @@ async fn pull(
     };
     drop(progress);
     watcher.judge(ended, arguments.live)
+}
+
+/// A connection to the first of these that can be reached, and which that is.
+async fn dial<'a>(
+    first: &'a str,
+    others: &'a [String],
+    key_pair: &KeyPair,
+) -> anyhow::Result<(&'a str, Connecting<TcpStream>)> {
+    let mut address = first;
+    let mut others = others.iter();
+    loop {
+        match connection::dial(address, key_pair).await {
+            Ok(connecting) => return Ok((address, connecting)),
+            Err(error) => match others.next() {
+                Some(next) => address = next,
+                None => return Err(error).with_context(|| format!("cannot connect to {address}")),
+            },
+        }
+    }
 }
 
 /// The feeds that the rules have decided to fetch.

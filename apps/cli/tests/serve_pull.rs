@@ -217,3 +217,26 @@ fn what_can_not_be_reached_is_said_in_one_line() {
         fail(&["serve", "--store", path(&store), "--listen", "127.0.0.1:0", "--open", "--append", "none"]);
     assert!(said.contains("none"), "{said}");
 }
+
+#[test]
+fn a_guest_joins_by_a_ticket_where_somebody_answers() {
+    let key = succeed_text(&["key", "new"]);
+    let (alice, feeds) = filled();
+    let server = Server::start(&alice, &["--party", &key]);
+    // Nobody listens any more at the first address.
+    let gone = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let invite = ["invite", "--party", &key, "--address", &gone, "--address", &server.address];
+    let ticket = succeed_text(&[&invite[..], &["--expires-in", "3600"]].concat());
+    assert!(ticket.starts_with("party1_") && !ticket.contains(&key));
+
+    let bob = Place::new();
+    let store = bob.store();
+    succeed(&["join", &ticket, "--store", path(&store)]);
+    has_all(&bob, &feeds);
+
+    let said = fail(&["join", &ticket[..ticket.len() - 1], "--store", path(&store)]);
+    assert!(said.contains("mistyped") && !said.contains(&ticket[7..20]), "{said}");
+    let expired = succeed_text(&[&invite[..], &["--expires-in", "0"]].concat());
+    assert!(fail(&["join", &expired, "--store", path(&store)]).contains("expired"));
+    assert!(fail(&["invite", "--party", &key, "--address", "nowhere"]).contains("nowhere"));
+}

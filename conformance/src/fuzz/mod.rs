@@ -7,12 +7,14 @@
 //! To add one: write the body in a file here, name it in [`TARGETS`], add `fuzz/fuzz_targets/<name>.rs` with
 //! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
 
+mod credentials;
 mod feed;
 mod mux;
 mod replication;
 mod script;
 mod wire;
 
+pub use credentials::{credential, revocations, ticket};
 pub use feed::feed;
 pub use mux::{honest_ends, hostile_remote, mux};
 pub use replication::{feed_channel, feed_message, feed_messages};
@@ -28,4 +30,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("mux", mux),
     ("feed", feed),
     ("feed_messages", feed_messages),
+    ("credential", credential),
+    ("revocations", revocations),
+    ("ticket", ticket),
 ];
