@@ -440,13 +440,15 @@ impl FeedLink {
                             && let Some(block) = &proof.block
                         {
                             let bytes = block.value.len() as u64;
-                            match allowed.accept.charge(block.index, local.length(), bytes) {
+                            let grown = proof.upgrade.as_ref().map(|to| to.start.saturating_add(to.length));
+                            let length = local.length().max(grown.unwrap_or(0));
+                            match allowed.accept.charge(block.index, length, bytes) {
                                 Some(quotas) if quotas.is_empty() => {}
                                 Some(quotas) => drop(self.charged.insert(ticket, (quotas, bytes))),
                                 None => {
                                     refused.push(Action::Accept);
                                     // Of what lies within what is allowed there is too much.
-                                    self.is_spent |= allowed.accept.permits(block.index, local.length());
+                                    self.is_spent |= allowed.accept.permits(block.index, length);
                                     // Nothing of it is stored: to the channel it is as if it had led nowhere new.
                                     let _ = channel.handle_ingested(ticket, Ok(Verdict::Holds), local);
                                     continue;

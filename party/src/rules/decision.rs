@@ -248,9 +248,9 @@ impl Default for Extent {
 impl Extent {
     /// Which blocks these are of a feed of this length, whatever of its quotas is left.
     pub fn range(&self, length: u64) -> Range<u64> {
-        let newest = self.newest.map_or(0, |n| length.saturating_sub(n));
-        let start = self.blocks.start.max(newest);
-        start..self.blocks.end.max(start)
+        let newest = self.newest.map_or(0..u64::MAX, |n| length.saturating_sub(n)..length);
+        let start = self.blocks.start.max(newest.start);
+        start..self.blocks.end.min(newest.end).max(start)
     }
 
     /// Whether something is left of every quota.
@@ -458,7 +458,7 @@ mod tests {
         let extent = both.extent();
         assert_eq!((extent.blocks.clone(), extent.newest, extent.unmetered), (5..20, Some(10), true));
         assert_eq!(extent.quotas, [one, other]);
-        assert_eq!(extent.range(15), 5..20);
+        assert_eq!(extent.range(15), 5..15);
         assert_eq!(extent.range(25), 15..20);
         assert!(extent.range(1_000).is_empty());
         assert!(yes().blocks(0..5).and(yes().blocks(7..9)).extent().range(100).is_empty());
