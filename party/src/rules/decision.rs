@@ -179,9 +179,9 @@ impl Decision {
     pub fn and(self, other: Self) -> Self {
         match (self.verdict, other.verdict) {
             (Verdict::Allowed, Verdict::Allowed) => {
-                let rule = join(&self.rule, &other.rule, " and ");
-                let reason = join(&self.reason, &other.reason, "; ");
-                let mut both = Self { rule, reason, ..self };
+                let rule = join(self.rule, other.rule, " and ");
+                let reason = join(self.reason, other.reason, "; ");
+                let mut both = Self { rule, reason, verdict: self.verdict, extent: self.extent };
                 both.extent.narrow(other.extent.blocks);
                 both.extent.unmetered |= other.extent.unmetered;
                 both = other.extent.newest.into_iter().fold(both, Self::newest);
@@ -205,8 +205,8 @@ impl Decision {
 }
 
 /// "a and b", without naming anything twice.
-fn join(one: &Cow<'static, str>, other: &Cow<'static, str>, with: &str) -> Cow<'static, str> {
-    if one == other { one.clone() } else { format!("{one}{with}{other}").into() }
+fn join(one: Cow<'static, str>, other: Cow<'static, str>, with: &str) -> Cow<'static, str> {
+    if one == other { one } else { format!("{one}{with}{other}").into() }
 }
 
 impl fmt::Display for Decision {

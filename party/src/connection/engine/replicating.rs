@@ -199,14 +199,13 @@ impl Engine {
             return;
         }
         link.served(served.rest);
-        let proofs: Vec<_> = served
-            .proofs
-            .into_iter()
-            .map(|(ticket, proof)| match proof {
-                Ok(Some(proof)) if !link.may_send(&proof) => (ticket, Ok(None)),
-                proof => (ticket, proof),
-            })
-            .collect();
+        let mut proofs = served.proofs;
+        //= protocol-spec/08-party.md#a-release-that-ends
+        for (_, proof) in &mut proofs {
+            if matches!(&proof, Ok(Some(proof)) if !link.may_send(proof)) {
+                *proof = Ok(None);
+            }
+        }
         if let Line::Open(_, channel) = &mut link.channel {
             for (ticket, proof) in proofs {
                 if let Err(error) = &proof {
