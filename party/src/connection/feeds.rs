@@ -388,6 +388,8 @@ impl FeedLink {
         self.ingesting = 0;
         self.arrived.clear();
         self.forks.clear();
+        // At once: who has forbidden it wants to see that it is.
+        self.linked.set_state(self.channel.state(), self.suspended);
         (id, std::mem::take(&mut self.arrived_bytes))
     }
 
