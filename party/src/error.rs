@@ -307,6 +307,9 @@ pub enum ApiMisuse {
     /// A primary key for a store that has another.
     #[error("the store has another primary key")]
     OtherPrimaryKey,
+    /// A party that the connection is in already.
+    #[error("the connection is in the party {0} already")]
+    PartyJoined(DiscoveryKey),
     /// A feed that was purged from its store while a handle of it was held.
     #[error("the feed {0} was purged from the store")]
     Purged(DiscoveryKey),

@@ -91,8 +91,12 @@ pub struct Limits {
     /// How long a remote that sent what contradicts our tree may take to show that its own is signed.
     pub conflict_timeout: Duration,
 
-    /// Parties joined on one connection.
+    /// Parties joined on one connection, with those that it is padded to.
     pub max_parties: usize,
+    /// Parties that a dialler has offered and that we are not in, remembered in case that we join one of them.
+    pub max_offered_parties: usize,
+    /// How long a remote may take to take what was sealed before something was forbidden, until it loses the connection.
+    pub revocation_timeout: Duration,
     /// The longest message of the party channel, in bytes.
     pub max_party_message: usize,
     /// Feed keys in one introduction.
@@ -177,6 +181,8 @@ impl Default for Limits {
             retry_after: Duration::from_secs(5),
             max_retry_after: Duration::from_secs(300),
             max_parties: 64,
+            max_offered_parties: 64,
+            revocation_timeout: Duration::from_secs(5),
             max_party_message: 1 << 20,
             max_introduced_feeds: 4_096,
             max_remote_transactions: 64,

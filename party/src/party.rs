@@ -1,13 +1,15 @@
 //! What an app holds in its hands: a party with its rules, or rules for the open mode.
 
 mod extension;
+mod live;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 pub use self::extension::Extension;
 use self::extension::Listeners;
@@ -15,10 +17,11 @@ use self::extension::Listeners;
 use crate::{
     error::Error,
     feed::{Conflict, FeedChanges, changes::Reports},
-    key::{DiscoveryKey, PartyKey},
-    peer::Peer,
-    rules::{ErasedRules, Rules},
+    key::{DiscoveryKey, PartyKey, PublicKey},
+    peer::{Command, Peer},
+    rules::{self, Decision, ErasedRules, Rules},
 };
+pub use live::Reevaluated;
 
 /// Events that a slow receiver may fall behind before it loses the oldest.
 const EVENT_BACKLOG: usize = 1024;
@@ -26,6 +29,9 @@ const EVENT_BACKLOG: usize = 1024;
 /// A virtual space named by a key, and the rules that decide what its members get from us. Cheap to clone.
 ///
 /// It does nothing by itself: connections [join](crate::connection::Connecting::join) it.
+///
+/// When the rules have changed their mind, [`reevaluate`](Self::reevaluate) makes it take effect on open connections, and
+/// [`explain`](Self::explain) says what they decide and why.
 #[derive(Clone, Debug)]
 pub struct Party {
     key: PartyKey,
@@ -146,6 +152,15 @@ pub enum Event {
         /// Which feed.
         feed: DiscoveryKey,
     },
+    /// A feed that is released to the peer is not, or is no longer, allowed: its channel is closed, or is not opened.
+    FeedForbidden {
+        /// Whom it was released to.
+        peer: Peer,
+        /// Which feed.
+        feed: DiscoveryKey,
+        /// What was decided on [serving](rules::Action::Serve) it. The decisions on asking for it and accepting it are no yes, either.
+        decision: Decision,
+    },
     /// We have all that we want of a feed and the peer has, for now.
     FeedInSync {
         /// With whom.
@@ -242,6 +257,10 @@ pub(crate) struct Hub {
     events: broadcast::Sender<Event>,
     peers: Mutex<Vec<Peer>>,
     listeners: Listeners,
+    /// Those that have joined, whether or not the remote is admitted: who is at the other end, and how to reach it.
+    connections: Mutex<BTreeMap<u64, (PublicKey, mpsc::Sender<Command>)>>,
+    /// Who is kept out.
+    removed: Mutex<BTreeSet<PublicKey>>,
     /// What the feeds report that are released to peers.
     pub(crate) reports: Arc<Reports>,
 }
@@ -254,6 +273,8 @@ impl Hub {
             events,
             peers: Mutex::default(),
             listeners: Listeners::default(),
+            connections: Mutex::default(),
+            removed: Mutex::default(),
             reports: Arc::default(),
         })
     }
@@ -276,14 +297,39 @@ impl Hub {
         self.tell(Event::PeerRemoved(peer.clone()));
     }
 
+    /// A connection has joined.
+    pub(crate) fn add_connection(&self, number: u64, remote: PublicKey, commands: mpsc::Sender<Command>) {
+        lock(&self.connections).insert(number, (remote, commands));
+    }
+
+    pub(crate) fn remove_connection(&self, number: u64) {
+        lock(&self.connections).remove(&number);
+    }
+
+    pub(crate) fn is_removed(&self, peer: &PublicKey) -> bool {
+        lock(&self.removed).contains(peer)
+    }
+
+    /// Whether a peer may be here at all.
+    pub(crate) fn admit(&self, peer: &Peer) -> Decision {
+        if self.is_removed(&peer.remote_public_key()) {
+            return Decision::deny("remove_peer", "the peer was removed, and not readmitted");
+        }
+        rules::admit(&*self.rules(), peer)
+    }
+
     pub(crate) fn tell(&self, event: Event) {
         // Nobody may be listening.
         let _ = self.events.send(event);
     }
 
     fn peers(&self) -> MutexGuard<'_, Vec<Peer>> {
-        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.peers)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Hub {

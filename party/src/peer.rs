@@ -7,7 +7,7 @@ mod update;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use tokio::sync::{mpsc, oneshot};
@@ -26,7 +26,9 @@ use crate::{
     admission::Body,
     error::{ApiMisuse, Error},
     feed::{AsFeed, Feed, Tally},
-    key::{DiscoveryKey, FeedKey, PublicKey},
+    key::{DiscoveryKey, FeedKey, PartyKey, PublicKey},
+    party::{Hub, Party, Reevaluated},
+    rules::{self, Action, Decision, Explanation, Question},
 };
 
 /// In what capacity a peer is with us.
@@ -117,15 +119,17 @@ struct Inner {
     member: MemberId,
     connection: u64,
     commands: mpsc::Sender<Command>,
+    /// What rules here. The hub knows its peers, so they don't hold it.
+    hub: Weak<Hub>,
     /// The feeds that are released to it.
     feeds: Mutex<FeedsByKey>,
     tally: Tally,
     said: Said,
 }
 
-/// Which of a connection's parties.
+/// Which of a connection's memberships: one in each party, and another one each time that it begins anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct MemberId(pub(crate) usize);
+pub(crate) struct MemberId(pub(crate) u64);
 
 /// What a peer handle asks its connection for.
 pub(crate) enum Command {
@@ -145,6 +149,30 @@ pub(crate) enum Command {
         feed: Feed,
         how: Replicate,
         reply: oneshot::Sender<Result<bool, Error>>,
+    },
+    /// Takes a release back.
+    Withdraw {
+        member: MemberId,
+        feed: DiscoveryKey,
+        reply: oneshot::Sender<Reevaluated>,
+    },
+    /// Asks the rules again, about one feed or all.
+    Reevaluate {
+        hub: Arc<Hub>,
+        feed: Option<DiscoveryKey>,
+        reply: oneshot::Sender<Reevaluated>,
+    },
+    Join {
+        party: Party,
+        reply: oneshot::Sender<Result<(), Error>>,
+    },
+    Leave {
+        party: PartyKey,
+        reply: oneshot::Sender<Reevaluated>,
+    },
+    SetMetered {
+        metered: bool,
+        reply: oneshot::Sender<Reevaluated>,
     },
     /// Whether the remote says to have a block.
     Has {
@@ -171,10 +199,22 @@ impl Peer {
         member: MemberId,
         connection: u64,
         commands: mpsc::Sender<Command>,
+        hub: &Arc<Hub>,
     ) -> Self {
         let (feeds, tally, said) = Default::default();
+        let hub = Arc::downgrade(hub);
         Self {
-            inner: Arc::new(Inner { remote, admission, member, connection, commands, feeds, tally, said }),
+            inner: Arc::new(Inner {
+                remote,
+                admission,
+                member,
+                connection,
+                commands,
+                hub,
+                feeds,
+                tally,
+                said,
+            }),
         }
     }
 
@@ -248,7 +288,7 @@ impl Peer {
     }
 
     /// Tells it apart from all other peers of this process.
-    pub(crate) fn number(&self) -> (u64, usize) {
+    pub(crate) fn number(&self) -> (u64, u64) {
         (self.inner.connection, self.inner.member.0)
     }
 
@@ -271,6 +311,53 @@ impl Peer {
     pub async fn replicate_as(&self, feed: &impl AsFeed, how: Replicate) -> Result<bool, Error> {
         let feed = feed.as_feed().clone();
         self.command(|member, reply| Command::Replicate { member, feed, how, reply }).await?
+    }
+
+    /// Releases `feed` to the peer: each side gets of it what it asks for. It is
+    /// [`replicate_as`](Self::replicate_as) with [`Replicate::sparsely`].
+    ///
+    /// # Errors
+    /// As [`replicate`](Self::replicate).
+    pub async fn release(&self, feed: &impl AsFeed) -> Result<bool, Error> {
+        self.replicate_as(feed, Replicate::sparsely()).await
+    }
+
+    /// Takes back that a feed is released to the peer in this party. Unless it is released in another party on the
+    /// connection, too, its channel is closed, and when this returns no block of it is sent or stored any more. Returns
+    /// whether it was released.
+    ///
+    /// The rules may release it again at any time, also by [`find_feed`](crate::rules::Rules::find_feed): change their
+    /// mind first.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection has ended.
+    pub async fn withdraw(&self, feed: &impl AsFeed) -> Result<bool, Error> {
+        let feed = feed.as_feed().discovery_key();
+        let withdrawn = self.command(|member, reply| Command::Withdraw { member, feed, reply }).await?;
+        Ok(withdrawn.stopped > 0)
+    }
+
+    /// What the rules say about a feed and this peer at this moment. That a feed is allowed doesn't release it.
+    pub fn decide(&self, feed: &FeedKey, action: Action) -> Decision {
+        match self.inner.hub.upgrade() {
+            Some(hub) => rules::decide(&*hub.rules(), &Question::new(self, *feed, action)),
+            None => Decision::deny("party", "it is gone"),
+        }
+    }
+
+    pub(crate) fn explain(&self, feed: &FeedKey) -> Explanation {
+        let decide = |action| self.decide(feed, action);
+        Explanation {
+            admit: match self.inner.hub.upgrade() {
+                Some(hub) => hub.admit(self),
+                None => Decision::deny("party", "it is gone"),
+            },
+            is_released: self.has_feed(&feed.discovery_key()),
+            introduce: decide(Action::Introduce),
+            serve: decide(Action::Serve),
+            ask: decide(Action::Ask),
+            accept: decide(Action::Accept),
+        }
     }
 
     fn feeds_by_key(&self) -> MutexGuard<'_, FeedsByKey> {

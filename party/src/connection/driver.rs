@@ -46,7 +46,18 @@ pub(super) async fn start<Io>(connecting: Connecting<Io>) -> Result<Connection, 
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let Connecting { io, key_pair, is_initiator, parties, open, finite, upload_limit, limits } = connecting;
+    let Connecting {
+        io,
+        key_pair,
+        is_initiator,
+        parties,
+        open,
+        pad_to,
+        finite,
+        metered,
+        upload_limit,
+        limits,
+    } = connecting;
     let (mut reader, mut writer) = tokio::io::split(io);
     let mut input = BytesMut::new();
 
@@ -64,10 +75,13 @@ where
     let mut engine =
         Engine::new(session.clone(), &parties, open.as_ref(), finite, limits.clone(), number, commands);
     engine.limit_upload(upload_limit, Instant::now());
+    engine.pad_to(pad_to);
+    engine.begin_metered(metered);
 
     let (close, closing) = oneshot::channel();
     let (end, ended) = watch::channel(None);
-    let driver = Driver { reader, writer, input, stream, engine, commands: received, finite, limits };
+    let driver =
+        Driver { reader, writer, input, stream, written: 0, engine, commands: received, finite, limits };
     let task = async move {
         let result = driver.run(closing).await;
         match &result {
@@ -119,6 +133,8 @@ struct Driver<Io> {
     writer: WriteHalf<Io>,
     input: BytesMut,
     stream: SecretStream,
+    /// Bytes that the transport has taken.
+    written: u64,
     engine: Engine,
     commands: mpsc::Receiver<Command>,
     finite: bool,
@@ -174,9 +190,15 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 {
                     flushed = written?;
                     last_write = Instant::now();
+                    let left = self.stream.outgoing().len();
+                    self.written += unsent.saturating_sub(left) as u64;
+                    self.engine.written(self.written, left, last_write);
                 }
                 Some(command) = self.commands.recv() => {
-                    self.engine.handle_command(command, unsent, Instant::now());
+                    let now = Instant::now();
+                    self.engine.handle_command(command, unsent, now);
+                    // Before anything more is sealed.
+                    self.engine.written(self.written, self.stream.outgoing().len(), now);
                 }
                 Some(outcome) = self.engine.jobs.join_next(), if !self.engine.jobs.is_empty() => {
                     // Jobs catch panics of the app's; one that is left is ours, and ends the connection.
@@ -188,14 +210,20 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                         self.hand_on(now)?;
                     }
                 }
-                Some((key, changes)) = self.engine.changes.next(), if !self.engine.changes.is_empty() => {
-                    self.engine.handle_change(key, changes);
+                Some(change) = self.engine.changes.next(), if !self.engine.changes.is_empty() => {
+                    if let Some(change) = change {
+                        self.engine.handle_change(change);
+                    }
                 }
                 feeds = bell.rung() => self.engine.handle_bell(feeds),
                 _ = &mut closing => return self.close().await,
                 () = sleep_until(wake) => {
                     let now = Instant::now();
                     if now >= last_read + self.limits.idle_timeout {
+                        return Err(Error::Timeout);
+                    }
+                    if self.engine.is_stuck(now) {
+                        tracing::debug!("the remote doesn't take what it must not get more of");
                         return Err(Error::Timeout);
                     }
                     if self.engine.is_among_strangers() && now >= admission_deadline {

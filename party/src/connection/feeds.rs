@@ -11,17 +11,20 @@ use tokio::sync::oneshot;
 use tracing::Span;
 
 use crate::{
+    error::Error,
     feed::{
-        Changes, Download, Feed, FeedPeer,
+        Changes, Demand, Download, Feed, FeedPeer,
         changes::{Following, Reports},
         line::{Errand, OpenLine},
+        local::Local,
         proof::Proof,
     },
     key::PublicKey,
     limits::Limits,
     mux::{ChannelId, Mux},
     peer::{LinkState, Linked, MemberId, Peer, Replicate},
-    replication::{Channel, Options, Output, Pace, RemoteHandshake, Swarm, Ticket},
+    replication::{Channel, Options, Output, Pace, RemoteHandshake, Swarm, Ticket, Verdict},
+    rules::{Action, Quota},
     session::Session,
 };
 
@@ -29,6 +32,7 @@ use super::{
     bucket::{self, Bucket},
     engine::AskingStanding,
     forks::{ForkWork, Step},
+    grants::{Allowed, Release, Scope, log_refusal},
     jobs::{Arrived, FeedJob, Serve},
 };
 
@@ -47,10 +51,21 @@ pub(super) struct FeedLink {
     /// What the app sees of it.
     linked: Linked,
     pub(super) span: Span,
-    /// The members that released it; to each of their parties it reports its changes.
-    pub(super) released_by: BTreeMap<MemberId, Following>,
+    /// The members that released it.
+    pub(super) released_by: BTreeMap<MemberId, Release>,
+    /// What these allow.
+    allowed: Allowed,
+    /// Bytes of blocks on their way to be stored, to be given back to the quotas if they aren't.
+    charged: BTreeMap<Ticket, (Vec<Quota>, u64)>,
+    /// Whether a block has come that no quota had room for. Till the rules are asked again, no more are.
+    is_spent: bool,
+    /// Whether nobody has looked yet at what is allowed.
+    is_new: bool,
+    /// Whether less was allowed when it was looked at last than before.
+    has_narrowed: bool,
     pub(super) channel: Line,
-    how: Replicate,
+    /// Dropped with the link, which ends what waits for the feed's changes.
+    _alive: oneshot::Sender<Infallible>,
     /// What apps have for the channel, while it is open.
     line: Option<OpenLine>,
     /// Held while everything of the feed is wanted.
@@ -84,6 +99,8 @@ pub(super) enum Line {
     Down,
     /// None, but we open it when it is its turn.
     Waiting,
+    /// None: the rules allow nothing with the feed, now.
+    Forbidden,
     /// We have opened it, the remote has not.
     Opening(ChannelId, Channel),
     Open(ChannelId, Channel),
@@ -98,6 +115,7 @@ impl Line {
     fn state(&self) -> LinkState {
         match self {
             Self::Down | Self::Failed { for_good: false } => LinkState::Down,
+            Self::Forbidden => LinkState::Forbidden,
             Self::Waiting | Self::Opening(..) => LinkState::Opening,
             Self::Open(..) => LinkState::Open,
             Self::Failed { for_good: true } => LinkState::Failed,
@@ -130,26 +148,31 @@ pub(super) struct Pumped {
 }
 
 impl FeedLink {
-    pub(super) fn new(feed: Feed, remote: PublicKey) -> Self {
+    /// A link of a feed that nobody has released yet, and what ends with it. Its channels are numbered from
+    /// `generation` on.
+    pub(super) fn new(
+        feed: Feed,
+        remote: PublicKey,
+        generation: u64,
+    ) -> (Self, oneshot::Receiver<Infallible>) {
+        let (alive, ended) = oneshot::channel();
         let span = tracing::debug_span!("feed", key = %feed.discovery_key());
-        Self {
+        let link = Self {
             swarm: feed.shared(),
             linked: Linked::new(&feed, remote),
             feed,
             span,
             released_by: BTreeMap::new(),
-            channel: Line::Down,
-            how: Replicate {
-                download: false,
-                upload: false,
-                upload_limit: None,
-                follow_forks: false,
-                allow_push: false,
-                push: false,
-            },
+            allowed: Allowed::default(),
+            charged: BTreeMap::new(),
+            is_spent: false,
+            is_new: true,
+            has_narrowed: false,
+            channel: Line::Forbidden,
+            _alive: alive,
             line: None,
             download: None,
-            generation: 0,
+            generation,
             bucket: None,
             suspended: false,
             serving: VecDeque::new(),
@@ -163,7 +186,8 @@ impl FeedLink {
             asked_in_sync: 0,
             settled: false,
             told_in_sync: false,
-        }
+        };
+        (link, ended)
     }
 
     /// The changes of the feed, for as long as the link lives.
@@ -171,7 +195,7 @@ impl FeedLink {
         self.feed.subscribe()
     }
 
-    /// Adds a release. Returns whether the member had not released it before.
+    /// Adds a release, for which the rules are asked. Returns whether the member had not released it before.
     pub(super) fn release(
         &mut self,
         member: MemberId,
@@ -179,31 +203,146 @@ impl FeedLink {
         how: Replicate,
         reports: &Arc<Reports>,
     ) -> bool {
-        let fresh = !self.released_by.contains_key(&member);
-        if fresh {
-            self.linked.add_peer(peer);
-        }
-        self.released_by.entry(member).or_insert_with(|| Following::new(&self.feed, reports));
-        self.how.download |= how.download;
-        self.how.upload |= how.upload;
         if let Some(rate) = how.upload_limit {
             self.linked.link().limit_upload(Some(rate));
         }
-        self.how.follow_forks |= how.follow_forks;
-        self.how.allow_push |= how.allow_push;
-        self.how.push |= how.push;
-        if self.how.download && self.download.is_none() && !self.feed.info().writable {
-            self.download = Some(self.feed.want_all());
+        if let Some(release) = self.released_by.get_mut(&member) {
+            release.widen(how);
+            return false;
         }
-        fresh
+        self.linked.add_peer(peer);
+        let following = Following::new(&self.feed, reports);
+        let release = Release::new(peer, &self.feed.key(), how, following);
+        release.log(peer, &self.feed.key());
+        self.released_by.insert(member, release);
+        true
     }
 
-    /// Takes the release of a member back that is gone. Returns whether nobody releases it any more.
+    /// Takes the release of a member back. Returns whether nobody releases it any more.
     pub(super) fn take_back(&mut self, member: MemberId, peer: &Peer) -> bool {
         if self.released_by.remove(&member).is_some() {
             self.linked.remove_peer(peer);
         }
         self.released_by.is_empty()
+    }
+
+    /// Adds up again what is allowed. Returns whether that has changed; if so, [`apply`](Self::apply) it.
+    pub(super) fn reconsider(&mut self, metered: bool) -> bool {
+        let allowed = Allowed::of(self.released_by.values(), metered);
+        let changed = std::mem::replace(&mut self.is_spent, false) || allowed != self.allowed;
+        self.has_narrowed = allowed.may_be_less_than(&self.allowed);
+        self.allowed = allowed;
+        if !self.allowed.how.download {
+            self.download = None;
+        } else if self.download.is_none() && !self.feed.info().writable {
+            self.download = Some(self.feed.want_all());
+        }
+        changed
+    }
+
+    /// Whether it is looked at for the first time.
+    pub(super) fn take_new(&mut self) -> bool {
+        std::mem::replace(&mut self.is_new, false)
+    }
+
+    /// Whether less was allowed when it was [reconsidered](Self::reconsider) last than before.
+    pub(super) fn has_narrowed(&self) -> bool {
+        self.has_narrowed
+    }
+
+    /// Whether there is nothing that a channel would be for.
+    pub(super) fn is_forbidden(&self) -> bool {
+        self.allowed.is_nothing()
+    }
+
+    /// Makes what is allowed now hold for the open channel, and for what has come over it.
+    ///
+    /// # Errors
+    /// What the remote did is to blame; the channel is to be closed.
+    pub(super) fn apply(&mut self, finite: bool) -> Result<(), Error> {
+        let options = self.options(finite);
+        let Line::Open(_, channel) = &mut self.channel else { return Ok(()) };
+        channel.set_options(options)?;
+        let arrived = std::mem::take(&mut self.arrived);
+        self.arrived_bytes = 0;
+        self.feed.with_local(|local| {
+            for (ticket, proof) in arrived {
+                let index = proof.block.as_ref().map(|block| block.index);
+                // It was paid for when it came.
+                let is_free = self.charged.contains_key(&ticket);
+                if index.is_none_or(|index| is_free || self.allowed.accept.permits(index, local.length())) {
+                    self.arrived_bytes += size(&proof);
+                    self.arrived.push_back((ticket, proof));
+                } else {
+                    channel.handle_ingested(ticket, Ok(Verdict::Holds), local)?;
+                }
+            }
+            Ok::<(), Error>(())
+        })?;
+        self.set_demand();
+        Ok(())
+    }
+
+    /// Tells the channel what is wanted, as far as that is allowed.
+    pub(super) fn set_demand(&mut self) {
+        let Line::Open(_, channel) = &mut self.channel else { return };
+        let (demand, sought) = (self.feed.demand(), self.feed.sought());
+        let (take, is_spent) = (&self.allowed.take, self.is_spent);
+        self.feed.with_local(|local| {
+            channel.set_demand(within(demand, take, is_spent, local), local);
+            channel.set_sought(sought);
+        });
+    }
+
+    /// Whether a block that was read for the remote may go to it; if so, it is paid for.
+    pub(super) fn may_send(&self, proof: &Proof) -> bool {
+        if self.allowed.serve.is_everything() {
+            return true;
+        }
+        let Some(block) = &proof.block else { return !self.allowed.serve.is_nothing() };
+        let length = self.feed.info().length;
+        let sent = self.allowed.serve.charge(block.index, length, block.value.len() as u64).is_some();
+        if !sent {
+            self.log_block(Action::Serve, &self.allowed.serve);
+        }
+        sent
+    }
+
+    /// An answer was stored, or not.
+    pub(super) fn stored(&mut self, ticket: Ticket, is_stored: bool) {
+        if let Some((quotas, bytes)) = self.charged.remove(&ticket)
+            && !is_stored
+        {
+            quotas.iter().for_each(|quota| quota.refund(bytes));
+        }
+    }
+
+    /// Batches and steps to other forks that are being verified and stored.
+    pub(super) fn jobs_running(&self) -> usize {
+        self.ingesting + usize::from(self.forks.is_running())
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn log_block(&self, action: Action, scope: &Scope) {
+        let link = self.linked.link();
+        if let (Some(decision), Some(peer)) = (scope.first(), link.peers().first()) {
+            log_refusal(peer, &self.feed.key(), action, decision);
+        }
+    }
+
+    fn options(&self, finite: bool) -> Options {
+        let how = self.allowed.how;
+        Options {
+            live: !finite,
+            download: !self.allowed.take.is_nothing(),
+            upload: how.upload,
+            follow_forks: how.follow_forks,
+            allow_push: how.allow_push,
+            push: how.push,
+        }
     }
 
     pub(super) fn new_channel(
@@ -213,15 +352,7 @@ impl FeedLink {
         limits: &Limits,
         pace: &Arc<Pace>,
     ) -> Channel {
-        let options = Options {
-            live: !finite,
-            download: true,
-            upload: self.how.upload,
-            follow_forks: self.how.follow_forks,
-            allow_push: self.how.allow_push,
-            push: self.how.push,
-        };
-        Channel::new(session, &self.feed.key(), options, limits, &self.swarm, pace)
+        Channel::new(session, &self.feed.key(), self.options(finite), limits, &self.swarm, pace)
     }
 
     pub(super) fn job(&self) -> FeedJob {
@@ -241,8 +372,9 @@ impl FeedLink {
     ) {
         self.line = Some(OpenLine::new(&self.feed, line));
         let (demand, sought) = (self.feed.demand(), self.feed.sought());
+        let (take, is_spent) = (&self.allowed.take, self.is_spent);
         self.feed.with_local(|local| {
-            channel.set_demand(demand, local);
+            channel.set_demand(within(demand, take, is_spent, local), local);
             channel.set_sought(sought);
             channel.handle_opened(remote, local);
         });
@@ -253,8 +385,12 @@ impl FeedLink {
     pub(super) fn down(&mut self, line: Line) -> (Option<ChannelId>, usize) {
         let id = match std::mem::replace(&mut self.channel, line) {
             Line::Opening(id, _) | Line::Open(id, _) => Some(id),
-            Line::Down | Line::Waiting | Line::Failed { .. } => None,
+            Line::Down | Line::Waiting | Line::Forbidden | Line::Failed { .. } => None,
         };
+        // What is being stored is stored, and paid for.
+        let waiting = self.arrived.iter().filter_map(|(ticket, _)| self.charged.remove(ticket));
+        waiting.for_each(|(quotas, bytes)| quotas.iter().for_each(|quota| quota.refund(bytes)));
+        self.charged.clear();
         self.line = None;
         (self.asked, self.asked_in_sync) = (0, 0);
         self.generation += 1;
@@ -263,6 +399,8 @@ impl FeedLink {
         self.ingesting = 0;
         self.arrived.clear();
         self.forks.clear();
+        // At once: who has forbidden it wants to see that it is.
+        self.linked.set_state(self.channel.state(), self.suspended);
         (id, std::mem::take(&mut self.arrived_bytes))
     }
 
@@ -284,6 +422,8 @@ impl FeedLink {
         channel.set_busy(!self.serving.is_empty());
         channel.set_allowance(pump.requests);
         let line = self.line.as_ref();
+        let (allowed, was_spent) = (&self.allowed, self.is_spent);
+        let mut refused = Vec::new();
         self.feed.with_local(|local| {
             while channel.takes_extensions()
                 && let Some(errand) = line.and_then(OpenLine::next_errand)
@@ -300,10 +440,37 @@ impl FeedLink {
                         // A channel that the remote has closed meanwhile tells so by its event.
                         let _ = mux.send_parts(*id, message_type, &payload.parts());
                     }
+                    Output::Serve { ticket, request, .. }
+                        if request
+                            .block
+                            .is_some_and(|block| !allowed.serve.permits(block.index, local.length())) =>
+                    {
+                        refused.push(Action::Serve);
+                        channel.handle_served(ticket, Err(()));
+                    }
                     Output::Serve { ticket, request, fork } => {
                         self.serving.push_back(Serve { ticket, request, fork });
                     }
                     Output::Ingest { ticket, proof } => {
+                        if !allowed.accept.is_everything()
+                            && let Some(block) = &proof.block
+                        {
+                            let bytes = block.value.len() as u64;
+                            let grown = proof.upgrade.as_ref().map(|to| to.start.saturating_add(to.length));
+                            let length = local.length().max(grown.unwrap_or(0));
+                            match allowed.accept.charge(block.index, length, bytes) {
+                                Some(quotas) if quotas.is_empty() => {}
+                                Some(quotas) => drop(self.charged.insert(ticket, (quotas, bytes))),
+                                None => {
+                                    refused.push(Action::Accept);
+                                    // Of what lies within what is allowed there is too much.
+                                    self.is_spent |= allowed.accept.permits(block.index, length);
+                                    // Nothing of it is stored: to the channel it is as if it had led nowhere new.
+                                    let _ = channel.handle_ingested(ticket, Ok(Verdict::Holds), local);
+                                    continue;
+                                }
+                            }
+                        }
                         let bytes = size(&proof);
                         self.arrived_bytes += bytes;
                         pumped.new_unverified_bytes += bytes;
@@ -328,12 +495,21 @@ impl FeedLink {
             }
             self.linked.set_open(&status, suspended, pump.round_trip);
         });
+        if self.is_spent != was_spent || !(refused.is_empty() || self.allowed.take.is_everything()) {
+            // What is left of quotas has changed.
+            let (demand, take, is_spent) = (self.feed.demand(), &self.allowed.take, self.is_spent);
+            self.feed.with_local(|local| channel.set_demand(within(demand, take, is_spent, local), local));
+        }
         if !suspended {
             pumped.hungry = channel.is_hungry();
             pumped.wake = channel.poll_timeout();
         }
         if self.swarm.take_news() {
             self.feed.stir();
+        }
+        for action in refused {
+            let scope = if action == Action::Serve { &self.allowed.serve } else { &self.allowed.accept };
+            self.log_block(action, scope);
         }
         let at_rest =
             self.arrived.is_empty() && self.serving.is_empty() && !self.serve_running && self.ingesting == 0;
@@ -406,6 +582,15 @@ impl FeedLink {
         if self.ingesting == 0 {
             self.last_ingested = None;
         }
+    }
+}
+
+/// What is wanted, as far as it may be taken.
+fn within(demand: Demand, take: &Scope, is_spent: bool, local: &dyn Local) -> Demand {
+    match take {
+        _ if is_spent => Demand::nothing(),
+        take if take.is_everything() => demand,
+        take => demand.within(&take.ranges(local.length())),
     }
 }
 

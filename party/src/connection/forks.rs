@@ -50,6 +50,10 @@ impl ForkWork {
         self.running = false;
     }
 
+    pub(super) fn is_running(&self) -> bool {
+        self.running
+    }
+
     pub(super) fn take_conflicts(&mut self) -> Vec<Proof> {
         std::mem::take(&mut self.conflicts)
     }

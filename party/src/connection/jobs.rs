@@ -52,7 +52,7 @@ pub(super) enum RuleOutcome {
 pub(super) struct SearchId(pub(super) u64);
 
 /// Which channel of which feed a job was for. The channel may be gone when the job ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct FeedJob {
     pub(super) feed: DiscoveryKey,
     pub(super) generation: u64,

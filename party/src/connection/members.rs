@@ -14,8 +14,75 @@ use crate::{
     key::PartyKey,
     mux::ChannelId,
     party::Hub,
-    peer::Peer,
+    peer::{MemberId, Peer},
 };
+
+/// The parties of a connection, and its open mode. Each time that a membership ends it gets a new number, so that
+/// what was under way for it is not taken for the next one's.
+#[derive(Default)]
+pub(super) struct Members {
+    members: BTreeMap<MemberId, Member>,
+    next: u64,
+}
+
+impl Members {
+    pub(super) fn add(&mut self, member: Member) -> MemberId {
+        let id = MemberId(self.next);
+        self.next += 1;
+        self.members.insert(id, member);
+        id
+    }
+
+    /// Gives a member a new number.
+    pub(super) fn renumber(&mut self, id: MemberId) -> Option<MemberId> {
+        let member = self.members.remove(&id)?;
+        Some(self.add(member))
+    }
+
+    pub(super) fn remove(&mut self, id: MemberId) -> Option<Member> {
+        self.members.remove(&id)
+    }
+
+    pub(super) fn get(&self, id: MemberId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: MemberId) -> Option<&mut Member> {
+        self.members.get_mut(&id)
+    }
+
+    pub(super) fn admitted(&self, id: MemberId) -> Option<&Admitted> {
+        self.get(id)?.admitted()
+    }
+
+    pub(super) fn admitted_mut(&mut self, id: MemberId) -> Option<&mut Admitted> {
+        self.get_mut(id)?.admitted_mut()
+    }
+
+    pub(super) fn ids(&self) -> Vec<MemberId> {
+        self.members.keys().copied().collect()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (MemberId, &Member)> {
+        self.members.iter().map(|(id, member)| (*id, member))
+    }
+
+    pub(super) fn values(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    pub(super) fn values_mut(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.members.values_mut()
+    }
+
+    pub(super) fn of_party(&self, party: &PartyKey) -> Option<MemberId> {
+        self.iter().find_map(|(id, member)| (member.party == Some(*party)).then_some(id))
+    }
+
+    pub(super) fn of_hub(&self, hub: &Arc<Hub>) -> Vec<MemberId> {
+        self.iter().filter(|(_, member)| Arc::ptr_eq(&member.hub, hub)).map(|(id, _)| id).collect()
+    }
+}
 
 /// A party that was joined on this connection, or its open mode.
 pub(super) struct Member {
@@ -29,13 +96,17 @@ pub(super) struct Member {
 pub(super) enum Standing {
     /// We answer: the remote has not proved that it is a member.
     Stranger,
-    /// We dialled: our proof is on its way, the remote's is awaited.
-    Offered,
+    /// Our proof is on its way on this channel, the remote's is awaited.
+    Offered(ChannelId),
     Admitted(Box<Admitted>),
     /// The remote does not know the party, or does not say so.
     Refused,
     /// It was admitted once.
     Gone,
+    /// We don't let it in, or not any more. No rule is asked about who has not `proved` that it is a member.
+    Excluded {
+        proved: bool,
+    },
 }
 
 pub(super) struct Admitted {
@@ -75,8 +146,8 @@ impl Member {
     /// Whether nothing is under way with this member.
     pub(super) fn is_idle(&self) -> bool {
         match &self.standing {
-            Standing::Stranger | Standing::Offered => false,
-            Standing::Refused | Standing::Gone => true,
+            Standing::Stranger | Standing::Offered(_) => false,
+            Standing::Refused | Standing::Gone | Standing::Excluded { .. } => true,
             Standing::Admitted(admitted) => {
                 admitted.handshake_done
                     && !admitted.ephemeral_running

@@ -15,6 +15,7 @@ mod driver;
 mod engine;
 mod feeds;
 mod forks;
+mod grants;
 mod jobs;
 mod members;
 mod tcp;
@@ -34,7 +35,7 @@ use crate::{
     error::{ApiMisuse, Error},
     key::{KeyPair, PublicKey},
     limits::Limits,
-    party::{Open, Party},
+    party::{Open, Party, Reevaluated},
     peer::Command,
     session::Session,
 };
@@ -131,11 +132,51 @@ impl Connection {
         self.command(|reply| Command::LimitUpload { bytes_per_second, reply }).await
     }
 
+    /// Be a member of one more party from now on. If we dialled, the remote is offered it; if not, it is admitted if it has
+    /// offered it before, or does so later. Whether it is shows in the party's events.
+    ///
+    /// ```
+    /// # use party::{connection::Connection, error::Error, party::Party};
+    /// # async fn example(connection: &Connection, work: &Party) -> Result<(), Error> {
+    /// connection.join(work).await?;
+    /// // and when it is over
+    /// connection.leave(work).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`ApiMisuse::PartyJoined`]; [`ApiMisuse::LimitExceeded`] beyond [`Limits::max_parties`]; [`Error::Closed`] if the
+    /// connection has ended.
+    pub async fn join(&self, party: &Party) -> Result<(), Error> {
+        self.command(|reply| Command::Join { party: party.clone(), reply }).await?
+    }
+
+    /// Be in a party no more, on this connection. When this returns, nothing of its feeds is sent or stored any more that
+    /// another party on the connection doesn't release, as with [`Party::reevaluate`]. Returns whether we were in it. The connection stays, even if
+    /// it is in no party then.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection has ended.
+    pub async fn leave(&self, party: &Party) -> Result<bool, Error> {
+        let left = self.command(|reply| Command::Leave { party: *party.key(), reply }).await?;
+        Ok(left.stopped > 0)
+    }
+
+    /// Says whether the way to the remote costs by the byte. What rules allow only
+    /// [while it doesn't](crate::rules::Decision::while_unmetered) has stopped when this returns, or begins.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] if the connection has ended.
+    pub async fn set_metered(&self, metered: bool) -> Result<Reevaluated, Error> {
+        self.command(|reply| Command::SetMetered { metered, reply }).await
+    }
+
     async fn set_suspended(&self, suspended: bool) -> Result<(), Error> {
         self.command(|reply| Command::Suspend { suspended, reply }).await
     }
 
-    async fn command(&self, command: impl FnOnce(oneshot::Sender<()>) -> Command) -> Result<(), Error> {
+    async fn command<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Error> {
         let (reply, done) = oneshot::channel();
         self.commands.send(command(reply)).await.map_err(|_| Error::Closed)?;
         done.await.map_err(|_| Error::Closed)
@@ -161,7 +202,9 @@ pub struct Connecting<Io> {
     is_initiator: bool,
     parties: Vec<Party>,
     open: Option<Open>,
+    pad_to: usize,
     finite: bool,
+    metered: bool,
     upload_limit: Option<u64>,
     limits: Limits,
 }
@@ -174,7 +217,9 @@ impl<Io> Connecting<Io> {
             is_initiator,
             parties: Vec::new(),
             open: None,
+            pad_to: 0,
             finite: false,
+            metered: false,
             upload_limit: None,
             limits: Limits::default(),
         }
@@ -184,6 +229,20 @@ impl<Io> Connecting<Io> {
     /// and its own channel, and a feed released in one is not visible through another.
     pub fn join(mut self, party: &Party) -> Self {
         self.parties.push(party.clone());
+        self
+    }
+
+    /// Makes it look to the other end, if we dial, as if we were in `n` parties, should we be in fewer: the rest are offers
+    /// of nothing, which nobody can tell from those of parties that it isn't in. Parties that are
+    /// [joined](Connection::join) later come on top. Whoever is in one of them learns nothing from it about the others.
+    pub fn pad_to(mut self, n: usize) -> Self {
+        self.pad_to = n;
+        self
+    }
+
+    /// The way to the remote costs by the byte. See [`Connection::set_metered`].
+    pub fn metered(mut self) -> Self {
+        self.metered = true;
         self
     }
 
@@ -225,8 +284,12 @@ where
 
     fn into_future(self) -> Self::IntoFuture {
         Box::pin(async move {
-            if self.parties.len() > self.limits.max_parties {
+            if self.parties.len().max(self.pad_to) > self.limits.max_parties {
                 return Err(ApiMisuse::LimitExceeded("max_parties").into());
+            }
+            let mut keys = std::collections::BTreeSet::new();
+            if let Some(twice) = self.parties.iter().find(|party| !keys.insert(party.key().as_bytes())) {
+                return Err(ApiMisuse::PartyJoined(twice.discovery_key()).into());
             }
             driver::start(self).await
         })

@@ -163,7 +163,7 @@ struct Inbox {
 struct Queue {
     messages: VecDeque<(Peer, Bytes)>,
     /// How many of them are whose.
-    waiting: BTreeMap<(u64, usize), usize>,
+    waiting: BTreeMap<(u64, u64), usize>,
 }
 
 impl Inbox {

@@ -78,6 +78,8 @@ pub enum LinkState {
     Opening,
     /// It replicates.
     Open,
+    /// It is released, but the rules allow nothing with it at the moment.
+    Forbidden,
     /// It was closed for good on this connection, as the peer broke the protocol or our storage failed.
     Failed,
     /// It is over: the feed is released no more, or the connection has ended.
@@ -402,6 +404,10 @@ impl Peer {
     /// How a feed is replicated with the peer; `None` if it is not released to it.
     pub fn feed(&self, feed: &impl AsFeed) -> Option<Link> {
         self.feeds_by_key().get(&feed.as_feed().discovery_key()).and_then(WeakLink::upgrade)
+    }
+
+    pub(super) fn has_feed(&self, key: &DiscoveryKey) -> bool {
+        self.feeds_by_key().get(key).and_then(WeakLink::upgrade).is_some()
     }
 
     /// [Suspends](Link::suspend) the replication of a feed with this peer. Returns whether it is released to it.

@@ -22,7 +22,7 @@ use super::{
     conflict::Conflicts,
     counters::Counters,
     extensions::Extensions,
-    messages::{Message, Sync},
+    messages::{self, Message, Sync},
     pace::Pace,
     push::Push,
     remote::Remote,
@@ -359,6 +359,25 @@ impl Channel {
             self.compare_blocks(local);
         }
         None
+    }
+
+    /// Changes what it is for; the remote is told. Requests of the remote's that are out to be served are answered as their
+    /// results say, and those that wait here are refused if it doesn't upload any more.
+    ///
+    /// # Errors
+    /// [`PeerMisbehaved::LimitExceeded`] if the remote takes no refusals and goes on asking.
+    pub fn set_options(&mut self, options: Options) -> Result<(), Error> {
+        if self.options == options {
+            return Ok(());
+        }
+        self.options = options;
+        self.telling.touch();
+        if !options.upload {
+            for id in self.serving.take_waiting() {
+                self.refuse(id, messages::REASON_NOT_AVAILABLE)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the driver has enough of the remote's requests to serve for now. The rest wait here, where they can be

@@ -80,6 +80,13 @@ impl Serving {
         }
     }
 
+    /// The ids of those that wait or were put aside, which are not to be served.
+    pub(super) fn take_waiting(&mut self) -> Vec<u64> {
+        let mut all = std::mem::take(&mut self.waiting);
+        all.append(&mut self.held);
+        all.into_values().map(|request| request.id).collect()
+    }
+
     /// The next request to serve. Those that are to wait are put aside until they are [let go](Self::release).
     pub(super) fn pop(&mut self, is_to_wait: impl Fn(&Request) -> bool) -> Option<(Ticket, Request)> {
         let (place, request) = loop {

@@ -8,14 +8,37 @@
 //! connection lives on, and the app learns the reason from the party's
 //! [events](crate::party::Party::events).
 //!
-//! Ready-made: [`WholeStore`].
+//! Beside these there is one that is asked again and again, and answers at once: [`decide`](Rules::decide), which says
+//! for a feed and a peer whether its key may be told, and whether, and how much of it, may be served, asked for and
+//! accepted. Nothing happens with a feed unless it is both *released* to the peer, by
+//! [`Peer::replicate`] or [`find_feed`](Rules::find_feed), and allowed. Answers are asked for when a feed is released, and hold
+//! until [`Party::reevaluate`](crate::party::Party::reevaluate), which makes a change of mind take effect on open connections.
+//! The [guide] says what is asked when.
+//!
+//! Ready-made: [`WholeStore`], [`OneFeedPerMember`], [`BlindKeeper`]; and, to be put in front of any rules by
+//! [`guarded_by`](Rules::guarded_by), the policies [`AllowPeers`], [`AllowFeeds`], [`ReadOnlyFollower`].
 
+mod allow_feeds;
+mod allow_peers;
+mod blind_keeper;
+mod decision;
 mod erased;
+pub mod guide;
+mod one_feed_per_member;
+mod policy;
+mod read_only_follower;
 mod whole_store;
 
 use std::{fmt, future::Future};
 
-pub(crate) use erased::ErasedRules;
+pub use allow_feeds::AllowFeeds;
+pub use allow_peers::AllowPeers;
+pub use blind_keeper::{BlindKeeper, KeeperQuotas};
+pub use decision::{Action, Decision, Explanation, Extent, Question, Quota};
+pub(crate) use erased::{ErasedRules, admit, decide};
+pub use one_feed_per_member::OneFeedPerMember;
+pub use policy::{And, FirstThatDecides, Guarded, Or, Policy, first_that_decides};
+pub use read_only_follower::ReadOnlyFollower;
 pub use whole_store::WholeStore;
 
 use crate::{
@@ -143,5 +166,32 @@ pub trait Rules: Send + Sync + 'static {
     fn ephemeral(&self, peer: &Peer, message: Message) -> impl Future<Output = Result<()>> + Send {
         let _ = (peer, message);
         async { Ok(()) }
+    }
+
+    /// May this be done with a feed that is, or is to be, released to the peer? The default is yes: that it is released
+    /// is all that counts.
+    ///
+    /// It is called by the task that moves the connection's bytes, for each feed and [action](Action) when the
+    /// feed is released, and again when it is [re-evaluated](crate::party::Party::reevaluate). Return at once: look into
+    /// a map, not into a database. One that panics denies.
+    fn decide(&self, question: &Question<'_>) -> Decision {
+        let _ = question;
+        Decision::allow("release", "what is released is allowed")
+    }
+
+    /// May this peer be here at all, having proved that it knows the party's key? The default is yes. Who may not is
+    /// answered as somebody who doesn't know the key. It is asked as [`decide`](Self::decide) is.
+    fn admit(&self, peer: &Peer) -> Decision {
+        let _ = peer;
+        Decision::allow("membership", "whoever knows the key of the party is a member")
+    }
+
+    /// These rules, of which only that takes effect which `policy` allows, too. What it leaves undecided about a feed is
+    /// denied.
+    fn guarded_by<P: Policy>(self, policy: P) -> Guarded<Self, P>
+    where
+        Self: Sized,
+    {
+        Guarded::new(self, policy)
     }
 }

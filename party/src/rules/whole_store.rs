@@ -2,7 +2,7 @@
 
 use futures_util::FutureExt as _;
 
-use super::{Denied, Result, Rules};
+use super::{Action, Denied, Result, Rules};
 use crate::{
     feed::Feed,
     key::{DiscoveryKey, FeedKey},
@@ -103,6 +103,9 @@ impl WholeStore {
     /// Adds what a peer brings and replicates it.
     async fn take(&self, peer: &Peer, keys: Vec<FeedKey>) -> Result<()> {
         let known = self.keys().await?;
+        // What a policy in front of us would not let us keep isn't opened.
+        let keys: Vec<_> =
+            keys.into_iter().filter(|key| peer.decide(key, Action::Accept).is_allowed()).collect();
         let fresh = keys.iter().filter(|key| !known.contains(key)).count();
         if known.len() + fresh > self.max_feeds {
             return Err(Denied::because(format!(

@@ -1,57 +1,39 @@
 //! Who is let in, what they ask, and how they go: the part of the engine that deals with members.
 
-use bytes::Bytes;
-use subtle::ConstantTimeEq as _;
 use tokio::{sync::oneshot, time::Instant};
 
-use super::{Engine, Owner, instrumented};
+use super::{Engine, instrumented};
 use crate::{
-    admission::{self, Body, Hello, PartyChannel, RefusalCode, TransactionId, membership},
+    admission::{self, Body, PartyChannel, RefusalCode, TransactionId, membership},
     connection::{
+        grants::log_refusal,
         jobs::{Outcome, RuleOutcome, decide},
         members::{Admitted, Standing},
     },
     error::Error,
-    mux::{ChannelId, Incoming},
+    key::FeedKey,
+    mux::ChannelId,
     party::{Event, Rule, RuleFailure},
     peer::{Admission, MemberId, Message, Peer},
+    rules::Action,
 };
 
 impl Engine {
-    /// The remote, which dialled, claims to be a member of some party.
-    pub(super) fn handle_offer(&mut self, incoming: Incoming, id: &[u8], hello: Bytes) {
-        let member = self.answering(id, hello);
-        let Some(member) = member else {
-            // Not a member, a party that we don't know, an echo, or already here: all the same from outside.
-            return self.mux.reject(incoming);
-        };
-        let Some(party) = self.members[member.0].party else { return self.mux.reject(incoming) };
-        let hello = Hello::new(membership::prove(&self.session, &party)).encode();
-        if let Ok(Some(channel)) = self.mux.accept(incoming, &hello) {
-            self.channels.insert(channel, Owner::Member(member));
-            self.admit(member, Some(channel));
-        }
-    }
-
-    pub(super) fn answering(&self, id: &[u8], hello: Bytes) -> Option<MemberId> {
-        if self.session.is_initiator {
-            return None;
-        }
-        let hello = Hello::decode(hello).ok()?;
-        self.members.iter().enumerate().find_map(|(index, member)| {
-            let (Some(party), Standing::Stranger) = (&member.party, &member.standing) else { return None };
-            let known: bool = membership::channel_id(&self.session, party).ct_eq(id).into();
-            (known && membership::verify(&self.session, party, &hello.proof)).then_some(MemberId(index))
-        })
-    }
-
-    pub(super) fn admit(&mut self, member: MemberId, channel: Option<ChannelId>) {
-        let entry = &mut self.members[member.0];
+    /// The remote as a peer in one of our parties, admitted or not.
+    pub(super) fn peer(&self, member: MemberId) -> Option<Peer> {
+        let entry = self.members.get(member)?;
         let admission = match &entry.party {
             Some(party) => Admission::Party(party.discovery_key()),
             None => Admission::Open,
         };
-        let peer = Peer::new(self.session.remote, admission, member, self.connection, self.commands.clone());
+        let (remote, commands) = (self.session.remote, self.commands.clone());
+        Some(Peer::new(remote, admission, member, self.connection, commands, &entry.hub))
+    }
+
+    pub(super) fn admit(&mut self, member: MemberId, channel: Option<ChannelId>) {
+        let Some(peer) = self.peer(member) else { return };
+        let Some(entry) = self.members.get_mut(member) else { return };
+        self.ever_admitted = true;
         let channel = channel.map(|id| (id, PartyChannel::new(&self.limits)));
         entry.standing = Standing::Admitted(Admitted::new(peer.clone(), channel));
         entry.hub.add_peer(&peer);
@@ -80,7 +62,7 @@ impl Engine {
         now: Instant,
     ) {
         let Some(Admitted { peer, channel: Some((_, channel)), waiting, .. }) =
-            self.members[member.0].admitted_mut()
+            self.members.admitted_mut(member)
         else {
             let _ = reply.send(Err(Error::Closed));
             return;
@@ -100,7 +82,7 @@ impl Engine {
     /// `unsent` is what the socket has not taken yet, in bytes.
     pub(super) fn say(&mut self, member: MemberId, message: Message, unsent: usize) -> Result<bool, Error> {
         let is_slow = unsent.saturating_add(self.mux.unsent_bytes()) >= self.limits.max_unsent_bytes;
-        let Some(Admitted { peer, channel: Some((_, channel)), .. }) = self.members[member.0].admitted_mut()
+        let Some(Admitted { peer, channel: Some((_, channel)), .. }) = self.members.admitted_mut(member)
         else {
             return Err(Error::Closed);
         };
@@ -116,7 +98,7 @@ impl Engine {
     /// Takes what the party channel of a member has to tell and to send.
     pub(super) fn pump_member(&mut self, member: MemberId, now: Instant) {
         let timeout = self.limits.rule_timeout;
-        let entry = &mut self.members[member.0];
+        let Some(entry) = self.members.get_mut(member) else { return };
         let (rules, span) = (entry.hub.rules(), entry.span.clone());
         let Standing::Admitted(admitted) = &mut entry.standing else { return };
         let Some((id, channel)) = &mut admitted.channel else { return };
@@ -172,26 +154,39 @@ impl Engine {
     }
 
     pub(super) fn fail_member(&mut self, member: MemberId, error: Error) {
-        if let Some(admitted) = self.members[member.0].admitted() {
+        if let Some(entry) = self.members.get(member)
+            && let Some(admitted) = entry.admitted()
+        {
             tracing::warn!(%error, "closing the party channel");
-            let event = Event::ChannelFailed { peer: admitted.peer.clone(), feed: None, error };
-            self.members[member.0].hub.tell(event);
+            entry.hub.tell(Event::ChannelFailed { peer: admitted.peer.clone(), feed: None, error });
         }
-        self.remove_member(member);
+        self.remove_member(member, Standing::Gone);
     }
 
-    /// The member is gone: its channel is closed and what only it has released is taken back.
-    pub(super) fn remove_member(&mut self, member: MemberId) {
-        let entry = &mut self.members[member.0];
-        let Standing::Admitted(admitted) = std::mem::replace(&mut entry.standing, Standing::Gone) else {
-            return;
-        };
-        if let Some((channel, _)) = admitted.channel
-            && self.channels.remove(&channel).is_some()
+    /// The member is gone: its channel is closed and what only it has released is taken back. Returns what it is known by
+    /// from now on.
+    pub(super) fn remove_member(&mut self, member: MemberId, standing: Standing) -> Option<MemberId> {
+        let entry = self.members.get_mut(member)?;
+        let before = std::mem::replace(&mut entry.standing, standing);
+        let (hub, party) = (entry.hub.clone(), entry.party);
+        if let Some(party) = party
+            && matches!(before, Standing::Admitted(_) | Standing::Offered(_))
         {
-            self.mux.close(channel);
+            //= protocol-spec/08-party.md#a-party-that-ends
+            self.remember_offer(membership::channel_id(&self.session, &party));
         }
-        entry.hub.remove_peer(&admitted.peer);
+        let admitted = match before {
+            Standing::Admitted(admitted) => admitted,
+            Standing::Offered(channel) => {
+                self.close_party(channel);
+                return Some(member);
+            }
+            _ => return Some(member),
+        };
+        if let Some((channel, _)) = admitted.channel {
+            self.close_party(channel);
+        }
+        hub.remove_peer(&admitted.peer);
         let released: Vec<_> = self
             .feeds
             .iter()
@@ -202,14 +197,37 @@ impl Engine {
             let Some(link) = self.feeds.get_mut(&key) else { continue };
             if link.take_back(member, &admitted.peer) {
                 self.end_feed(key);
+            } else {
+                self.regard(key);
             }
         }
+        self.members.renumber(member)
+    }
+
+    fn close_party(&mut self, channel: ChannelId) {
+        if self.channels.remove(&channel).is_some() {
+            self.mux.close(channel);
+        }
+    }
+
+    /// Those of the feeds whose keys the peer may be told.
+    pub(super) fn that_may_be_introduced(&self, member: MemberId, mut keys: Vec<FeedKey>) -> Vec<FeedKey> {
+        if let Some(admitted) = self.members.admitted(member) {
+            keys.retain(|key| {
+                let decision = admitted.peer.decide(key, Action::Introduce);
+                if !decision.is_allowed() {
+                    log_refusal(&admitted.peer, key, Action::Introduce, &decision);
+                }
+                decision.is_allowed()
+            });
+        }
+        keys
     }
 
     pub(super) fn handle_rule(&mut self, member: MemberId, outcome: RuleOutcome, now: Instant) {
         match outcome {
             RuleOutcome::Handshake(Ok(())) => {
-                let entry = &mut self.members[member.0];
+                let Some(entry) = self.members.get_mut(member) else { return };
                 let hub = entry.hub.clone();
                 if let Some(admitted) = entry.admitted_mut() {
                     admitted.handshake_done = true;
@@ -218,10 +236,11 @@ impl Engine {
             }
             RuleOutcome::Handshake(Err((rule, failure))) => {
                 self.rule_failed(member, rule, failure);
-                self.remove_member(member);
+                self.remove_member(member, Standing::Gone);
             }
             RuleOutcome::Introduced(id, answer) => {
-                let answer = answer.map(Body::IntroduceFeeds);
+                let answer =
+                    answer.map(|keys| Body::IntroduceFeeds(self.that_may_be_introduced(member, keys)));
                 self.answer(member, id, Rule::IntroduceFeeds, answer);
             }
             RuleOutcome::Answered(id, answer) => {
@@ -231,7 +250,7 @@ impl Engine {
                 if let Err(failure) = result {
                     self.rule_failed(member, Rule::Ephemeral, failure);
                 }
-                if let Some(admitted) = self.members[member.0].admitted_mut() {
+                if let Some(admitted) = self.members.admitted_mut(member) {
                     admitted.ephemeral_running = false;
                 }
             }
@@ -267,7 +286,7 @@ impl Engine {
     }
 
     pub(super) fn rule_failed(&mut self, member: MemberId, rule: Rule, failure: RuleFailure) {
-        let member = &self.members[member.0];
+        let Some(member) = self.members.get(member) else { return };
         if let Some(admitted) = member.admitted() {
             tracing::warn!(?rule, %failure, "a rule failed");
             member.hub.tell(Event::RuleFailed { peer: admitted.peer.clone(), rule, failure });

@@ -60,6 +60,7 @@ impl Engine {
     }
 
     pub(super) fn handle_followed(&mut self, followed: Followed) {
+        self.job_ended(followed.job);
         let key = followed.job.feed;
         let Some(link) = self.feeds.get_mut(&key) else { return };
         if !link.is(followed.job) {
@@ -106,7 +107,7 @@ impl Engine {
     pub(super) fn tell_conflict(&mut self, key: DiscoveryKey) {
         let Some(link) = self.feeds.get_mut(&key) else { return };
         let Some(conflict) = link.feed.conflict() else { return };
-        if matches!(link.channel, Line::Down) {
+        if matches!(link.channel, Line::Down | Line::Forbidden) {
             link.channel = Line::Failed { for_good: true };
         }
         if link.forks.tells() {

@@ -3,36 +3,45 @@
 
 mod admitting;
 mod forking;
+mod joining;
 mod opening;
 mod replicating;
+mod revoking;
 mod throttling;
 mod turns;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    convert::Infallible,
     sync::Arc,
 };
 
 use bytes::Bytes;
 use futures_util::stream::FuturesUnordered;
-use tokio::{sync::mpsc, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinSet,
+    time::Instant,
+};
 use tracing::{Instrument as _, Span, instrument::Instrumented};
 
 pub(super) use self::turns::Standing as AskingStanding;
 use self::{
     opening::Openings,
+    revoking::Stop,
     turns::{AskingTurns, Turns},
 };
 use super::{
     bucket::Bucket,
     feeds::{FeedLink, Line},
     jobs::{self, Outcome, SearchId},
-    members::{Member, Standing},
+    members::{Member, Members, Standing},
 };
 use crate::{
-    admission::{self, Hello, PartyChannel, membership},
+    admission::{self, Body, PartyChannel},
     error::{ApiMisuse, Error},
     feed::{Changes, FeedPeer, line::Bell},
+    hash::Hash,
     key::DiscoveryKey,
     limits::Limits,
     mux::{self, ChannelId, CloseReason, Incoming, Mux},
@@ -46,7 +55,15 @@ use crate::{
 /// [`Limits::max_unsent_bytes`] by one batch.
 pub(super) const SERVING_JOBS: usize = 4;
 
-pub(super) type NextChange = std::pin::Pin<Box<dyn Future<Output = (DiscoveryKey, Changes)> + Send>>;
+/// Gives `None` when the link is gone that it was for.
+pub(super) type NextChange = std::pin::Pin<Box<dyn Future<Output = Option<NewChange>> + Send>>;
+
+/// A feed has changed.
+pub(super) struct NewChange {
+    key: DiscoveryKey,
+    changes: Changes,
+    ended: oneshot::Receiver<Infallible>,
+}
 
 pub(super) struct Engine {
     session: Session,
@@ -58,7 +75,18 @@ pub(super) struct Engine {
     mux: Mux,
     /// The size of the message that events come from.
     frame: usize,
-    members: Vec<Member>,
+    members: Members,
+    /// Whether anybody has ever been let in on the connection.
+    ever_admitted: bool,
+    /// Ids of party channels that the remote, which dialled, has offered and that are not open, oldest first.
+    offered: VecDeque<Hash>,
+    /// How many parties it shall look to the remote as if we had, at least.
+    pad_to: usize,
+    metered: bool,
+    /// Who waits until something has stopped.
+    stops: Vec<Stop>,
+    /// Generations of links that have ended lie below.
+    generation: u64,
     feeds: BTreeMap<DiscoveryKey, FeedLink>,
     channels: HashMap<ChannelId, Owner>,
     /// Feeds that the remote opened and that the rules are being asked for.
@@ -96,6 +124,8 @@ pub(super) struct Engine {
 enum Owner {
     Member(MemberId),
     Feed(DiscoveryKey),
+    /// An open that means nothing.
+    Decoy,
 }
 
 struct Search {
@@ -118,8 +148,16 @@ impl Engine {
     ) -> Self {
         let mut mux = Mux::new(&limits);
         mux.set_aliases(replication::PROTOCOL, replication::ALIASES);
-        let members = parties.iter().map(|party| Member::new(party.hub().clone(), Some(*party.key())));
-        let open = open.map(|open| Member::new(open.hub().clone(), None));
+        let mut members = Members::default();
+        for party in parties {
+            members.add(Member::new(party.hub().clone(), Some(*party.key())));
+        }
+        if let Some(open) = open {
+            members.add(Member::new(open.hub().clone(), None));
+        }
+        for member in members.values() {
+            member.hub.add_connection(connection, session.remote, commands.clone());
+        }
         Self {
             session,
             finite,
@@ -128,7 +166,13 @@ impl Engine {
             commands,
             mux,
             frame: 0,
-            members: members.chain(open).collect(),
+            members,
+            ever_admitted: false,
+            offered: VecDeque::new(),
+            pad_to: 0,
+            metered: false,
+            stops: Vec::new(),
+            generation: 0,
             feeds: BTreeMap::new(),
             channels: HashMap::new(),
             searches: BTreeMap::new(),
@@ -151,24 +195,6 @@ impl Engine {
             bell: Arc::default(),
             limits,
         }
-    }
-
-    /// Offers our parties, if we dialled, and begins the open mode.
-    pub(super) fn start(&mut self) -> Result<(), Error> {
-        for index in 0..self.members.len() {
-            match self.members[index].party {
-                Some(party) if self.session.is_initiator => {
-                    let id = membership::channel_id(&self.session, &party);
-                    let hello = Hello::new(membership::prove(&self.session, &party)).encode();
-                    let channel = self.mux.open(admission::PROTOCOL, Some(&id), &hello)?;
-                    self.channels.insert(channel, Owner::Member(MemberId(index)));
-                    self.members[index].standing = Standing::Offered;
-                }
-                Some(_) => {}
-                None => self.admit(MemberId(index), None),
-            }
-        }
-        Ok(())
     }
 
     /// Takes one message of the secret stream. What is in it takes effect with
@@ -208,19 +234,11 @@ impl Engine {
     /// The remote opened what we had opened.
     fn handle_opened(&mut self, channel: ChannelId, handshake: Bytes) {
         match self.channels.get(&channel).copied() {
-            Some(Owner::Member(member)) => {
-                let proved = self.members[member.0].party.is_some_and(|party| {
-                    Hello::decode(handshake)
-                        .is_ok_and(|hello| membership::verify(&self.session, &party, &hello.proof))
-                });
-                if proved {
-                    self.admit(member, Some(channel));
-                } else {
-                    tracing::debug!("the remote answered with a wrong membership proof");
-                    self.channels.remove(&channel);
-                    self.mux.close(channel);
-                    self.members[member.0].standing = Standing::Refused;
-                }
+            Some(Owner::Member(member)) => self.handle_offer_answered(member, channel, handshake),
+            Some(Owner::Decoy) => {
+                // Nobody could have known what it was for.
+                self.channels.remove(&channel);
+                self.mux.close(channel);
             }
             Some(Owner::Feed(key)) => {
                 self.openings.over(&key);
@@ -252,9 +270,10 @@ impl Engine {
     ) {
         match self.channels.get(&channel).copied() {
             Some(Owner::Member(member)) => {
-                let span = self.members[member.0].span.clone();
+                let Some(entry) = self.members.get_mut(member) else { return };
+                let span = entry.span.clone();
                 let _span = span.enter();
-                let Some(admitted) = self.members[member.0].admitted_mut() else { return };
+                let Some(admitted) = entry.admitted_mut() else { return };
                 let Some((_, party)) = &mut admitted.channel else { return };
                 match party.handle_message(message_type, payload) {
                     Ok(()) => self.pump_member(member, now),
@@ -275,16 +294,19 @@ impl Engine {
                     Err(error) => self.fail_feed(key, error),
                 }
             }
-            None => {}
+            Some(Owner::Decoy) | None => {}
         }
     }
 
     fn handle_closed(&mut self, channel: ChannelId, reason: CloseReason) {
         match self.channels.remove(&channel) {
-            Some(Owner::Member(member)) => match &self.members[member.0].standing {
-                Standing::Offered => self.members[member.0].standing = Standing::Refused,
-                _ => self.remove_member(member),
-            },
+            Some(Owner::Member(member)) => {
+                let Some(entry) = self.members.get_mut(member) else { return };
+                match &entry.standing {
+                    Standing::Offered(_) => entry.standing = Standing::Refused,
+                    _ => drop(self.remove_member(member, Standing::Gone)),
+                }
+            }
             Some(Owner::Feed(key)) => {
                 self.openings.over(&key);
                 self.check_last_words(key);
@@ -300,7 +322,7 @@ impl Engine {
                     self.tell_of_feed(key, |peer, feed| Event::FeedRefused { peer, feed });
                 }
             }
-            None => {}
+            Some(Owner::Decoy) | None => {}
         }
     }
 
@@ -310,6 +332,12 @@ impl Engine {
     pub(super) fn handle_command(&mut self, command: Command, unsent: usize, now: Instant) {
         match command {
             Command::Transaction { member, body, reply } => {
+                let body = match body {
+                    Body::IntroduceFeeds(keys) => {
+                        Body::IntroduceFeeds(self.that_may_be_introduced(member, keys))
+                    }
+                    body @ Body::Custom(_) => body,
+                };
                 self.ask(member, body, reply, now);
                 self.pump_member(member, now);
             }
@@ -318,16 +346,17 @@ impl Engine {
                 self.pump_member(member, now);
             }
             Command::Replicate { member, feed, how, reply } => {
-                let released = match self.members[member.0].admitted() {
-                    Some(_) => self.release(member, &feed, how),
-                    None => Err(Error::Closed),
-                };
-                let opened = match released {
+                let opened = match self.release(member, &feed, how) {
                     Ok(true) => self.open_feed(feed.discovery_key()).map(|()| true),
                     other => other,
                 };
                 let _ = reply.send(opened);
             }
+            Command::Withdraw { member, feed, reply } => self.withdraw(member, feed, reply),
+            Command::Reevaluate { hub, feed, reply } => self.reevaluate(&hub, feed, reply),
+            Command::SetMetered { metered, reply } => self.set_metered(metered, reply),
+            Command::Join { party, reply } => drop(reply.send(self.join(&party))),
+            Command::Leave { party, reply } => self.leave(&party, reply),
             Command::Has { feed, index, reply } => {
                 let has = match self.feeds.get(&feed).map(|link| &link.channel) {
                     Some(Line::Open(_, channel)) => Ok(channel.remote_has(index)),
@@ -348,7 +377,7 @@ impl Engine {
     }
 
     fn channel_of(&mut self, member: MemberId) -> Option<&mut PartyChannel> {
-        let (_, channel) = self.members[member.0].admitted_mut()?.channel.as_mut()?;
+        let (_, channel) = self.members.admitted_mut(member)?.channel.as_mut()?;
         Some(channel)
     }
 
@@ -369,16 +398,17 @@ impl Engine {
 
     /// When [`handle_timeout`](Self::handle_timeout) is to be called.
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let channels = self.members.iter().filter_map(|member| member.admitted()?.channel.as_ref());
+        let channels = self.members.values().filter_map(|member| member.admitted()?.channel.as_ref());
         let channels = channels.filter_map(|(_, channel)| channel.poll_timeout());
         let wakes = self.wakes.values().chain(self.throttled.values()).copied();
         let wakes = wakes.chain(self.openings.poll_timeout());
-        channels.chain(wakes).min().map(Instant::from_std)
+        let stops = self.stops.iter().filter_map(Stop::deadline);
+        channels.chain(wakes).map(Instant::from_std).chain(stops).min()
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
-        for member in 0..self.members.len() {
-            self.pump_member(MemberId(member), now);
+        for member in self.members.ids() {
+            self.pump_member(member, now);
         }
         let std_now = now.into_std();
         self.end_throttling(std_now);
@@ -412,7 +442,7 @@ impl Engine {
 
     fn tell_whether_finished(&mut self) {
         let idle = self.is_idle();
-        for member in &mut self.members {
+        for member in self.members.values_mut() {
             let Some(admitted) = member.admitted_mut() else { continue };
             let Some((id, channel)) = &mut admitted.channel else { continue };
             if idle {
@@ -429,20 +459,20 @@ impl Engine {
     fn is_idle(&self) -> bool {
         self.unsettled.is_empty()
             && self.searches.is_empty()
-            && self.members.iter().all(|member| self.may_still_come(member) || member.is_idle())
+            && self.members.values().all(|member| self.may_still_come(member) || member.is_idle())
     }
 
     /// Whether somebody may yet show up for this party, which keeps nothing waiting as long as others are
     /// there.
     fn may_still_come(&self, member: &Member) -> bool {
         matches!(member.standing, Standing::Stranger)
-            && self.members.iter().any(|member| member.admitted().is_some())
+            && self.members.values().any(|member| member.admitted().is_some())
     }
 
     /// Whether a finite connection has done what it was made for.
     pub(super) fn is_done(&self) -> bool {
         let all_finished =
-            self.members.iter().filter_map(Member::admitted).all(|admitted| {
+            self.members.values().filter_map(Member::admitted).all(|admitted| {
                 admitted.channel.as_ref().is_none_or(|(_, channel)| channel.remote_finished())
             });
         self.finite && self.is_idle() && all_finished
@@ -455,12 +485,14 @@ impl Engine {
 
     /// Whether the remote has refused all that we are here for.
     pub(super) fn is_refused(&self) -> bool {
-        self.members.iter().all(|member| matches!(member.standing, Standing::Refused))
+        let refused =
+            |member: &Member| matches!(member.standing, Standing::Refused | Standing::Excluded { .. });
+        !self.ever_admitted && self.members.values().all(refused)
     }
 
     /// Whether nobody has been let in yet.
     pub(super) fn is_among_strangers(&self) -> bool {
-        self.members.iter().all(|member| matches!(member.standing, Standing::Stranger | Standing::Offered))
+        !self.ever_admitted
     }
 
     /// Whether all that was to be got has been got, as far as we know.
@@ -488,7 +520,8 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        for member in &mut self.members {
+        for member in self.members.values_mut() {
+            member.hub.remove_connection(self.connection);
             if let Standing::Admitted(admitted) = std::mem::replace(&mut member.standing, Standing::Gone) {
                 member.hub.remove_peer(&admitted.peer);
             }
@@ -508,9 +541,17 @@ fn instrumented<F: Future>(span: &Span, job: F) -> Instrumented<F> {
     job.instrument(span.clone())
 }
 
-fn next_change(key: DiscoveryKey, mut changes: Changes) -> NextChange {
+fn next_change(
+    key: DiscoveryKey,
+    mut changes: Changes,
+    mut ended: oneshot::Receiver<Infallible>,
+) -> NextChange {
     Box::pin(async move {
-        changes.changed().await;
-        (key, changes)
+        tokio::select! {
+            biased;
+            _ = &mut ended => return None,
+            () = changes.changed() => {}
+        }
+        Some(NewChange { key, changes, ended })
     })
 }

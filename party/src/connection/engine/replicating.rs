@@ -6,14 +6,14 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use tokio::time::Instant;
 
-use super::{Engine, Owner, SERVING_JOBS, Search, instrumented, next_change};
+use super::{Engine, NewChange, Owner, SERVING_JOBS, Search, instrumented, next_change};
 use crate::{
     connection::{
         feeds::{FeedLink, Line, Pump},
         jobs::{self, Ingested, Outcome, RuleOutcome, SearchId, Served, decide},
     },
     error::{ApiMisuse, Error},
-    feed::{Changes, Feed, FeedPeer},
+    feed::{Feed, FeedPeer},
     key::DiscoveryKey,
     mux::Incoming,
     party::{Event, Rule, RuleFailure},
@@ -30,10 +30,8 @@ const SERVED_AT_ONCE: usize = 4;
 impl Engine {
     /// The remote opened a feed.
     pub(super) fn handle_feed(&mut self, incoming: Incoming, id: &[u8], handshake: Bytes) {
-        let admitted: Vec<MemberId> = (0..self.members.len())
-            .filter(|index| self.members[*index].admitted().is_some())
-            .map(MemberId)
-            .collect();
+        let admitted: Vec<MemberId> =
+            self.members.iter().filter_map(|(id, member)| member.admitted().map(|_| id)).collect();
         let Ok(key) = <[u8; 32]>::try_from(id).map(DiscoveryKey::from_bytes) else {
             return self.mux.reject(incoming);
         };
@@ -50,7 +48,7 @@ impl Engine {
         self.next_search += 1;
         self.searches.insert(search, Search { incoming, key, handshake, asked: admitted.len() });
         for member in admitted {
-            let entry = &self.members[member.0];
+            let Some(entry) = self.members.get(member) else { continue };
             let Some(peer) = entry.admitted().map(|admitted| admitted.peer.clone()) else { continue };
             let (rules, timeout) = (entry.hub.rules(), self.limits.rule_timeout);
             self.jobs.spawn(instrumented(&entry.span, async move {
@@ -93,7 +91,8 @@ impl Engine {
     /// Releases a feed to a member and sees to it that it has a channel.
     pub(super) fn release(&mut self, member: MemberId, feed: &Feed, how: Replicate) -> Result<bool, Error> {
         let key = feed.discovery_key();
-        let Some(admitted) = self.members[member.0].admitted() else { return Err(Error::Closed) };
+        let Some(entry) = self.members.get(member) else { return Err(Error::Closed) };
+        let Some(admitted) = entry.admitted() else { return Err(Error::Closed) };
         let full = self.feeds.len() >= self.limits.max_released_feeds;
         let link = match self.feeds.entry(key) {
             Entry::Occupied(link) => link.into_mut(),
@@ -101,13 +100,14 @@ impl Engine {
                 return Err(ApiMisuse::LimitExceeded("max_released_feeds").into());
             }
             Entry::Vacant(vacant) => {
-                let link = vacant.insert(FeedLink::new(feed.clone(), self.session.remote));
-                self.changes.push(next_change(key, link.changes()));
-                link
+                let (link, ended) = FeedLink::new(feed.clone(), self.session.remote, self.generation);
+                self.changes.push(next_change(key, link.changes(), ended));
+                vacant.insert(link)
             }
         };
         self.dirty.insert(key);
-        let fresh = link.release(member, &admitted.peer, how, &self.members[member.0].hub.reports);
+        let fresh = link.release(member, &admitted.peer, how, &entry.hub.reports);
+        self.regard(key);
         self.tell_conflict(key);
         Ok(fresh)
     }
@@ -175,7 +175,9 @@ impl Engine {
     /// Replicates a feed no longer.
     pub(super) fn end_feed(&mut self, key: DiscoveryKey) {
         self.close_feed(key, Line::Down);
-        self.feeds.remove(&key);
+        if let Some(link) = self.feeds.remove(&key) {
+            self.generation = self.generation.max(link.generation() + 1);
+        }
         self.unsettled.remove(&key);
         self.dirty.remove(&key);
         self.wakes.remove(&key);
@@ -185,7 +187,7 @@ impl Engine {
     pub(super) fn tell_of_feed(&self, key: DiscoveryKey, event: impl Fn(Peer, DiscoveryKey) -> Event) {
         let Some(link) = self.feeds.get(&key) else { return };
         for member in link.released_by.keys() {
-            let member = &self.members[member.0];
+            let Some(member) = self.members.get(*member) else { continue };
             if let Some(admitted) = member.admitted() {
                 member.hub.tell(event(admitted.peer.clone(), key));
             }
@@ -210,7 +212,6 @@ impl Engine {
         let (key, last) = (entry.key, entry.asked == 0);
         if let Some(feed) = feed
             && feed.discovery_key() == key
-            && self.members[member.0].admitted().is_some()
             && let Err(error) = self.release(member, &feed, Replicate::sparsely())
         {
             tracing::debug!(feed = %key, %error, "refused a feed");
@@ -228,8 +229,15 @@ impl Engine {
             return;
         }
         link.served(served.rest);
+        let mut proofs = served.proofs;
+        //= protocol-spec/08-party.md#a-release-that-ends
+        for (_, proof) in &mut proofs {
+            if matches!(&proof, Ok(Some(proof)) if !link.may_send(proof)) {
+                *proof = Ok(None);
+            }
+        }
         if let Line::Open(_, channel) = &mut link.channel {
-            for (ticket, proof) in served.proofs {
+            for (ticket, proof) in proofs {
                 if let Err(error) = &proof {
                     tracing::debug!(feed = %served.job.feed, %error, "can't serve a request");
                 }
@@ -241,6 +249,7 @@ impl Engine {
 
     pub(super) fn handle_ingested(&mut self, ingested: Ingested) {
         self.unverified_bytes -= ingested.bytes;
+        self.job_ended(ingested.job);
         let key = ingested.job.feed;
         let Some(link) = self.feeds.get_mut(&key) else { return };
         if !link.is(ingested.job) {
@@ -250,6 +259,9 @@ impl Engine {
             return self.end_feed(key);
         }
         link.ingested();
+        for (ticket, result) in &ingested.results {
+            link.stored(*ticket, result.is_ok());
+        }
         let mut failed = None;
         if let Line::Open(_, channel) = &mut link.channel {
             link.feed.with_local(|local| {
@@ -270,21 +282,18 @@ impl Engine {
         }
     }
 
-    pub(in crate::connection) fn handle_change(&mut self, key: DiscoveryKey, changes: Changes) {
+    pub(in crate::connection) fn handle_change(&mut self, change: NewChange) {
+        let NewChange { key, changes, ended } = change;
         let Some(link) = self.feeds.get_mut(&key) else { return };
         if link.feed.is_purged() {
             return self.end_feed(key);
         }
+        link.set_demand();
         if let Line::Open(_, channel) = &mut link.channel {
-            let (demand, sought) = (link.feed.demand(), link.feed.sought());
-            link.feed.with_local(|local| {
-                channel.set_demand(demand, local);
-                channel.set_sought(sought);
-                channel.handle_local_change(local);
-            });
+            link.feed.with_local(|local| channel.handle_local_change(local));
         }
         self.dirty.insert(key);
-        self.changes.push(next_change(key, changes));
+        self.changes.push(next_change(key, changes, ended));
         self.tell_conflict(key);
     }
 

@@ -101,6 +101,15 @@ impl Demand {
         self
     }
 
+    /// What of this is in any of `ranges`.
+    #[must_use]
+    pub fn within(&self, ranges: &[Range<u64>]) -> Self {
+        // One set of the ranges, so that none of what overlaps is gone through twice.
+        let ranges: RangeSet = ranges.iter().cloned().collect();
+        let cut = |set: &RangeSet| ranges.iter().flat_map(|range| set.within(range)).collect();
+        Self { urgent: cut(&self.urgent), orders: self.orders.each_ref().map(cut) }
+    }
+
     /// Blocks that somebody waits for, one by one. They come before all others.
     pub fn urgent(&self) -> &RangeSet {
         &self.urgent
@@ -156,6 +165,16 @@ mod tests {
         assert!(demand.wants(2) && !demand.wants(3) && demand.wants(7) && !demand.wants(8));
         assert!(Demand::everything().wants(u64::MAX - 1));
         assert!(Demand::nothing().is_empty());
+    }
+
+    #[test]
+    fn a_demand_within_ranges_is_what_is_in_both() {
+        let demand = Demand::from_ranges([0..10, 20..u64::MAX]).with_urgent([5..6, 15..16]);
+        let cut = demand.within(&[8..25, 4..6, 9..12]);
+        assert_eq!(cut.ranges(), [4..6, 8..10, 15..16, 20..25]);
+        assert!(cut.urgent().iter().eq([5..6, 15..16]));
+        assert!(demand.within(&[]).is_empty());
+        assert_eq!(demand.within(&[0..u64::MAX]), demand);
     }
 
     #[test]

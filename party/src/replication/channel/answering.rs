@@ -158,7 +158,7 @@ impl Channel {
         self.refuse(id, REASON_UNKNOWN)
     }
 
-    fn refuse(&mut self, request: u64, reason: u64) -> Result<(), Error> {
+    pub(super) fn refuse(&mut self, request: u64, reason: u64) -> Result<(), Error> {
         self.serving.cancel(request);
         self.serving.refuse(NoData { request, reason }, &self.limits)?;
         self.counters.refused_by_us += 1;
