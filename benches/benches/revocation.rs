@@ -55,6 +55,7 @@ impl Rules for Half {
     }
 }
 
+#[allow(clippy::disallowed_methods)] // it measures wall time
 #[tokio::main]
 async fn main() -> Result<()> {
     let (key, _) = PartyKey::generate();
