@@ -2,6 +2,7 @@
 //! forbidden by one call, and allowed again. It measures wall time, in memory, both ends of every connection in this process.
 //!
 //!     cargo bench -p benches --bench revocation
+#![allow(clippy::print_stdout, clippy::disallowed_methods)] // it measures, and says what
 
 use std::{
     sync::{

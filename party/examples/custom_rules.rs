@@ -2,6 +2,7 @@
 //! kilobyte of them. Who writes a letter to the editor gets an answer. A subscription ends while the reader is connected.
 //!
 //!     cargo run --example custom_rules -p party
+#![allow(clippy::print_stdout)] // it shows what happens
 
 use std::{
     collections::BTreeMap,

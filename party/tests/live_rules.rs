@@ -182,6 +182,7 @@ async fn no_block_is_sent_or_stored_after_the_call_has_returned() {
     }
 }
 
+#[allow(clippy::disallowed_methods)] // virtual time is looked at
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_takes_nothing_loses_its_connection_before_it_gets_what_is_forbidden() {
     let written = one_feed::written(0).await;
