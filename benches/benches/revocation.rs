@@ -34,7 +34,7 @@ struct Half {
 }
 
 fn is_in_the_half(key: &FeedKey) -> bool {
-    key.as_bytes()[0] % 2 == 0
+    key.as_bytes()[0].is_multiple_of(2)
 }
 
 impl Rules for Half {

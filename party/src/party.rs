@@ -49,7 +49,7 @@ impl Party {
     }
 
     /// Has everything decided by these rules from now on. What is being decided goes on under the old ones, and what they
-    /// have released stays released.
+    /// have released stays released: [`reevaluate`](Self::reevaluate) asks the new ones about it.
     pub fn set_rules(&self, rules: impl Rules) {
         self.hub.set_rules(Arc::new(rules));
     }

@@ -44,13 +44,13 @@ const EVENT_BACKLOG: usize = 256;
 /// let store = Store::memory(); // or `Store::open`
 /// let (key, _founder) = PartyKey::generate();
 /// let parties = PartyMap::new(&store, &KeyPair::generate());
-/// parties.register("share-all", WholeStore::new(store.clone()))?;
+/// parties.register("share-all", WholeStore::new(store.clone())).await?;
 /// let kitchen = parties.add("kitchen", &key, "share-all").await?;
 /// assert_eq!(parties.find(&key.discovery_key()).unwrap(), kitchen);
 ///
 /// // After a restart, with the same store:
 /// let parties = PartyMap::new(&store, &KeyPair::generate());
-/// parties.register("share-all", WholeStore::new(store.clone()))?;
+/// parties.register("share-all", WholeStore::new(store.clone())).await?;
 /// assert_eq!(parties.load("kit*").await?.len(), 1);
 /// # Ok::<(), party::error::Error>(()) })?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -143,11 +143,12 @@ impl PartyMap {
     }
 
     /// Registers rules under a name. If there are rules of this name already, they are replaced, in every party that they
-    /// rule, at once: whatever is to be decided from now on is decided by the new ones.
+    /// rule, at once: whatever is to be decided from now on is decided by the new ones, and what the old ones have released
+    /// and the new ones do not allow [has stopped](Party::reevaluate) when this returns.
     ///
     /// # Errors
     /// [`ApiMisuse::LimitExceeded`] for a name longer than 1,024 bytes.
-    pub fn register(&self, name: &str, rules: impl Rules) -> Result<(), Error> {
+    pub async fn register(&self, name: &str, rules: impl Rules) -> Result<(), Error> {
         check_name(name)?;
         let rules: Arc<dyn ErasedRules> = Arc::new(rules);
         let ruled: Vec<Party> = {
@@ -158,6 +159,7 @@ impl PartyMap {
         };
         for party in ruled {
             party.hub().set_rules(rules.clone());
+            party.reevaluate().await;
             self.inner.tell(PartyMapEvent::RulesChanged(party));
         }
         Ok(())

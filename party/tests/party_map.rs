@@ -51,7 +51,7 @@ async fn parties_are_remembered_by_the_store_and_loaded_by_pattern() {
     let parties = [("home/kitchen", 1), ("home/garden", 2), ("work", 3)];
     let store = Store::open(folder.path()).await.unwrap();
     let before = map(&store, 1);
-    before.register("say", Says("hello")).unwrap();
+    before.register("say", Says("hello")).await.unwrap();
     for (name, key) in parties {
         let party = before.add(name, &party_key(key), "say").await.unwrap();
         assert_eq!(before.named(name), Some(party.clone()));
@@ -65,7 +65,7 @@ async fn parties_are_remembered_by_the_store_and_loaded_by_pattern() {
     let listed = after.list().await.unwrap();
     assert!(listed.len() == 3 && listed.iter().all(|entry| !entry.is_loaded && entry.rules == "say"));
     assert_eq!(after.find(&party_key(1).discovery_key()), None);
-    after.register("say", Says("hello again")).unwrap();
+    after.register("say", Says("hello again")).await.unwrap();
     let home = after.load("home/*").await.unwrap();
     assert_eq!(home.len(), 2);
     assert_eq!((after.named("work"), after.loaded().len()), (None, 2));
@@ -100,7 +100,7 @@ async fn a_partys_key_is_kept_apart_in_a_file_of_its_owners() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).await.unwrap();
     let parties = map(&store, 1);
-    parties.register("say", Says("hello")).unwrap();
+    parties.register("say", Says("hello")).await.unwrap();
     parties.add("kitchen", &party_key(7), "say").await.unwrap();
     store.close().await;
 
@@ -123,7 +123,7 @@ async fn a_partys_key_is_kept_apart_in_a_file_of_its_owners() {
         damage.iter().for_each(|bytes| std::fs::write(&secret, bytes).unwrap());
         let store = Store::open(folder.path()).await.unwrap();
         let parties = map(&store, 1);
-        parties.register("say", Says("hello")).unwrap();
+        parties.register("say", Says("hello")).await.unwrap();
         let error = parties.load("*").await.unwrap_err();
         assert!(matches!(error, Error::Storage(StorageError::Damaged { .. })), "{error:?}");
         store.close().await;
@@ -135,7 +135,7 @@ async fn a_partys_key_is_kept_apart_in_a_file_of_its_owners() {
 async fn names_and_parties_are_unique_and_rules_must_be_known() {
     let store = Store::memory();
     let parties = map(&store, 1);
-    parties.register("say", Says("hello")).unwrap();
+    parties.register("say", Says("hello")).await.unwrap();
     parties.add("kitchen", &party_key(1), "say").await.unwrap();
     let misuse = |result: Result<Party, Error>| match result {
         Err(Error::ApiMisuse(misuse)) => misuse,
@@ -152,10 +152,10 @@ async fn names_and_parties_are_unique_and_rules_must_be_known() {
     assert_eq!(parties.list().await.unwrap().len(), 1);
 
     // Nor does anything happen by halves when they are loaded.
-    parties.register("quiet", Says("")).unwrap();
+    parties.register("quiet", Says("")).await.unwrap();
     parties.add("garden", &party_key(3), "quiet").await.unwrap();
     let later = map(&store, 1);
-    later.register("say", Says("hello")).unwrap();
+    later.register("say", Says("hello")).await.unwrap();
     let error = later.load("*").await.unwrap_err();
     assert!(matches!(error, Error::ApiMisuse(ApiMisuse::UnknownRules(name)) if name == "quiet"));
     assert!(later.loaded().is_empty());
@@ -168,14 +168,14 @@ async fn a_connection_finds_its_party_by_itself_among_many() {
     let feed = serving.create_feed("notes", FeedOptions::default()).await.unwrap();
     feed.append("a block").await.unwrap();
     let server = map(&serving, 1);
-    server.register("nothing", Shared::default()).unwrap();
-    server.register("all", WholeStore::new(serving.clone())).unwrap();
+    server.register("nothing", Shared::default()).await.unwrap();
+    server.register("all", WholeStore::new(serving.clone())).await.unwrap();
     for n in 1..=30 {
         server.add(&n.to_string(), &party_key(n), if n == 17 { "all" } else { "nothing" }).await.unwrap();
     }
     // The reader is in more parties, too, and dials knowing a discovery key alone.
     let reader = map(&reading, 2);
-    reader.register("all", WholeStore::new(reading.clone())).unwrap();
+    reader.register("all", WholeStore::new(reading.clone())).await.unwrap();
     for n in [17, 18, 99] {
         reader.add(&n.to_string(), &party_key(n), "all").await.unwrap();
     }
@@ -200,11 +200,11 @@ async fn a_connection_finds_its_party_by_itself_among_many() {
 #[tokio::test(start_paused = true)]
 async fn rules_that_are_replaced_decide_at_once_in_every_party_that_they_rule() {
     let (ours, theirs) = (map(&Store::memory(), 1), map(&Store::memory(), 2));
-    ours.register("say", Says("old")).unwrap();
-    ours.register("other", Says("other")).unwrap();
+    ours.register("say", Says("old")).await.unwrap();
+    ours.register("other", Says("other")).await.unwrap();
     ours.add("a", &party_key(1), "say").await.unwrap();
     ours.add("b", &party_key(2), "other").await.unwrap();
-    theirs.register("ask", Says("")).unwrap();
+    theirs.register("ask", Says("")).await.unwrap();
     let mut peers = Vec::new();
     let mut connections = Vec::new();
     for n in [1, 2] {
@@ -218,7 +218,7 @@ async fn rules_that_are_replaced_decide_at_once_in_every_party_that_they_rule() 
     let mut events = ours.events();
     for (registered, answers) in [(None, ["old", "other"]), (Some("new"), ["new", "other"])] {
         if let Some(text) = registered {
-            ours.register("say", Says(text)).unwrap();
+            ours.register("say", Says(text)).await.unwrap();
         }
         for (peer, answer) in peers.iter().zip(answers) {
             assert_eq!(peer.request("which?", &b""[..]).await.unwrap().value, answer);
@@ -236,7 +236,7 @@ async fn rules_that_are_replaced_decide_at_once_in_every_party_that_they_rule() 
 #[tokio::test(start_paused = true)]
 async fn who_knows_none_of_the_parties_is_refused_as_by_a_peer_in_none() {
     let (full, empty) = (map(&Store::memory(), 1), map(&Store::memory(), 2));
-    full.register("say", Says("hello")).unwrap();
+    full.register("say", Says("hello")).await.unwrap();
     full.add("a", &party_key(1), "say").await.unwrap();
     for server in [full, empty] {
         let (left, right) = connection::memory();
@@ -251,8 +251,8 @@ async fn who_knows_none_of_the_parties_is_refused_as_by_a_peer_in_none() {
 #[tokio::test(start_paused = true)]
 async fn a_party_that_is_removed_lives_on_where_it_was_joined() {
     let (ours, theirs) = (map(&Store::memory(), 1), map(&Store::memory(), 2));
-    ours.register("say", Says("still here")).unwrap();
-    theirs.register("say", Says("")).unwrap();
+    ours.register("say", Says("still here")).await.unwrap();
+    theirs.register("say", Says("")).await.unwrap();
     let (party, other) = (
         ours.add("a", &party_key(1), "say").await.unwrap(),
         theirs.add("a", &party_key(1), "say").await.unwrap(),
