@@ -102,7 +102,7 @@ pub async fn write(floor: Floor, port: u16, folder: &Path) -> Result<Vec<f64>> {
 ///
 /// # Errors
 ///
-/// As [`write`].
+/// As `write` does.
 pub async fn read(floor: Floor, folder: &Path, mut say: impl FnMut(String) -> Result<()>) -> Result<()> {
     let storage = DiskStorage::open(folder).await?;
     let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
