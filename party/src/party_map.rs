@@ -209,7 +209,8 @@ impl PartyMap {
         Ok(parties)
     }
 
-    /// Forgets a party and its key. Returns whether it was here. Connections that are up stay in it until they end.
+    /// Forgets a party and its key. Returns whether it was here. Connections that are up stay in it until they end or
+    /// [leave](Connection::leave) it.
     ///
     /// # Errors
     /// [`Error::Storage`]; it is as it was then.
@@ -266,7 +267,8 @@ impl PartyMap {
     }
 
     /// A connection that somebody else has started, for all parties that are loaded: the remote shows by itself of which it
-    /// knows. It ends as if we were in none if it knows none of them. There may be
+    /// knows. It ends as if we were in none if it knows none of them. One that is loaded later it can
+    /// [join](Connection::join). There may be
     /// [`Limits::max_parties`](crate::limits::Limits::max_parties) of them.
     pub fn accept<Io>(&self, io: Io) -> Connecting<Io>
     where

@@ -127,7 +127,8 @@ impl Feed {
     /// Reads and verifies all that is stored of the feed: each block against its leaf of the tree, each node
     /// on the way up against those below it, and the roots against the signature. What it finds wrong is
     /// in the report, and not repaired. It reads a piece at a time, while the feed stays in use; an append
-    /// that comes meanwhile isn't looked at.
+    /// that comes meanwhile isn't looked at. What the storage has in memory, because it was written or read just now, it
+    /// takes from there: to have the disk looked at in any case, open the store anew.
     ///
     /// # Errors
     /// Nothing of the storage can be read at all.
