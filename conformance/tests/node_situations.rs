@@ -148,23 +148,25 @@ async fn a_cut_in_the_middle_costs_what_was_on_its_way_only() -> Result<()> {
         let options = NodeOptions::store().at(folder.path());
         let node = NodePeer::spawn(&options)?;
         let theirs = node.create("theirs", Kind::Default).await?;
-        node.append("theirs", 8, 3_000, 100).await?;
+        node.append("theirs", 8, 20_000, 100).await?;
         let rust = Place::Memory.peer().await?;
         rust.open("theirs", &theirs.key).await?;
         rust.dial(node.listen().await?).await?;
         rust.download("theirs", 0, 100).await?;
         let follow = tokio::spawn({
             let rust = rust.clone();
-            async move { rust.follow("theirs", 3_000).await }
+            async move { rust.follow("theirs", 20_000).await }
         });
         node.kill().await?;
-        ensure!(rust.hang_up().await.is_err(), "the connection did not notice");
+        // Whether that looks like a cut or like an end depends on what the killed process had not read.
+        let _ = rust.hang_up().await;
+        ensure!(rust.feed("theirs")?.info().contiguous_length < 20_000, "there was nothing left to cut");
 
         let node = NodePeer::spawn(&options)?;
         node.open("theirs", &theirs.key).await?;
         rust.dial(node.listen().await?).await?;
         follow.await??;
-        assert_eq!(rust.digest("theirs").await?, digest_of_blocks(8, 3_000, 100));
+        assert_eq!(rust.digest("theirs").await?, digest_of_blocks(8, 20_000, 100));
         no_complaints(&node)
     })
     .await
