@@ -461,8 +461,8 @@ impl Session {
         if !feed.open {
             return self.open(n).await;
         }
-        // A single core that is closed while it reads or writes for a peer ends the connection.
-        if self.closes_badly && feed.rust_writes && self.link != Link::Down {
+        // A single core that is closed before it has stored what a peer sent ends the connection, or its process.
+        if self.closes_badly && feed.rust_writes {
             return Ok(());
         }
         self.note(format!("close {}", feed.name));
@@ -509,7 +509,9 @@ impl Session {
     async fn catch_up(&mut self) -> Result<()> {
         let n = self.pick();
         let feed = &self.feeds[n];
-        if self.link != Link::Up || !feed.open || feed.length() == 0 || feed.is_shaken {
+        // What hypercore 10.19.0 had asked for when a connection ended may keep it from learning more on the next one.
+        let forgets = self.release == Release::TenNineteen && feed.rust_writes;
+        if self.link != Link::Up || !feed.open || feed.length() == 0 || feed.is_shaken || forgets {
             return Ok(());
         }
         self.note(format!("{} catches up", feed.name));

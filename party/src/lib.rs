@@ -63,6 +63,7 @@
 //! - `disk` (default): stores on disk.
 
 pub mod admission;
+mod buffers;
 #[cfg(feature = "tokio")]
 pub mod connection;
 pub mod credentials;

@@ -15,6 +15,7 @@ use super::{
     handshake_state::Split,
 };
 use crate::{
+    buffers::Buffers,
     error::{ApiMisuse, Error, PeerMisbehaved},
     hash::{Hash, keyed_hash, namespace},
     limits::Limits,
@@ -41,6 +42,9 @@ const SHARED: usize = 4 << 10;
 /// How much memory messages share.
 const ARENA: usize = 64 << 10;
 
+/// How much memory of long messages is kept for the next ones, until the next keep-alive.
+const KEPT: usize = 4 << 20;
+
 /// An encrypted stream of messages between the two ends of a [`Session`].
 ///
 /// | bytes from the transport | bytes to the transport | messages |
@@ -56,6 +60,7 @@ pub struct SecretStream {
     outgoing: BytesMut,
     opener: Opener,
     arena: BytesMut,
+    buffers: Buffers,
     messages: VecDeque<Bytes>,
     keep_alives: u64,
     max_frame: usize,
@@ -98,6 +103,7 @@ impl SecretStream {
             outgoing,
             opener: Opener::Waiting { rx },
             arena: BytesMut::new(),
+            buffers: Buffers::new(KEPT),
             messages: VecDeque::new(),
             keep_alives: 0,
             max_frame,
@@ -146,7 +152,7 @@ impl SecretStream {
                         return Err(PeerMisbehaved::FrameLength(length));
                     }
                     let Some(sealed) = input.get(PREFIX..PREFIX + length) else { return Ok(()) };
-                    match open(state, sealed, &mut self.arena)? {
+                    match open(state, sealed, &mut self.arena, &mut self.buffers)? {
                         Some(message) => self.messages.push_back(message),
                         None => self.keep_alives = self.keep_alives.saturating_add(1),
                     }
@@ -191,6 +197,8 @@ impl SecretStream {
 
     /// Seals an empty message, which tells the remote that we are there and nothing else.
     pub fn keep_alive(&mut self) {
+        // Whoever is silent needs no memory.
+        self.buffers.clear();
         // Never too large.
         let _ = self.seal(&[]);
     }
@@ -250,10 +258,16 @@ fn start(header: &[u8; HEADER], key: &[u8; 32]) -> State {
 }
 
 /// Opens one frame of at least [`SEAL_OVERHEAD`] bytes, on the way from `sealed` to where the message stays.
-fn open(state: &mut State, sealed: &[u8], arena: &mut BytesMut) -> Result<Option<Bytes>, PeerMisbehaved> {
+fn open(
+    state: &mut State,
+    sealed: &[u8],
+    arena: &mut BytesMut,
+    buffers: &mut Buffers,
+) -> Result<Option<Bytes>, PeerMisbehaved> {
     let length = sealed.len().saturating_sub(SEAL_OVERHEAD);
     let mut message = if length > SHARED {
-        BytesMut::zeroed(length)
+        let piece = buffers.zeroed(length);
+        buffers.lend(piece)
     } else {
         if arena.capacity() < length {
             *arena = BytesMut::with_capacity(ARENA);

@@ -24,6 +24,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::folder::sync_folder;
 use crate::{
+    buffers::Buffers,
     encoding::{Reader, Writer},
     error::{DecodeError, StorageError},
 };
@@ -45,6 +46,11 @@ const RECENT_BYTES: usize = 256 << 10;
 const MAX_RECENT: usize = 32 << 10;
 /// What a piece in memory takes beside its bytes, about.
 const RECENT_OVERHEAD: usize = 64;
+
+/// Pieces that are read at once and have at least this many bytes are read into memory that is used again, of which
+/// this much is kept.
+const KEPT_FROM: usize = 16 << 10;
+const KEPT_BYTES: usize = 4 << 20;
 
 const NOT_WRITTEN: &str = "not what was written";
 
@@ -92,6 +98,7 @@ pub(super) struct BlockFiles {
     tail: Mutex<Tail>,
     open: Mutex<BTreeMap<u32, Arc<File>>>,
     recent: Mutex<Recent>,
+    buffers: Mutex<Buffers>,
 }
 
 /// The last small pieces that were appended, the newest at the end. What is there is never written to again, so they
@@ -125,6 +132,7 @@ impl BlockFiles {
             tail: Mutex::default(),
             open: Mutex::default(),
             recent: Mutex::default(),
+            buffers: Mutex::new(Buffers::new(KEPT_BYTES)),
         };
         files.check(least.unwrap_or_default())?;
         Ok(files)
@@ -183,18 +191,27 @@ impl BlockFiles {
 
     /// The block at `place`.
     pub(super) fn read(&self, place: Place) -> Result<Bytes, StorageError> {
-        let mut block = Vec::new();
-        let read = self
-            .file(place.file)
-            .and_then(|file| read_at(&file, &mut block, place.len as usize, place.offset));
-        match read {
-            Ok(()) if xxh3_64(&block) == place.checksum => Ok(block.into()),
-            Ok(()) => Err(self.damaged(&place, &NOT_WRITTEN)),
+        match self.read_bytes(place, place.len as usize) {
+            Ok(block) if xxh3_64(&block) == place.checksum => Ok(block),
+            Ok(_) => Err(self.damaged(&place, &NOT_WRITTEN)),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof) => {
                 Err(self.damaged(&place, &error))
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The `len` bytes from the start of `place` on.
+    fn read_bytes(&self, place: Place, len: usize) -> io::Result<Bytes> {
+        let file = self.file(place.file)?;
+        if len < KEPT_FROM {
+            let mut bytes = Vec::new();
+            read_at(&file, &mut bytes, len, place.offset)?;
+            return Ok(bytes.into());
+        }
+        let mut piece = lock(&self.buffers).zeroed(len);
+        read_exact_at(&file, &mut piece, place.offset)?;
+        Ok(lock(&self.buffers).lend(piece).freeze())
     }
 
     fn damaged(&self, place: &Place, how: &dyn std::fmt::Display) -> StorageError {
@@ -222,16 +239,13 @@ impl BlockFiles {
             }
             let (run, after) = rest.split_at_checked(count).unwrap_or((rest, &[]));
             rest = after;
-            let mut bytes = Vec::new();
-            let read = self.file(first.file).and_then(|file| read_at(&file, &mut bytes, len, first.offset));
-            if read.is_err() {
+            let Ok(bytes) = self.read_bytes(*first, len) else {
                 // Which of them it is.
                 for (place, n) in run {
                     found.push((*n, self.read(*place)?));
                 }
                 continue;
-            }
-            let bytes = Bytes::from(bytes);
+            };
             for (place, n) in run {
                 let start = usize::try_from(place.offset.saturating_sub(first.offset)).unwrap_or(usize::MAX);
                 let end = start.saturating_add(place.len as usize);
@@ -437,6 +451,12 @@ fn together(places: &[(Place, usize)]) -> (usize, usize) {
     (count, len(end))
 }
 
+/// Fills `bytes` from `offset` on.
+#[cfg(unix)]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, bytes, offset)
+}
+
 /// Reads `len` bytes from `offset` on. Memory that is about to be written to is not cleared before.
 #[cfg(unix)]
 fn read_at(file: &File, buffer: &mut Vec<u8>, len: usize, offset: u64) -> io::Result<()> {
@@ -456,14 +476,19 @@ fn read_at(file: &File, buffer: &mut Vec<u8>, len: usize, offset: u64) -> io::Re
 
 #[cfg(not(unix))]
 fn read_at(file: &File, buffer: &mut Vec<u8>, len: usize, offset: u64) -> io::Result<()> {
+    buffer.resize(len, 0);
+    read_exact_at(file, buffer, offset)
+}
+
+#[cfg(not(unix))]
+fn read_exact_at(file: &File, bytes: &mut [u8], offset: u64) -> io::Result<()> {
     use std::io::{Read as _, Seek as _, SeekFrom};
     // Two readers share the cursor of one file.
     static CURSOR: Mutex<()> = Mutex::new(());
     let _one_at_a_time = lock(&CURSOR);
     let mut file = file;
     file.seek(SeekFrom::Start(offset))?;
-    buffer.resize(len, 0);
-    file.read_exact(buffer)
+    file.read_exact(bytes)
 }
 
 #[cfg(test)]
