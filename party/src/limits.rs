@@ -24,6 +24,10 @@ pub struct Limits {
     /// How long a connection may be silent before it is given up. Keep-alives are sent at a third of it or
     /// every 5 seconds, whichever is shorter.
     pub idle_timeout: Duration,
+    /// How slowly a frame may come, in bytes a second. Each byte of one that is not complete puts off the end of
+    /// [`idle_timeout`](Self::idle_timeout) by the time that it takes at this rate, and by no more: a peer that trickles is
+    /// dropped.
+    pub min_frame_rate: usize,
 
     /// Channels that are open, or being opened, in either direction.
     pub max_channels: usize,
@@ -153,6 +157,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             admission_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
+            // A block of 15 MiB may take four hours, and 30 KiB a minute: slower than any link that people call one.
+            min_frame_rate: 1_024,
             max_channels: 16_384,
             max_incoming_opens: 4_096,
             max_early_bytes: 1 << 20,

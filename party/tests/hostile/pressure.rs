@@ -25,7 +25,7 @@ use tokio::{
 
 use crate::{
     common::{identity, raw::RawPeer},
-    shared::{Reader, complete, heard, open_feed, say, victim},
+    shared::{Reader, complete, heard, open_feed, say, serves, victim},
 };
 
 /// How long both feeds may take while somebody wears us out: a timeout of a request, and some.
@@ -269,12 +269,14 @@ async fn a_handshake_of_one_byte_a_second_is_given_up_in_time() {
     assert!(start.elapsed() <= party::limits::Limits::default().handshake_timeout + Duration::from_secs(1));
 }
 
+//= protocol-spec/04-secret-stream.md#keep-alive-and-end
 #[tokio::test(start_paused = true)]
-async fn frames_of_one_byte_a_second_hold_up_nobody_else() {
+async fn a_frame_of_one_byte_a_second_is_given_up_in_time_and_nobody_else_notices() {
     let reader = Reader::new().await;
-    let (mut peer, channel, victim) = reader.attack().await;
+    let (mut peer, channel, mut victim) = reader.attack().await;
     // The start of a frame of 10 MB.
     peer.say_raw(&[0x80, 0x96, 0x98]).await;
+    let start = Instant::now();
     let attacker = tokio::spawn(async move {
         for byte in (0..=255).cycle() {
             peer.say_raw(&[byte]).await;
@@ -282,10 +284,33 @@ async fn frames_of_one_byte_a_second_hold_up_nobody_else() {
         }
         drop((peer, channel));
     });
-    sleep(Duration::from_secs(3_600)).await;
     nobody_else_notices(&reader).await;
-    // What it has begun it never ends.
+    let error = (&mut victim).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::PeerMisbehaved(PeerMisbehaved::SlowFrame(60..=64))), "{error}");
+    let idle = party::limits::Limits::default().idle_timeout;
+    assert!((idle..idle + Duration::from_secs(2)).contains(&start.elapsed()), "{:?}", start.elapsed());
     attacker.abort();
-    let error = victim.await.unwrap().unwrap_err();
-    assert!(matches!(error, Error::PeerMisbehaved(PeerMisbehaved::Truncated)), "{error}");
+}
+
+//= protocol-spec/04-secret-stream.md#keep-alive-and-end
+#[tokio::test(start_paused = true)]
+async fn a_large_frame_over_a_slow_link_is_waited_for() {
+    let (left, right) = connection::memory();
+    let (victim, feed, _) = victim(right).await;
+    let mut peer = RawPeer::dial(left, &identity(1)).await;
+    // A message of 15 MiB for a channel that there is not, which is passed over, at 8 KiB a second.
+    let mut message = vec![0; 15 << 20];
+    message[0] = 99;
+    peer.stream.seal(&message).unwrap();
+    let sealed = peer.stream.outgoing().split();
+    let start = Instant::now();
+    for piece in sealed.chunks(80 << 10) {
+        peer.say_raw(piece).await;
+        sleep(Duration::from_secs(10)).await;
+    }
+    assert!(start.elapsed() > Duration::from_secs(1_900));
+    // It wasn't given up meanwhile.
+    assert_eq!(serves(&mut peer, &feed).await, "one");
+    drop(peer);
+    victim.await.unwrap().unwrap();
 }
