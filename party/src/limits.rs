@@ -115,8 +115,10 @@ pub struct Limits {
     pub transaction_timeout: Duration,
     /// How long a rule may take to decide.
     pub rule_timeout: Duration,
-    /// Ephemeral messages that wait for their rule, for each party. More are dropped.
+    /// Ephemeral messages of a peer that wait for their rule or to be received, for each party. More are dropped.
     pub max_queued_ephemeral: usize,
+    /// Bytes of their values, beyond which more are dropped, too. One that finds nothing waiting is taken.
+    pub max_queued_ephemeral_bytes: usize,
     /// Feeds released to one peer.
     pub max_released_feeds: usize,
 
@@ -197,6 +199,7 @@ impl Default for Limits {
             transaction_timeout: Duration::from_secs(30),
             rule_timeout: Duration::from_secs(20),
             max_queued_ephemeral: 256,
+            max_queued_ephemeral_bytes: 4 << 20,
             max_released_feeds: 8_192,
             max_membership: 1_024,
             max_links: 5,

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::link::FeedsByKey;
 pub(crate) use self::link::Linked;
@@ -125,6 +125,8 @@ struct Inner {
     feeds: Mutex<FeedsByKey>,
     tally: Tally,
     said: Said,
+    /// Told when the membership is over, while the connection may go on.
+    left: watch::Sender<bool>,
 }
 
 /// Which of a connection's memberships: one in each party, and another one each time that it begins anew.
@@ -214,6 +216,7 @@ impl Peer {
                 feeds,
                 tally,
                 said,
+                left: watch::Sender::new(false),
             }),
         }
     }
@@ -228,14 +231,29 @@ impl Peer {
         self.inner.admission
     }
 
-    /// Whether the connection has ended.
+    /// Whether the peer is here no more: the connection has ended, or its membership in the party on it. Who comes
+    /// back on the same connection is another `Peer`.
     pub fn is_closed(&self) -> bool {
-        self.inner.commands.is_closed()
+        *self.inner.left.borrow() || self.inner.commands.is_closed()
     }
 
-    /// Waits until the connection has ended.
+    /// Waits until the peer is here no more.
     pub async fn closed(&self) {
-        self.inner.commands.closed().await;
+        tokio::select! {
+            () = self.inner.commands.closed() => {}
+            () = self.left() => {}
+        }
+    }
+
+    /// Waits until the membership is over, as far as the connection tells.
+    pub(crate) async fn left(&self) {
+        // The sender is in this very handle.
+        let _ = self.inner.left.subscribe().wait_for(|left| *left).await;
+    }
+
+    /// The membership is over.
+    pub(crate) fn leave(&self) {
+        self.inner.left.send_replace(true);
     }
 
     /// Tells the peer which feeds we have for it and returns those that it has for us. An empty list is fine
@@ -285,11 +303,6 @@ impl Peer {
 
     pub(crate) fn said(&self) -> &Said {
         &self.inner.said
-    }
-
-    /// Tells it apart from all other peers of this process.
-    pub(crate) fn number(&self) -> (u64, u64) {
-        (self.inner.connection, self.inner.member.0)
     }
 
     /// Releases `feed` to the peer and replicates it in full, both ways: what we have is served, what the

@@ -385,6 +385,7 @@ impl Engine {
 
     pub(super) fn handle_outcome(&mut self, outcome: Outcome, now: Instant) {
         match outcome {
+            Outcome::Left => {}
             Outcome::Rule { member, outcome } => self.handle_rule(member, outcome, now),
             Outcome::Served(served) => self.handle_served(served),
             Outcome::Ingested(ingested) => self.handle_ingested(ingested),
