@@ -105,6 +105,8 @@ pub struct Limits {
     pub max_party_message: usize,
     /// Feed keys in one introduction.
     pub max_introduced_feeds: usize,
+    /// The longest label of one of them, in bytes.
+    pub max_label: usize,
     /// Transactions by the remote that are not answered yet, for each party.
     pub max_remote_transactions: usize,
     /// Transactions of ours that are not answered yet, for each party.
@@ -193,6 +195,7 @@ impl Default for Limits {
             revocation_timeout: Duration::from_secs(5),
             max_party_message: 1 << 20,
             max_introduced_feeds: 4_096,
+            max_label: 256,
             max_remote_transactions: 64,
             max_local_transactions: 256,
             max_stray_answers: 16,

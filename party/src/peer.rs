@@ -21,7 +21,7 @@ pub use self::{
     method::Method,
     update::UpdateOptions,
 };
-pub use crate::admission::Message;
+pub use crate::admission::{Introduced, Message};
 use crate::{
     admission::Body,
     error::{ApiMisuse, Error},
@@ -266,8 +266,21 @@ impl Peer {
         &self,
         keys: impl IntoIterator<Item = FeedKey>,
     ) -> Result<Vec<FeedKey>, Error> {
-        match self.transact(Body::IntroduceFeeds(keys.into_iter().collect())).await? {
-            Body::IntroduceFeeds(keys) => Ok(keys),
+        Ok(self.introduce_labelled(keys).await?.into_iter().map(|feed| feed.key).collect())
+    }
+
+    /// As [`introduce_feeds`](Self::introduce_feeds), with a text for people beside each feed, in both directions. The peer's
+    /// rules see it in [`Rules::introduce_labelled`](crate::rules::Rules::introduce_labelled).
+    ///
+    /// # Errors
+    /// As [`introduce_feeds`](Self::introduce_feeds); [`ApiMisuse::LimitExceeded`] for a label of more than
+    /// [`Limits::max_label`](crate::limits::Limits::max_label) bytes.
+    pub async fn introduce_labelled(
+        &self,
+        feeds: impl IntoIterator<Item = impl Into<Introduced>>,
+    ) -> Result<Vec<Introduced>, Error> {
+        match self.transact(Body::IntroduceFeeds(feeds.into_iter().map(Into::into).collect())).await? {
+            Body::IntroduceFeeds(feeds) => Ok(feeds),
             Body::Custom(_) => Err(Error::Refused),
         }
     }

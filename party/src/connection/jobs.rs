@@ -15,9 +15,9 @@ use crate::{
         Feed,
         proof::{Proof, ProofRequest},
     },
-    key::{DiscoveryKey, FeedKey},
+    key::DiscoveryKey,
     party::{Rule, RuleFailure},
-    peer::{MemberId, Message, Peer},
+    peer::{Introduced, MemberId, Message, Peer},
     replication::{Ticket, Verdict},
     rules,
 };
@@ -46,7 +46,7 @@ pub(super) enum Outcome {
 pub(super) enum RuleOutcome {
     /// `ready` and `handshake` are over.
     Handshake(Result<(), (Rule, RuleFailure)>),
-    Introduced(TransactionId, Result<Vec<FeedKey>, RuleFailure>),
+    Introduced(TransactionId, Result<Vec<Introduced>, RuleFailure>),
     Answered(TransactionId, Result<Message, RuleFailure>),
     Ephemeral(Result<(), RuleFailure>),
     Found(SearchId, Result<Option<Feed>, RuleFailure>),

@@ -5,6 +5,7 @@
 //!
 //! Some hundred probes of each kind by default; `PARTY_PROBES=10000 cargo test -p party --test silence` sends so many of each.
 //! `PARTY_PROBE_SEED=N` begins elsewhere.
+#![allow(clippy::disallowed_methods)] // the time is virtual
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -35,6 +35,9 @@ pub(crate) struct Seen {
     pub(crate) wire: Vec<u8>,
 }
 
+/// Messages, when the other end hung up, and the size of all that was on the wire.
+pub(crate) type Events<'a> = (&'a [(Duration, Vec<u8>)], Option<Duration>, usize);
+
 impl Seen {
     pub(crate) fn is_blank(&self) -> bool {
         self.messages.is_empty() && self.hung_up.is_none()
@@ -50,7 +53,7 @@ impl Seen {
     }
 
     /// All but the bytes on the wire, which are different each time.
-    pub(crate) fn events(&self) -> (&[(Duration, Vec<u8>)], Option<Duration>, usize) {
+    pub(crate) fn events(&self) -> Events<'_> {
         (&self.messages, self.hung_up, self.pieces.iter().map(|(_, size)| size).sum())
     }
 }

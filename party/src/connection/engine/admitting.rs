@@ -11,10 +11,9 @@ use crate::{
         members::{Admitted, Standing},
     },
     error::Error,
-    key::FeedKey,
     mux::ChannelId,
     party::{Event, Rule, RuleFailure, has_room, kept},
-    peer::{Admission, MemberId, Message, Peer},
+    peer::{Admission, Introduced, MemberId, Message, Peer},
     rules::Action,
 };
 
@@ -114,12 +113,12 @@ impl Engine {
                         let _ = reply.send(result);
                     }
                 }
-                admission::Event::Request { id, body: Body::IntroduceFeeds(keys) } => {
+                admission::Event::Request { id, body: Body::IntroduceFeeds(feeds) } => {
                     peer.said().requests_received.add_one();
                     self.jobs.spawn(instrumented(
                         &span,
                         while_here(peer.clone(), async move {
-                            let answer = decide(rules.introduce_feeds(&peer, keys), timeout).await;
+                            let answer = decide(rules.introduce_feeds(&peer, feeds), timeout).await;
                             Outcome::Rule { member, outcome: RuleOutcome::Introduced(id, answer) }
                         }),
                     ));
@@ -228,17 +227,21 @@ impl Engine {
     }
 
     /// Those of the feeds whose keys the peer may be told.
-    pub(super) fn that_may_be_introduced(&self, member: MemberId, mut keys: Vec<FeedKey>) -> Vec<FeedKey> {
+    pub(super) fn that_may_be_introduced(
+        &self,
+        member: MemberId,
+        mut feeds: Vec<Introduced>,
+    ) -> Vec<Introduced> {
         if let Some(admitted) = self.members.admitted(member) {
-            keys.retain(|key| {
-                let decision = admitted.peer.decide(key, Action::Introduce);
+            feeds.retain(|feed| {
+                let decision = admitted.peer.decide(&feed.key, Action::Introduce);
                 if !decision.is_allowed() {
-                    log_refusal(&admitted.peer, key, Action::Introduce, &decision);
+                    log_refusal(&admitted.peer, &feed.key, Action::Introduce, &decision);
                 }
                 decision.is_allowed()
             });
         }
-        keys
+        feeds
     }
 
     pub(super) fn handle_rule(&mut self, member: MemberId, outcome: RuleOutcome, now: Instant) {
