@@ -231,22 +231,32 @@ impl Peer {
         self.inner.admission
     }
 
-    /// Whether the peer is here no more: the connection has ended, or its membership in the party on it. Who comes
-    /// back on the same connection is another `Peer`.
+    /// Whether the connection has ended.
     pub fn is_closed(&self) -> bool {
-        *self.inner.left.borrow() || self.inner.commands.is_closed()
+        self.inner.commands.is_closed()
+    }
+
+    /// Waits until the connection has ended.
+    pub async fn closed(&self) {
+        self.inner.commands.closed().await;
+    }
+
+    /// Whether the peer is here no more: its membership in the party has ended, or the connection. Who comes back on the same
+    /// connection is another `Peer`.
+    pub fn has_left(&self) -> bool {
+        *self.inner.left.borrow() || self.is_closed()
     }
 
     /// Waits until the peer is here no more.
-    pub async fn closed(&self) {
+    pub async fn left(&self) {
         tokio::select! {
-            () = self.inner.commands.closed() => {}
-            () = self.left() => {}
+            () = self.membership_ended() => {}
+            () = self.closed() => {}
         }
     }
 
     /// Waits until the membership is over, as far as the connection tells.
-    pub(crate) async fn left(&self) {
+    pub(crate) async fn membership_ended(&self) {
         // The sender is in this very handle.
         let _ = self.inner.left.subscribe().wait_for(|left| *left).await;
     }

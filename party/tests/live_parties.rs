@@ -108,7 +108,8 @@ async fn leaving_takes_back_what_only_that_party_has_released() {
     assert!(accepted.leave(&b).await.unwrap());
     assert_eq!(both.fetch(1).await.unwrap(), "b1");
     assert!(tokio::time::timeout(Duration::from_secs(600), one.fetch(1)).await.is_err());
-    assert!(!in_b.is_closed() && a.peers().len() == 1 && b.peers().is_empty());
+    assert!(in_b.has_left() && !in_a.has_left() && !in_b.is_closed());
+    assert!(a.peers().len() == 1 && b.peers().is_empty());
 }
 
 //= protocol-spec/08-party.md#parties-that-come-later

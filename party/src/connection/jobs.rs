@@ -103,7 +103,7 @@ pub(super) struct Ingested {
 pub(super) async fn while_here(peer: Peer, rule: impl Future<Output = Outcome>) -> Outcome {
     tokio::select! {
         biased;
-        () = peer.left() => Outcome::Left,
+        () = peer.membership_ended() => Outcome::Left,
         outcome = rule => outcome,
     }
 }
