@@ -99,7 +99,12 @@ async fn a_flood_of_one_peer_is_cut_and_counted_and_costs_no_other() {
     let (mut loud_events, mut quiet_events, mut events) = (loud.events(), quiet.events(), listening.events());
     let _loud = meet(&loud, &listening).await;
     let (loud, heard) = (peer_added(&mut loud_events).await, peer_added(&mut events).await);
-    let _quiet = meet(&quiet, &listening).await;
+    let (left, right) = party::connection::memory();
+    let _quiet = tokio::try_join!(
+        Connection::dial(left, &identity(3)).join(&quiet).into_future(),
+        Connection::accept(right, &identity(2)).join(&listening).into_future(),
+    )
+    .unwrap();
     let quiet = peer_added(&mut quiet_events).await;
 
     let most = Limits::default().max_queued_ephemeral as u64;
