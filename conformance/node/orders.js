@@ -6,6 +6,7 @@ const { openCores } = require('./cores');
 const { complete, describe, digest, held, reached, stored, treeHash } = require('./inspect');
 const { block, dial, listen } = require('./lib');
 const { measuring } = require('./measure');
+const { talking } = require('./talk');
 
 const APPEND_AT_ONCE = 8 * 1024 * 1024;
 
@@ -22,6 +23,7 @@ class Peer {
     this.server = null;
     this.orders = {
       ...ORDERS,
+      ...talking,
       ...measuring({
         find: (name) => this.find(name),
         create: async (name) => this.remember(name, await this.cores.create('default')),

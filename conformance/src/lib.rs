@@ -7,4 +7,5 @@ pub mod node;
 pub mod peer;
 pub mod process;
 pub mod scratch;
+mod talk;
 pub mod vectors;

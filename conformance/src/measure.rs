@@ -15,6 +15,7 @@ use tokio::{
 use crate::{
     node::{Kind, NodePeer, block},
     peer::Peer,
+    talk,
 };
 
 /// Seconds of the machine's monotonic clock, which `process.hrtime` reads too: the same in every process.
@@ -97,6 +98,26 @@ pub enum Order {
         /// Blocks.
         count: u64,
     },
+    /// Answers whoever dials with what it asked. Answers with the `port`.
+    Answer,
+    /// Asks on one connection, and answers with a [`Span`].
+    Ask {
+        /// Of who answers.
+        port: u16,
+        /// Requests.
+        count: u64,
+        /// Bytes in each.
+        size: usize,
+        /// Requests that may be under way.
+        at_once: usize,
+    },
+    /// Connects one time after the other, asks once each time, and answers with a [`Span`].
+    Bootstrap {
+        /// Of who answers.
+        port: u16,
+        /// Times.
+        count: u64,
+    },
 }
 
 impl NodePeer {
@@ -136,6 +157,24 @@ impl NodePeer {
         Ok(serde_json::from_value(self.measure(&order).await?)?)
     }
 
+    /// [`Order::Answer`]: gives the port to dial.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn answer(&self) -> Result<u16> {
+        Ok(serde_json::from_value(self.measure(&Order::Answer).await?["port"].take())?)
+    }
+
+    /// An order that is answered with a [`Span`]: [`Order::Ask`] and [`Order::Bootstrap`].
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn span(&self, order: &Order) -> Result<Span> {
+        Ok(serde_json::from_value(self.measure(order).await?)?)
+    }
+
     /// An order that is answered with times: [`Order::Pulse`] and [`Order::Arrivals`].
     ///
     /// # Errors
@@ -148,7 +187,8 @@ impl NodePeer {
 
 /// Whether `command` is one of these orders.
 pub(crate) fn is_order(command: &Value) -> bool {
-    const ORDERS: [&str; 6] = ["populate", "openall", "complete", "produce", "pulse", "arrivals"];
+    const ORDERS: [&str; 9] =
+        ["populate", "openall", "complete", "produce", "pulse", "arrivals", "answer", "ask", "bootstrap"];
     command["do"].as_str().is_some_and(|name| ORDERS.contains(&name))
 }
 
@@ -175,6 +215,9 @@ pub(crate) async fn obey(peer: &Peer, command: &Value) -> Result<Value> {
         Order::Arrivals { name, from, count } => {
             json!({"times": arrivals(peer, &name, from, count).await?})
         }
+        Order::Answer => json!({"port": talk::answer().await?}),
+        Order::Ask { port, count, size, at_once } => json!(talk::ask(port, count, size, at_once).await?),
+        Order::Bootstrap { port, count } => json!(talk::bootstrap(port, count).await?),
     })
 }
 

@@ -120,6 +120,10 @@ pub enum PeerMisbehaved {
     /// sealed.
     #[error("a frame of {0} bytes")]
     FrameLength(usize),
+    /// A frame of which so many bytes came, more slowly than
+    /// [`Limits::min_frame_rate`](crate::limits::Limits::min_frame_rate) allows.
+    #[error("a frame comes too slowly: {0} bytes of it so far")]
+    SlowFrame(usize),
     /// A frame that does not decrypt.
     #[error("a frame does not decrypt")]
     DecryptionFailed,

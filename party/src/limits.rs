@@ -24,6 +24,10 @@ pub struct Limits {
     /// How long a connection may be silent before it is given up. Keep-alives are sent at a third of it or
     /// every 5 seconds, whichever is shorter.
     pub idle_timeout: Duration,
+    /// How slowly a frame may come, in bytes a second. Each byte of one that is not complete puts off the end of
+    /// [`idle_timeout`](Self::idle_timeout) by the time that it takes at this rate, and by no more: a peer that trickles is
+    /// dropped.
+    pub min_frame_rate: usize,
 
     /// Channels that are open, or being opened, in either direction.
     pub max_channels: usize,
@@ -101,6 +105,8 @@ pub struct Limits {
     pub max_party_message: usize,
     /// Feed keys in one introduction.
     pub max_introduced_feeds: usize,
+    /// The longest label of one of them, in bytes.
+    pub max_label: usize,
     /// Transactions by the remote that are not answered yet, for each party.
     pub max_remote_transactions: usize,
     /// Transactions of ours that are not answered yet, for each party.
@@ -111,8 +117,10 @@ pub struct Limits {
     pub transaction_timeout: Duration,
     /// How long a rule may take to decide.
     pub rule_timeout: Duration,
-    /// Ephemeral messages that wait for their rule, for each party. More are dropped.
+    /// Ephemeral messages of a peer that wait for their rule or to be received, for each party. More are dropped.
     pub max_queued_ephemeral: usize,
+    /// Bytes of their values, beyond which more are dropped, too. One that finds nothing waiting is taken.
+    pub max_queued_ephemeral_bytes: usize,
     /// Feeds released to one peer.
     pub max_released_feeds: usize,
 
@@ -153,6 +161,8 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             admission_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
+            // A block of 15 MiB may take four hours, and 30 KiB a minute: slower than any link that people call one.
+            min_frame_rate: 1_024,
             max_channels: 16_384,
             max_incoming_opens: 4_096,
             max_early_bytes: 1 << 20,
@@ -185,12 +195,14 @@ impl Default for Limits {
             revocation_timeout: Duration::from_secs(5),
             max_party_message: 1 << 20,
             max_introduced_feeds: 4_096,
+            max_label: 256,
             max_remote_transactions: 64,
             max_local_transactions: 256,
             max_stray_answers: 16,
             transaction_timeout: Duration::from_secs(30),
             rule_timeout: Duration::from_secs(20),
             max_queued_ephemeral: 256,
+            max_queued_ephemeral_bytes: 4 << 20,
             max_released_feeds: 8_192,
             max_membership: 1_024,
             max_links: 5,

@@ -13,6 +13,7 @@ use tokio::sync::{broadcast, mpsc};
 
 pub use self::extension::Extension;
 use self::extension::Listeners;
+pub(crate) use self::extension::{has_room, kept};
 
 use crate::{
     error::Error,
@@ -294,6 +295,7 @@ impl Hub {
 
     pub(crate) fn remove_peer(&self, peer: &Peer) {
         self.peers().retain(|other| other != peer);
+        peer.leave();
         self.tell(Event::PeerRemoved(peer.clone()));
     }
 

@@ -10,7 +10,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::link::FeedsByKey;
 pub(crate) use self::link::Linked;
@@ -21,7 +21,7 @@ pub use self::{
     method::Method,
     update::UpdateOptions,
 };
-pub use crate::admission::Message;
+pub use crate::admission::{Introduced, Message};
 use crate::{
     admission::Body,
     error::{ApiMisuse, Error},
@@ -125,6 +125,8 @@ struct Inner {
     feeds: Mutex<FeedsByKey>,
     tally: Tally,
     said: Said,
+    /// Told when the membership is over, while the connection may go on.
+    left: watch::Sender<bool>,
 }
 
 /// Which of a connection's memberships: one in each party, and another one each time that it begins anew.
@@ -214,6 +216,7 @@ impl Peer {
                 feeds,
                 tally,
                 said,
+                left: watch::Sender::new(false),
             }),
         }
     }
@@ -238,6 +241,31 @@ impl Peer {
         self.inner.commands.closed().await;
     }
 
+    /// Whether the peer is here no more: its membership in the party has ended, or the connection. Who comes back on the same
+    /// connection is another `Peer`.
+    pub fn has_left(&self) -> bool {
+        *self.inner.left.borrow() || self.is_closed()
+    }
+
+    /// Waits until the peer is here no more.
+    pub async fn left(&self) {
+        tokio::select! {
+            () = self.membership_ended() => {}
+            () = self.closed() => {}
+        }
+    }
+
+    /// Waits until the membership is over, as far as the connection tells.
+    pub(crate) async fn membership_ended(&self) {
+        // The sender is in this very handle.
+        let _ = self.inner.left.subscribe().wait_for(|left| *left).await;
+    }
+
+    /// The membership is over.
+    pub(crate) fn leave(&self) {
+        self.inner.left.send_replace(true);
+    }
+
     /// Tells the peer which feeds we have for it and returns those that it has for us. An empty list is fine
     /// in both directions.
     ///
@@ -248,8 +276,21 @@ impl Peer {
         &self,
         keys: impl IntoIterator<Item = FeedKey>,
     ) -> Result<Vec<FeedKey>, Error> {
-        match self.transact(Body::IntroduceFeeds(keys.into_iter().collect())).await? {
-            Body::IntroduceFeeds(keys) => Ok(keys),
+        Ok(self.introduce_labelled(keys).await?.into_iter().map(|feed| feed.key).collect())
+    }
+
+    /// As [`introduce_feeds`](Self::introduce_feeds), with a text for people beside each feed, in both directions. The peer's
+    /// rules see it in [`Rules::introduce_labelled`](crate::rules::Rules::introduce_labelled).
+    ///
+    /// # Errors
+    /// As [`introduce_feeds`](Self::introduce_feeds); [`ApiMisuse::LimitExceeded`] for a label of more than
+    /// [`Limits::max_label`](crate::limits::Limits::max_label) bytes.
+    pub async fn introduce_labelled(
+        &self,
+        feeds: impl IntoIterator<Item = impl Into<Introduced>>,
+    ) -> Result<Vec<Introduced>, Error> {
+        match self.transact(Body::IntroduceFeeds(feeds.into_iter().map(Into::into).collect())).await? {
+            Body::IntroduceFeeds(feeds) => Ok(feeds),
             Body::Custom(_) => Err(Error::Refused),
         }
     }
@@ -285,11 +326,6 @@ impl Peer {
 
     pub(crate) fn said(&self) -> &Said {
         &self.inner.said
-    }
-
-    /// Tells it apart from all other peers of this process.
-    pub(crate) fn number(&self) -> (u64, u64) {
-        (self.inner.connection, self.inner.member.0)
     }
 
     /// Releases `feed` to the peer and replicates it in full, both ways: what we have is served, what the

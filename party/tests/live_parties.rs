@@ -108,7 +108,8 @@ async fn leaving_takes_back_what_only_that_party_has_released() {
     assert!(accepted.leave(&b).await.unwrap());
     assert_eq!(both.fetch(1).await.unwrap(), "b1");
     assert!(tokio::time::timeout(Duration::from_secs(600), one.fetch(1)).await.is_err());
-    assert!(!in_b.is_closed() && a.peers().len() == 1 && b.peers().is_empty());
+    assert!(in_b.has_left() && !in_a.has_left() && !in_b.is_closed());
+    assert!(a.peers().len() == 1 && b.peers().is_empty());
 }
 
 //= protocol-spec/08-party.md#parties-that-come-later
@@ -247,20 +248,27 @@ async fn decoys_look_like_offers_and_hide_the_number_of_parties() {
             connecting.await.unwrap().closed().await
         });
         let mut responder = RawPeer::accept(right, &identity(2)).await;
-        let mut shapes = Vec::new();
+        let (mut shapes, mut offers) = (Vec::new(), Vec::new());
         for _ in 0..3 {
             let Some(MuxEvent::Incoming { incoming, protocol, id, handshake }) = responder.event().await
             else {
-                assert_eq!(parties, 0, "who is in no party hangs up");
-                break;
+                panic!("{parties} parties: no offer");
             };
             let hello = Hello::decode(handshake).unwrap();
             shapes.push((protocol, id.clone().unwrap().len(), hello.features, hello.proof.len()));
             assert!(seen.insert(id.unwrap()), "each id is new");
-            responder.mux.reject(incoming);
+            offers.push(incoming);
         }
-        responder.flush().await;
         assert_eq!(shapes, vec![(admission::PROTOCOL.to_owned(), 32, 0, 32); 3], "{parties} parties");
+        //= protocol-spec/08-party.md#what-this-hides-and-what-not
+        // Who hangs up when the last offer is refused that was one shows how many were none.
+        for (n, incoming) in offers.into_iter().enumerate() {
+            assert!(!dialling.is_finished(), "{parties} parties: hung up after {n} refusals");
+            responder.mux.reject(incoming);
+            responder.flush().await;
+            settle().await;
+        }
+        assert!(responder.event().await.is_none());
         assert!(matches!(dialling.await.unwrap(), Err(Error::Refused)));
     }
     let (left, _right) = connection::memory();

@@ -1,14 +1,6 @@
-//! What the first Party did well, and where it failed: a test for each, in its own words, so far as it is about rules and
-//! feeds. `original_admission.rs` has those about who gets in. Some are shown elsewhere, and not doubled here:
-//!
-//! - "`keys: []` arrives as nothing": `an_introduction_is_a_question_and_the_answer_carries_keys_back` in `rules.rs`
-//! - "a rule that throws leaves the asker waiting for ever": `a_rule_that_fails_refuses_and_the_connection_lives_on` in
-//!   `rules.rs`
-//! - "an answer of another type, or to an unknown id, resolves or throws": `an_answer_of_another_kind_is_misbehaviour` and
-//!   `answers_to_nothing_are_counted_and_then_end_the_channel` in `admission/channel.rs`
-//! - "300 random keys are accepted": `a_store_takes_no_more_feeds_from_a_peer_than_it_was_told` in `rules.rs`, and
-//!   `a_blind_keeper_keeps_no_more_feeds_and_bytes_of_a_peer_than_its_quotas` in `ready_made_rules.rs`
-//! - "malformed payloads are logged and kept": the party channel's tests in `hostile.rs`
+//! What the first Party did well, and where it failed: a test for each, under the name that it had when it was seen, so far as
+//! it is about rules and feeds. `original_admission.rs` has those about who gets in, `original_messages.rs` those about what is
+//! said, and `original_records.rs` those about what is kept.
 
 mod common;
 
@@ -276,24 +268,50 @@ async fn mend_awaiting_replicates_one_by_one_in_non_live_mode_loses_data() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn mend_zero_feeds_never_end() {
-    let (one, two) = (
-        Party::new(party_key(1), WholeStore::new(Store::memory())),
-        Party::new(party_key(1), WholeStore::new(Store::memory())),
-    );
-    let (left, right) = connection::memory();
-    let (one, two) = tokio::try_join!(
-        Connection::dial(left, &identity(1)).join(&one).finite().into_future(),
-        Connection::accept(right, &identity(2)).join(&two).finite().into_future(),
-    )
-    .unwrap();
-    one.closed().await.unwrap();
-    two.closed().await.unwrap();
+async fn mend_zero_feeds_or_too_large_an_expected_count_never_end() {
+    // Neither has any; one has three that the other has never heard of, and waits for nothing.
+    for feeds in [0, 3] {
+        let store = Store::memory();
+        let mut released = Vec::new();
+        for n in 0..feeds {
+            released.push(store.feed(&FeedKey::from_bytes([n; 32])).await.unwrap());
+        }
+        let (one, two) = (
+            Party::new(party_key(1), Expects(released)),
+            Party::new(party_key(1), WholeStore::new(Store::memory())),
+        );
+        let (left, right) = connection::memory();
+        let (one, two) = tokio::try_join!(
+            Connection::dial(left, &identity(1)).join(&one).finite().into_future(),
+            Connection::accept(right, &identity(2)).join(&two).finite().into_future(),
+        )
+        .unwrap();
+        one.closed().await.unwrap();
+        two.closed().await.unwrap();
+    }
+}
+
+/// Wants these feeds of whoever comes.
+struct Expects(Vec<Feed>);
+
+impl Rules for Expects {
+    async fn handshake(&self, peer: &Peer) -> rules::Result<()> {
+        for feed in &self.0 {
+            peer.replicate(feed).await?;
+        }
+        Ok(())
+    }
+    async fn introduce_feeds(&self, _: &Peer, _: Vec<FeedKey>) -> rules::Result<Vec<FeedKey>> {
+        Ok(vec![])
+    }
+    async fn find_feed(&self, _: &Peer, _: &DiscoveryKey) -> rules::Result<Option<Feed>> {
+        Ok(None)
+    }
 }
 
 #[tokio::test(start_paused = true)]
 async fn mend_set_rules_leaves_existing_parties_alone() {
-    // Rules are a value that a party keeps; what they go by may change, and takes effect at once.
+    // What rules go by may change, and the rules themselves; either takes effect at once.
     let written = one_feed::written(5).await;
     let list = rules::AllowFeeds::new([]);
     let rules = one_feed::One(written.clone(), Replicate::sparsely()).guarded_by(list.clone());
@@ -307,4 +325,7 @@ async fn mend_set_rules_leaves_existing_parties_alone() {
     assert_eq!(read.fetch(4).await.unwrap(), one_feed::block(4));
     list.remove(&written.key());
     assert_eq!(party.reevaluate().await.stopped, 1);
+    party.set_rules(one_feed::One(written.clone(), Replicate::sparsely()));
+    assert_eq!(party.reevaluate().await.started, 1);
+    assert_eq!(read.fetch(0).await.unwrap(), one_feed::block(0));
 }

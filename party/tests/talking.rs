@@ -21,7 +21,7 @@ use party::{
     key::{DiscoveryKey, FeedKey},
     limits::Limits,
     party::{Event, Party},
-    peer::{Message, Method, Peer},
+    peer::{Introduced, Message, Method, Peer},
     rules::{self, Rules},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -99,7 +99,12 @@ async fn a_flood_of_one_peer_is_cut_and_counted_and_costs_no_other() {
     let (mut loud_events, mut quiet_events, mut events) = (loud.events(), quiet.events(), listening.events());
     let _loud = meet(&loud, &listening).await;
     let (loud, heard) = (peer_added(&mut loud_events).await, peer_added(&mut events).await);
-    let _quiet = meet(&quiet, &listening).await;
+    let (left, right) = party::connection::memory();
+    let _quiet = tokio::try_join!(
+        Connection::dial(left, &identity(3)).join(&quiet).into_future(),
+        Connection::accept(right, &identity(2)).join(&listening).into_future(),
+    )
+    .unwrap();
     let quiet = peer_added(&mut quiet_events).await;
 
     let most = Limits::default().max_queued_ephemeral as u64;
@@ -229,4 +234,64 @@ async fn requests_carry_values() {
     .await;
     assert!(why.contains("double"), "{why}");
     assert_eq!((peer.messages().requests_sent, peer.messages().requests_received), (3, 0));
+}
+
+/// Writes down what it is brought, and answers with a feed that has a label and one that has none.
+#[derive(Clone, Default)]
+struct Labels(Arc<std::sync::Mutex<Vec<Introduced>>>);
+
+impl Rules for Labels {
+    async fn handshake(&self, _: &Peer) -> rules::Result<()> {
+        Ok(())
+    }
+
+    async fn introduce_feeds(&self, _: &Peer, _: Vec<FeedKey>) -> rules::Result<Vec<FeedKey>> {
+        Err(rules::Denied::because("it is asked with labels"))
+    }
+
+    async fn introduce_labelled(&self, _: &Peer, feeds: Vec<Introduced>) -> rules::Result<Vec<Introduced>> {
+        self.0.lock().unwrap().extend(feeds);
+        Ok(vec![labelled(8, "mine"), FeedKey::from_bytes([9; 32]).into()])
+    }
+
+    async fn find_feed(&self, _: &Peer, _: &DiscoveryKey) -> rules::Result<Option<Feed>> {
+        Ok(None)
+    }
+}
+
+fn labelled(n: u8, label: &str) -> Introduced {
+    Introduced::new(FeedKey::from_bytes([n; 32])).labelled(label)
+}
+
+//= protocol-spec/08-party.md#introduction
+#[tokio::test(start_paused = true)]
+async fn feeds_are_introduced_with_labels_in_both_directions() {
+    let heard = Labels::default();
+    // Also through a policy, which passes on what it allows.
+    let allowed = rules::AllowFeeds::new([1, 2, 8, 9].map(|n| FeedKey::from_bytes([n; 32])));
+    let asking = party_of(&Shared::default());
+    let answering = Party::new(party_key(1), heard.clone().guarded_by(allowed));
+    let mut events = asking.events();
+    let _connections = meet(&asking, &answering).await;
+    let peer = peer_added(&mut events).await;
+    let brought = [labelled(1, "notes"), labelled(2, ""), labelled(3, "not for you")];
+    let answer = peer.introduce_labelled(brought.clone()).await.unwrap();
+    assert_eq!(answer, [labelled(8, "mine"), labelled(9, "")]);
+    assert_eq!(*heard.0.lock().unwrap(), brought[..2]);
+    // Who doesn't care about labels sees the keys, and whoever asks without is answered.
+    let keys = peer.introduce_feeds([FeedKey::from_bytes([1; 32])]).await.unwrap();
+    assert_eq!(keys, [8, 9].map(|n| FeedKey::from_bytes([n; 32])));
+    let too_long = peer.introduce_labelled([labelled(1, &"l".repeat(257))]).await;
+    assert!(matches!(too_long, Err(Error::ApiMisuse(ApiMisuse::LimitExceeded("max_label")))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_without_labels_are_brought_the_keys_and_answer_with_keys() {
+    let rules = Shared::default();
+    let asking = party_of(&Shared::default());
+    let mut events = asking.events();
+    let _connections = meet(&asking, &party_of(&rules)).await;
+    let peer = peer_added(&mut events).await;
+    let answer = peer.introduce_labelled([labelled(1, "one"), labelled(2, "two")]).await.unwrap();
+    assert_eq!(answer, [labelled(2, ""), labelled(1, "")]);
 }

@@ -6,6 +6,7 @@ mod feeds;
 mod growth;
 mod latency;
 mod live;
+mod talk;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -37,6 +38,10 @@ pub enum Row {
     Latency,
     /// Blocks of 64 B, ever more of them; ours alone
     Growth,
+    /// Requests and answers over a connection that is up
+    Requests,
+    /// From the dial until the first question is answered
+    Bootstrap,
 }
 
 /// How much is done.
@@ -76,6 +81,8 @@ impl Row {
             Self::FanOut => contest(&fan_out::FanOut::new(amount.of(5_000)), rounds).await,
             Self::Latency => contest(&latency::Latency::new(amount.of(500)), rounds).await,
             Self::Growth => contest(&growth::Growth::new(amount), rounds).await,
+            Self::Requests => contest(&talk::Requests::new(amount.of(100_000)), rounds).await,
+            Self::Bootstrap => contest(&talk::Bootstrap::new(amount.of(2_000)), rounds).await,
         }
     }
 }

@@ -275,7 +275,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::key::FeedKey;
+    use crate::{admission::Introduced, key::FeedKey};
 
     /// Two channels and a clock that stands still unless moved.
     struct Pair {
@@ -329,6 +329,63 @@ mod tests {
         Body::Custom(Message::new(kind, &b"value"[..]))
     }
 
+    fn feed(n: u8) -> Introduced {
+        Introduced::new(FeedKey::from_bytes([n; 32]))
+    }
+
+    //= protocol-spec/08-party.md#introduction
+    #[test]
+    fn labels_go_both_ways_beside_the_feeds_that_have_one() {
+        let limits = Limits::default();
+        let mut pair = Pair::new(limits.clone());
+        let longest = "l".repeat(limits.max_label);
+        for feeds in [
+            vec![feed(1).labelled("notes"), feed(2), feed(3).labelled("fotos für alle"), feed(4)],
+            vec![feed(1), feed(2).labelled(longest.clone())],
+            vec![feed(1).labelled(""), feed(2)],
+        ] {
+            pair.ask(Body::IntroduceFeeds(feeds.clone()));
+            pair.drive().unwrap();
+            let (id, body) = pair.asked();
+            assert_eq!(body, Body::IntroduceFeeds(feeds.clone()));
+            pair.answerer.respond(id, Body::IntroduceFeeds(feeds.clone())).unwrap();
+            pair.drive().unwrap();
+            assert_eq!(pair.answer().unwrap(), Body::IntroduceFeeds(feeds));
+        }
+        // One that is too long is not sent, and nothing is left behind.
+        let too_long = Body::IntroduceFeeds(vec![feed(1).labelled(longest + "l")]);
+        let error = pair.asker.request(too_long, pair.now).unwrap_err();
+        assert_eq!(error, ApiMisuse::LimitExceeded("max_label"));
+        assert!(pair.asker.is_idle());
+    }
+
+    //= protocol-spec/08-party.md#introduction
+    #[test]
+    fn labels_that_are_too_long_too_many_or_no_text_are_the_peers_fault() {
+        let limits = Limits::default();
+        let key = [&[0x0a, 32][..], &[1; 32]].concat();
+        let label = |bytes: &[u8]| -> Vec<u8> {
+            let length = [bytes.len() as u8 & 0x7f | 0x80, (bytes.len() >> 7) as u8];
+            [&[0x12][..], &length, bytes].concat()
+        };
+        let heard = |body: Vec<u8>| {
+            let length = [body.len() as u8 & 0x7f | 0x80, (body.len() >> 7) as u8];
+            let request = [&[0x08, 1, 0x12][..], &length, &body].concat();
+            let mut channel = PartyChannel::new(&limits);
+            channel.handle_message(0, request.into()).map(|()| channel.poll_event())
+        };
+        let too_long = heard([&key[..], &label(&vec![b'l'; limits.max_label + 1])].concat()).unwrap_err();
+        assert!(matches!(too_long, Error::PeerMisbehaved(PeerMisbehaved::LimitExceeded("max_label"))));
+        let too_many = heard([&key[..], &label(b"one"), &label(b"two")].concat()).unwrap_err();
+        assert!(matches!(too_many, Error::Decode(DecodeError::Invalid("label of no feed"))));
+        let no_text = heard([&key[..], &label(&[0xff, 0xfe])].concat()).unwrap_err();
+        assert!(matches!(no_text, Error::Decode(DecodeError::Protobuf)));
+        // The example of the specification.
+        let example = heard([&key[..], b"\x12\x05notes"].concat()).unwrap();
+        let Some(Event::Request { body: Body::IntroduceFeeds(feeds), .. }) = example else { panic!() };
+        assert_eq!(feeds, [feed(1).labelled("notes")]);
+    }
+
     #[test]
     fn an_introduction_is_answered_with_keys_and_an_empty_list_stays_a_list() {
         let mut pair = Pair::new(Limits::default());
@@ -336,10 +393,10 @@ mod tests {
         pair.drive().unwrap();
         let (id, body) = pair.asked();
         assert_eq!(body, Body::IntroduceFeeds(vec![]));
-        let keys = vec![FeedKey::from_bytes([1; 32]), FeedKey::from_bytes([2; 32])];
-        pair.answerer.respond(id, Body::IntroduceFeeds(keys.clone())).unwrap();
+        let feeds = vec![feed(1), feed(2)];
+        pair.answerer.respond(id, Body::IntroduceFeeds(feeds.clone())).unwrap();
         pair.drive().unwrap();
-        assert_eq!(pair.answer().unwrap(), Body::IntroduceFeeds(keys));
+        assert_eq!(pair.answer().unwrap(), Body::IntroduceFeeds(feeds));
         assert!(pair.asker.is_idle() && pair.answerer.is_idle());
     }
 
@@ -454,6 +511,7 @@ mod tests {
         use prost::Message as _;
         let body = super::super::proto::request::Body::IntroduceFeeds(super::super::proto::IntroduceFeeds {
             keys: vec![Bytes::from_static(&[1; 31])],
+            labels: vec![],
         });
         let request = super::super::proto::Request { id: 1, body: Some(body) };
         let mut channel = PartyChannel::new(&Limits::default());

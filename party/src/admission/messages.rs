@@ -64,13 +64,61 @@ impl Message {
     }
 }
 
+/// A feed that is introduced, and what whoever introduces it calls it.
+///
+/// Both are claims. Nothing proves that there is such a feed, nor that its writer would call it so: show the label to
+/// people, and go by the key.
+///
+/// ```
+/// use party::{key::FeedKey, peer::Introduced};
+///
+/// let notes = Introduced::new(FeedKey::from_bytes([1; 32])).labelled("notes");
+/// assert_eq!(notes.label.as_deref(), Some("notes"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Introduced {
+    /// Which feed.
+    pub key: FeedKey,
+    /// A text for people, of at most [`Limits::max_label`] bytes; an empty one counts as none.
+    pub label: Option<String>,
+}
+
+impl Introduced {
+    /// A feed without a label.
+    pub fn new(key: FeedKey) -> Self {
+        Self { key, label: None }
+    }
+
+    /// The same feed with this label.
+    #[must_use]
+    pub fn labelled(self, label: impl Into<String>) -> Self {
+        Self { label: Some(label.into()).filter(|label| !label.is_empty()), ..self }
+    }
+}
+
+impl From<FeedKey> for Introduced {
+    fn from(key: FeedKey) -> Self {
+        Self::new(key)
+    }
+}
+
 /// What a transaction asks or answers. An answer is of the same kind as its question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
-    /// Keys of feeds: what the asker offers, or what the other has to offer in return.
-    IntroduceFeeds(Vec<FeedKey>),
+    /// Feeds: what the asker offers, or what the other has to offer in return.
+    IntroduceFeeds(Vec<Introduced>),
     /// The application's.
     Custom(Message),
+}
+
+impl Body {
+    fn check(&self, limits: &Limits) -> Result<(), ApiMisuse> {
+        let Self::IntroduceFeeds(feeds) = self else { return Ok(()) };
+        let is_long =
+            |feed: &Introduced| feed.label.as_ref().is_some_and(|label| label.len() > limits.max_label);
+        if feeds.iter().any(is_long) { Err(ApiMisuse::LimitExceeded("max_label")) } else { Ok(()) }
+    }
 }
 
 /// Why a transaction was refused, as far as the remote says it.
@@ -104,6 +152,9 @@ const FINISH: u64 = 4;
 
 impl Frame {
     pub(super) fn encode(self, limits: &Limits) -> Result<(u64, Vec<u8>), ApiMisuse> {
+        if let Self::Request { body: Some(body), .. } | Self::Response { body: Some(body), .. } = &self {
+            body.check(limits)?;
+        }
         let (message_type, bytes) = match self {
             Self::Request { id, body } => {
                 (REQUEST, proto::Request { id, body: body.map(Into::into) }.encode_to_vec())
@@ -175,21 +226,32 @@ fn decode<M: prost::Message + Default>(bytes: Bytes) -> Result<M, DecodeError> {
     M::decode(bytes).map_err(|_| DecodeError::Protobuf)
 }
 
-fn introduction(keys: proto::IntroduceFeeds, limits: &Limits) -> Result<Body, crate::error::Error> {
-    if keys.keys.len() > limits.max_introduced_feeds {
+//= protocol-spec/08-party.md#introduction
+fn introduction(feeds: proto::IntroduceFeeds, limits: &Limits) -> Result<Body, crate::error::Error> {
+    let proto::IntroduceFeeds { keys, labels } = feeds;
+    if keys.len() > limits.max_introduced_feeds {
         return Err(PeerMisbehaved::LimitExceeded("max_introduced_feeds").into());
     }
-    let keys = keys
-        .keys
-        .iter()
-        .map(|key| <[u8; 32]>::try_from(&key[..]).map(FeedKey::from_bytes))
-        .collect::<Result<_, _>>()
-        .map_err(|_| DecodeError::Invalid("feed key"))?;
-    Ok(Body::IntroduceFeeds(keys))
+    if labels.len() > keys.len() {
+        return Err(DecodeError::Invalid("label of no feed").into());
+    }
+    if labels.iter().any(|label| label.len() > limits.max_label) {
+        return Err(PeerMisbehaved::LimitExceeded("max_label").into());
+    }
+    let mut labels = labels.into_iter();
+    let feeds = keys.iter().map(|key| {
+        let key = <[u8; 32]>::try_from(&key[..]).map_err(|_| DecodeError::Invalid("feed key"))?;
+        let label = labels.next().filter(|label| !label.is_empty());
+        Ok(Introduced { key: FeedKey::from_bytes(key), label })
+    });
+    Ok(Body::IntroduceFeeds(feeds.collect::<Result<_, DecodeError>>()?))
 }
 
-fn introduced(keys: Vec<FeedKey>) -> proto::IntroduceFeeds {
-    proto::IntroduceFeeds { keys: keys.iter().map(|key| Bytes::copy_from_slice(key.as_bytes())).collect() }
+fn introduced(feeds: Vec<Introduced>) -> proto::IntroduceFeeds {
+    let keys = feeds.iter().map(|feed| Bytes::copy_from_slice(feed.key.as_bytes())).collect();
+    let labelled = feeds.iter().rposition(|feed| feed.label.is_some()).map_or(0, |last| last + 1);
+    let labels = feeds.into_iter().take(labelled).map(|feed| feed.label.unwrap_or_default()).collect();
+    proto::IntroduceFeeds { keys, labels }
 }
 
 impl From<Body> for proto::request::Body {

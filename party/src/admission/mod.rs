@@ -13,7 +13,7 @@ mod messages;
 mod proto;
 
 pub use channel::{Event, PartyChannel, TransactionId};
-pub use messages::{Body, Hello, Message, RefusalCode};
+pub use messages::{Body, Hello, Introduced, Message, RefusalCode};
 
 /// The Protomux protocol name of party channels.
 pub const PROTOCOL: &str = "party/1";

@@ -128,6 +128,10 @@ pub struct IntroduceFeeds {
     /// Feed keys, 32 bytes each, in the sender's order.
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub keys: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// What the sender calls them, for people: the first is of the first key, and so on. There may be fewer than keys, never
+    /// more; an empty one is none.
+    #[prost(string, repeated, tag = "2")]
+    pub labels: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 /// A value of the application's, which names its type.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::Instrument as _;
 
-use super::{Connecting, Connection, engine::Engine};
+use super::{Connecting, Connection, engine::Engine, patience::Patience};
 use crate::{
     error::{Error, PeerMisbehaved},
     limits::Limits,
@@ -80,8 +80,19 @@ where
 
     let (close, closing) = oneshot::channel();
     let (end, ended) = watch::channel(None);
-    let driver =
-        Driver { reader, writer, input, stream, written: 0, engine, commands: received, finite, limits };
+    let patience = Patience::new(&limits, Instant::now());
+    let driver = Driver {
+        reader,
+        writer,
+        input,
+        stream,
+        written: 0,
+        engine,
+        commands: received,
+        finite,
+        patience,
+        limits,
+    };
     let task = async move {
         let result = driver.run(closing).await;
         match &result {
@@ -138,6 +149,7 @@ struct Driver<Io> {
     engine: Engine,
     commands: mpsc::Receiver<Command>,
     finite: bool,
+    patience: Patience,
     limits: Limits,
 }
 
@@ -145,14 +157,13 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
     async fn run(mut self, mut closing: oneshot::Receiver<()>) -> Result<(), Error> {
         let keep_alive = KEEP_ALIVE.min(self.limits.idle_timeout / 3);
         let admission_deadline = Instant::now() + self.limits.admission_timeout;
-        let mut last_read = Instant::now();
-        let mut last_write = last_read;
+        let mut last_write = Instant::now();
         let mut flushed = true;
         let bell = self.engine.bell.clone();
 
         self.engine.start()?;
         // What the remote sent right behind its handshake.
-        self.take_input(last_read)?;
+        self.take_input(last_write)?;
         loop {
             let unsent = self.stream.outgoing().len();
             self.engine.flush(unsent, Instant::now(), |message| self.stream.seal(message))?;
@@ -169,7 +180,9 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
             }
 
             let unsent = self.stream.outgoing().len();
-            let mut wake = (last_read + self.limits.idle_timeout).min(last_write + keep_alive);
+            let can_read = self.engine.can_read(unsent);
+            self.patience.set_reading(can_read, Instant::now());
+            let mut wake = self.patience.deadline().min(last_write + keep_alive);
             if self.engine.is_among_strangers() {
                 wake = wake.min(admission_deadline);
             }
@@ -178,12 +191,11 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
             }
 
             tokio::select! {
-                read = self.reader.read_buf(&mut self.input), if self.engine.can_read(unsent) => {
-                    last_read = Instant::now();
+                read = self.reader.read_buf(&mut self.input), if can_read => {
                     if read? == 0 {
                         return self.ended_by_remote();
                     }
-                    self.take_input(last_read)?;
+                    self.take_input(Instant::now())?;
                 }
                 written = write_or_flush(&mut self.writer, self.stream.outgoing()),
                     if unsent > 0 || !flushed =>
@@ -219,9 +231,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 _ = &mut closing => return self.close().await,
                 () = sleep_until(wake) => {
                     let now = Instant::now();
-                    if now >= last_read + self.limits.idle_timeout {
-                        return Err(Error::Timeout);
-                    }
+                    self.patience.check(now)?;
                     if self.engine.is_stuck(now) {
                         tracing::debug!("the remote doesn't take what it must not get more of");
                         return Err(Error::Timeout);
@@ -242,7 +252,10 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
 
     /// Opens what has come and hands it on.
     fn take_input(&mut self, now: Instant) -> Result<(), Error> {
+        let came = self.input.len();
         self.stream.handle_input(&mut self.input)?;
+        let partial = self.input.len();
+        self.patience.handle_read(partial, partial < came, now);
         self.input.reserve(READ_BYTES);
         self.hand_on(now)
     }

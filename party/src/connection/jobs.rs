@@ -15,9 +15,9 @@ use crate::{
         Feed,
         proof::{Proof, ProofRequest},
     },
-    key::{DiscoveryKey, FeedKey},
+    key::DiscoveryKey,
     party::{Rule, RuleFailure},
-    peer::{MemberId, Message},
+    peer::{Introduced, MemberId, Message, Peer},
     replication::{Ticket, Verdict},
     rules,
 };
@@ -31,7 +31,12 @@ const SERVE_PROOFS: usize = 256;
 
 /// What a job has come to.
 pub(super) enum Outcome {
-    Rule { member: MemberId, outcome: RuleOutcome },
+    /// A rule was run for somebody who has left meanwhile.
+    Left,
+    Rule {
+        member: MemberId,
+        outcome: RuleOutcome,
+    },
     Served(Served),
     Ingested(Ingested),
     Followed(Followed),
@@ -41,7 +46,7 @@ pub(super) enum Outcome {
 pub(super) enum RuleOutcome {
     /// `ready` and `handshake` are over.
     Handshake(Result<(), (Rule, RuleFailure)>),
-    Introduced(TransactionId, Result<Vec<FeedKey>, RuleFailure>),
+    Introduced(TransactionId, Result<Vec<Introduced>, RuleFailure>),
     Answered(TransactionId, Result<Message, RuleFailure>),
     Ephemeral(Result<(), RuleFailure>),
     Found(SearchId, Result<Option<Feed>, RuleFailure>),
@@ -91,6 +96,16 @@ pub(super) struct Ingested {
     pub(super) results: Vec<(Ticket, Result<Verdict, Error>)>,
     /// The size of all that was ingested.
     pub(super) bytes: usize,
+}
+
+/// Runs a rule for a peer, for as long as the peer is there. Who comes and goes and comes again has no more rules at work
+/// than who stays.
+pub(super) async fn while_here(peer: Peer, rule: impl Future<Output = Outcome>) -> Outcome {
+    tokio::select! {
+        biased;
+        () = peer.membership_ended() => Outcome::Left,
+        outcome = rule => outcome,
+    }
 }
 
 /// Lets a rule decide, within its time, whatever it does.

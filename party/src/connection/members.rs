@@ -117,6 +117,8 @@ pub(super) struct Admitted {
     pub(super) waiting: BTreeMap<TransactionId, oneshot::Sender<Result<Body, Error>>>,
     pub(super) handshake_done: bool,
     pub(super) ephemeral: VecDeque<Message>,
+    /// The bytes of their values.
+    pub(super) ephemeral_bytes: usize,
     pub(super) ephemeral_running: bool,
 }
 
@@ -165,6 +167,7 @@ impl Admitted {
             waiting: BTreeMap::new(),
             handshake_done: false,
             ephemeral: VecDeque::new(),
+            ephemeral_bytes: 0,
             ephemeral_running: false,
         })
     }

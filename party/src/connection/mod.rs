@@ -18,6 +18,7 @@ mod forks;
 mod grants;
 mod jobs;
 mod members;
+mod patience;
 mod tcp;
 
 use std::{

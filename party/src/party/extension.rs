@@ -1,7 +1,7 @@
 //! What apps say to each other in a party, by name and in a form of their own.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, VecDeque, btree_map::Entry},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
@@ -14,6 +14,8 @@ use super::{Hub, Party};
 use crate::{
     error::{ApiMisuse, Error},
     feed::Codec,
+    key::PublicKey,
+    limits::Limits,
     peer::{Message, Peer},
 };
 
@@ -21,7 +23,7 @@ use crate::{
 /// best effort, in order, not stored, not answered for. While somebody listens to a name, its messages come here and not to
 /// [`Rules::ephemeral`](crate::rules::Rules::ephemeral).
 ///
-/// Of each peer [`Limits::max_queued_ephemeral`](crate::limits::Limits::max_queued_ephemeral) wait here at most. What comes
+/// Of each peer [`Limits::max_queued_ephemeral`] messages of [`Limits::max_queued_ephemeral_bytes`] wait here at most. What comes
 /// then is dropped and [counted](crate::peer::PeerMessages::ephemeral_dropped), so that a flood of one peer costs no other.
 ///
 /// ```no_run
@@ -141,10 +143,10 @@ impl Listeners {
 
 impl Hub {
     /// Gives a peer's message to those who listen to its kind. Gives it back if nobody does.
-    pub(crate) fn hand_out(&self, peer: &Peer, message: Message, most: usize) -> Option<Message> {
+    pub(crate) fn hand_out(&self, peer: &Peer, message: Message, limits: &Limits) -> Option<Message> {
         let listeners = self.listeners.of(&message.kind);
         for inbox in &listeners {
-            if !inbox.put(peer, &message.value, most) {
+            if !inbox.put(peer, &message.value, limits) {
                 peer.said().ephemeral_dropped.add_one();
             }
         }
@@ -162,20 +164,21 @@ struct Inbox {
 #[derive(Default)]
 struct Queue {
     messages: VecDeque<(Peer, Bytes)>,
-    /// How many of them are whose.
-    waiting: BTreeMap<(u64, u64), usize>,
+    /// How many of them, and how many bytes, are whose. Who comes back, on this connection or another, is the same.
+    waiting: BTreeMap<PublicKey, (usize, usize)>,
 }
 
 impl Inbox {
     /// Returns whether there was room.
-    fn put(&self, peer: &Peer, value: &Bytes, most: usize) -> bool {
+    fn put(&self, peer: &Peer, value: &Bytes, limits: &Limits) -> bool {
         let mut queue = self.queue();
-        let waiting = queue.waiting.entry(peer.number()).or_default();
-        if *waiting >= most {
+        let (count, bytes) = queue.waiting.entry(peer.remote_public_key()).or_default();
+        if !has_room(*count, *bytes, value, limits) {
             return false;
         }
-        *waiting += 1;
-        queue.messages.push_back((peer.clone(), value.clone()));
+        *count += 1;
+        *bytes += value.len();
+        queue.messages.push_back((peer.clone(), kept(value)));
         drop(queue);
         self.notify.notify_one();
         true
@@ -184,10 +187,12 @@ impl Inbox {
     fn pop(&self) -> Option<(Peer, Bytes)> {
         let mut queue = self.queue();
         let (peer, value) = queue.messages.pop_front()?;
-        if let Some(waiting) = queue.waiting.get_mut(&peer.number()) {
-            *waiting -= 1;
-            if *waiting == 0 {
-                queue.waiting.remove(&peer.number());
+        if let Entry::Occupied(mut waiting) = queue.waiting.entry(peer.remote_public_key()) {
+            let (count, bytes) = waiting.get_mut();
+            *count -= 1;
+            *bytes -= value.len();
+            if *count == 0 {
+                waiting.remove();
             }
         }
         // One notification may have stood for several messages.
@@ -200,4 +205,16 @@ impl Inbox {
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether one more may wait where so many of a peer do already.
+pub(crate) fn has_room(count: usize, bytes: usize, value: &Bytes, limits: &Limits) -> bool {
+    let fits = count == 0 || bytes.saturating_add(value.len()) <= limits.max_queued_ephemeral_bytes;
+    count < limits.max_queued_ephemeral && fits
+}
+
+/// What is kept of a message while it waits: itself, and not the frame that it came in.
+pub(crate) fn kept(value: &Bytes) -> Bytes {
+    const LARGE: usize = 32 << 10;
+    if value.len() < LARGE { Bytes::copy_from_slice(value) } else { value.clone() }
 }

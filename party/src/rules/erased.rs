@@ -7,8 +7,8 @@ use futures_util::{FutureExt as _, future::BoxFuture};
 use super::{Decision, Question, Result, Rules};
 use crate::{
     feed::Feed,
-    key::{DiscoveryKey, FeedKey},
-    peer::{Message, Peer},
+    key::DiscoveryKey,
+    peer::{Introduced, Message, Peer},
 };
 
 pub(crate) trait ErasedRules: Send + Sync + 'static {
@@ -17,8 +17,8 @@ pub(crate) trait ErasedRules: Send + Sync + 'static {
     fn introduce_feeds<'a>(
         &'a self,
         peer: &'a Peer,
-        keys: Vec<FeedKey>,
-    ) -> BoxFuture<'a, Result<Vec<FeedKey>>>;
+        feeds: Vec<Introduced>,
+    ) -> BoxFuture<'a, Result<Vec<Introduced>>>;
     fn find_feed<'a>(&'a self, peer: &'a Peer, key: &'a DiscoveryKey) -> BoxFuture<'a, Result<Option<Feed>>>;
     fn request<'a>(&'a self, peer: &'a Peer, message: Message) -> BoxFuture<'a, Result<Message>>;
     fn ephemeral<'a>(&'a self, peer: &'a Peer, message: Message) -> BoxFuture<'a, Result<()>>;
@@ -50,9 +50,9 @@ impl<R: Rules> ErasedRules for R {
     fn introduce_feeds<'a>(
         &'a self,
         peer: &'a Peer,
-        keys: Vec<FeedKey>,
-    ) -> BoxFuture<'a, Result<Vec<FeedKey>>> {
-        Rules::introduce_feeds(self, peer, keys).boxed()
+        feeds: Vec<Introduced>,
+    ) -> BoxFuture<'a, Result<Vec<Introduced>>> {
+        Rules::introduce_labelled(self, peer, feeds).boxed()
     }
 
     fn find_feed<'a>(&'a self, peer: &'a Peer, key: &'a DiscoveryKey) -> BoxFuture<'a, Result<Option<Feed>>> {

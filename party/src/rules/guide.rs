@@ -28,6 +28,9 @@
 //!   party.reevaluate() -----> admit, then decide(Serve, Ask, Accept) for each released feed, at once
 //! ```
 //!
+//! A rule that is still at work when its peer has left, or the connection has ended, is dropped where it waits. What must be done
+//! to its end belongs in a task of its own.
+//!
 //! # Releasing and allowing
 //!
 //! A feed must be *released* to a peer before it has a channel, by [`Peer::replicate`] or by what

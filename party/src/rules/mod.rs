@@ -44,7 +44,7 @@ pub use whole_store::WholeStore;
 use crate::{
     feed::Feed,
     key::{DiscoveryKey, FeedKey},
-    peer::{Message, Peer},
+    peer::{Introduced, Message, Peer},
 };
 
 /// What a rule returns.
@@ -148,6 +148,17 @@ pub trait Rules: Send + Sync + 'static {
     /// Returning a feed releases it. The peer has to prove that it knows the feed's key all the same.
     fn find_feed(&self, peer: &Peer, key: &DiscoveryKey)
     -> impl Future<Output = Result<Option<Feed>>> + Send;
+
+    /// As [`introduce_feeds`](Self::introduce_feeds), which it asks unless you write it, with what the peer calls its feeds, and
+    /// what you call yours. It is this one that is asked.
+    fn introduce_labelled(
+        &self,
+        peer: &Peer,
+        feeds: Vec<Introduced>,
+    ) -> impl Future<Output = Result<Vec<Introduced>>> + Send {
+        let keys = feeds.into_iter().map(|feed| feed.key).collect();
+        async move { Ok(self.introduce_feeds(peer, keys).await?.into_iter().map(Introduced::new).collect()) }
+    }
 
     /// The peer was admitted; nothing was said yet.
     fn ready(&self, peer: &Peer) -> impl Future<Output = Result<()>> + Send {

@@ -6,7 +6,7 @@ use super::{Action, Decision, Question, Result, Rules};
 use crate::{
     feed::Feed,
     key::{DiscoveryKey, FeedKey},
-    peer::{Message, Peer},
+    peer::{Introduced, Message, Peer},
 };
 
 /// Decides who may have what, and nothing else. [`Rules::guarded_by`] puts one in front of any rules.
@@ -145,6 +145,13 @@ impl<R, P> Guarded<R, P> {
     }
 }
 
+impl<R, P: Policy> Guarded<R, P> {
+    /// What would not be accepted anyway isn't brought before rules that may keep it.
+    fn would_accept(&self, peer: &Peer, feed: &FeedKey) -> bool {
+        self.policy.decide(&Question::new(peer, *feed, Action::Accept)).is_allowed()
+    }
+}
+
 impl<R: Rules, P: Policy> Rules for Guarded<R, P> {
     fn decide(&self, question: &Question<'_>) -> Decision {
         // First the policy: its reason is the one that people want to read.
@@ -163,11 +170,13 @@ impl<R: Rules, P: Policy> Rules for Guarded<R, P> {
     }
 
     async fn introduce_feeds(&self, peer: &Peer, keys: Vec<FeedKey>) -> Result<Vec<FeedKey>> {
-        // What would not be accepted anyway isn't brought before rules that may keep it.
-        let wanted = keys
-            .into_iter()
-            .filter(|key| self.policy.decide(&Question::new(peer, *key, Action::Accept)).is_allowed());
+        let wanted = keys.into_iter().filter(|key| self.would_accept(peer, key));
         self.rules.introduce_feeds(peer, wanted.collect()).await
+    }
+
+    async fn introduce_labelled(&self, peer: &Peer, feeds: Vec<Introduced>) -> Result<Vec<Introduced>> {
+        let wanted = feeds.into_iter().filter(|feed| self.would_accept(peer, &feed.key));
+        self.rules.introduce_labelled(peer, wanted.collect()).await
     }
 
     async fn find_feed(&self, peer: &Peer, key: &DiscoveryKey) -> Result<Option<Feed>> {

@@ -62,7 +62,7 @@ impl WholeStore {
         Ok(self.store.list().await?.into_iter().map(|entry| entry.key).collect())
     }
 
-    /// Brings to the peer what is added to the store, for as long as it is connected.
+    /// Brings to the peer what is added to the store, for as long as it is here.
     async fn follow(self, peer: Peer, mut events: FeedEvents) {
         let bringing = async {
             while let Some(event) = events.next().await {
@@ -81,7 +81,7 @@ impl WholeStore {
         };
         tokio::select! {
             () = bringing => {}
-            () = peer.closed() => {}
+            () = peer.left() => {}
         }
     }
 

@@ -3,6 +3,10 @@
 
 use std::{
     future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::{Duration, Instant as RealInstant},
 };
 
@@ -25,7 +29,7 @@ use tokio::{
 
 use crate::{
     common::{identity, raw::RawPeer},
-    shared::{Reader, complete, heard, open_feed, say, victim},
+    shared::{Reader, Writer, complete, heard, say, serves, victim},
 };
 
 /// How long both feeds may take while somebody wears us out: a timeout of a request, and some.
@@ -184,29 +188,54 @@ async fn ranges_that_flap_hurt_nobody() {
     attacker.abort();
 }
 
+/// Lets an honest reader have both feeds of a writer that somebody is wearing out, in virtual time.
+async fn readers_do_not_notice(writer: &Writer) {
+    let start = Instant::now();
+    let reader = &writer.reader;
+    let (_wanted, _other) = (reader.attacked.download(..), reader.other.download(..));
+    let (_honest, _task) = writer.meet_reader().await;
+    complete(&reader.other, 100).await;
+    complete(&reader.attacked, 100).await;
+    assert!(start.elapsed() < Duration::from_millis(500), "the feeds took {:?}", start.elapsed());
+    assert_eq!(reader.attacked.get(7).await.unwrap().unwrap(), "block 7");
+}
+
 //= protocol-spec/07-replication.md#cancel-2
 #[tokio::test(start_paused = true)]
-async fn a_million_cancels_cost_little() {
-    let (left, right) = connection::memory();
-    let (victim, feed, _) = victim(right).await;
-    let mut peer = RawPeer::dial(left, &identity(1)).await;
-    let (channel, _) = open_feed(&mut peer, &feed).await;
+async fn a_million_cancels_cost_little_and_nobody_else_notices() {
+    /// A million at least, and as many as there is time for until the others are done.
+    const CANCELS: u64 = 1_000_000;
+    let writer = Writer::new().await;
+    let (mut peer, channel, victim) = writer.attack().await;
     let start = RealInstant::now();
-    for n in 0..1_000_000_u64 {
-        let cancel = Message::Cancel { request: 1 + n % 1_000 };
-        peer.mux.send(channel, cancel.message_type(), &cancel.encode()).unwrap();
-        if n % 1_000 == 0 {
-            peer.flush().await;
+    let (sent, are_done) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (counting, is_over) = (sent.clone(), are_done.clone());
+    let attacker = tokio::spawn(async move {
+        for n in (0..20 * CANCELS).take_while(|n| *n < CANCELS || !is_over.load(Ordering::Relaxed)) {
+            let cancel = Message::Cancel { request: 1 + n % 1_000 };
+            peer.mux.send(channel, cancel.message_type(), &cancel.encode()).unwrap();
+            if n % 1_000 == 0 {
+                peer.flush().await;
+                counting.store(n, Ordering::Relaxed);
+            }
         }
+        (peer, channel)
+    });
+    while sent.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
     }
-    let request = block_request(7, 1);
-    say(&mut peer, channel, request).await;
+    readers_do_not_notice(&writer).await;
+    are_done.store(true, Ordering::Relaxed);
+    assert!(sent.load(Ordering::Relaxed) < 19 * CANCELS, "they were done after {sent:?} cancels");
+    // Who has sent them is served, too.
+    let (mut peer, channel) = attacker.await.unwrap();
+    say(&mut peer, channel, block_request(7, 1)).await;
     let block = loop {
         if let Message::Data(data) = heard(&mut peer, channel).await {
             break data.proof.block.unwrap();
         }
     };
-    assert_eq!(block.value, "one");
+    assert_eq!(block.value, "block 1");
     // It takes a second or two; a minute is for machines with much else to do.
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
     drop(peer);
@@ -220,29 +249,37 @@ fn block_request(id: u64, index: u64) -> Message {
 
 //= protocol-spec/07-replication.md#request-1-and-data-3
 #[tokio::test(start_paused = true)]
-async fn requests_far_past_the_end_are_each_refused_and_the_rest_is_served() {
-    let (left, right) = connection::memory();
-    let (victim, feed, _) = victim(right).await;
-    let mut peer = RawPeer::dial(left, &identity(1)).await;
-    let (channel, _) = open_feed(&mut peer, &feed).await;
-    let mut refused = 0;
-    for n in 0..10_000_u64 {
-        say(&mut peer, channel, block_request(1 + n, 3 + (n << 38))).await;
-        while refused <= n {
-            match heard(&mut peer, channel).await {
-                Message::NoData(refusal) => {
-                    assert_eq!(refusal.request, 1 + n);
-                    refused += 1;
+async fn requests_far_past_the_end_are_each_refused_and_nobody_else_notices() {
+    let writer = Writer::new().await;
+    let (mut peer, channel, victim) = writer.attack().await;
+    let refused = Arc::new(AtomicU64::new(0));
+    let counting = refused.clone();
+    let attacker = tokio::spawn(async move {
+        for n in 0..10_000_u64 {
+            say(&mut peer, channel, block_request(1 + n, 100 + (n << 38))).await;
+            while counting.load(Ordering::Relaxed) <= n {
+                match heard(&mut peer, channel).await {
+                    Message::NoData(refusal) => {
+                        assert_eq!(refusal.request, 1 + n);
+                        counting.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Message::Data(data) => panic!("{data:?}"),
+                    _ => {}
                 }
-                Message::Data(data) => panic!("{data:?}"),
-                _ => {}
             }
         }
+        (peer, channel)
+    });
+    while refused.load(Ordering::Relaxed) == 0 {
+        tokio::task::yield_now().await;
     }
+    readers_do_not_notice(&writer).await;
+    assert!(refused.load(Ordering::Relaxed) < 1_000, "they were done after {refused:?} refusals");
+    let (mut peer, channel) = attacker.await.unwrap();
     say(&mut peer, channel, block_request(7, 1)).await;
     loop {
         if let Message::Data(data) = heard(&mut peer, channel).await {
-            assert_eq!(data.proof.block.unwrap().value, "one");
+            assert_eq!(data.proof.block.unwrap().value, "block 1");
             break;
         }
     }
@@ -269,12 +306,14 @@ async fn a_handshake_of_one_byte_a_second_is_given_up_in_time() {
     assert!(start.elapsed() <= party::limits::Limits::default().handshake_timeout + Duration::from_secs(1));
 }
 
+//= protocol-spec/04-secret-stream.md#keep-alive-and-end
 #[tokio::test(start_paused = true)]
-async fn frames_of_one_byte_a_second_hold_up_nobody_else() {
+async fn a_frame_of_one_byte_a_second_is_given_up_in_time_and_nobody_else_notices() {
     let reader = Reader::new().await;
-    let (mut peer, channel, victim) = reader.attack().await;
+    let (mut peer, channel, mut victim) = reader.attack().await;
     // The start of a frame of 10 MB.
     peer.say_raw(&[0x80, 0x96, 0x98]).await;
+    let start = Instant::now();
     let attacker = tokio::spawn(async move {
         for byte in (0..=255).cycle() {
             peer.say_raw(&[byte]).await;
@@ -282,10 +321,33 @@ async fn frames_of_one_byte_a_second_hold_up_nobody_else() {
         }
         drop((peer, channel));
     });
-    sleep(Duration::from_secs(3_600)).await;
     nobody_else_notices(&reader).await;
-    // What it has begun it never ends.
+    let error = (&mut victim).await.unwrap().unwrap_err();
+    assert!(matches!(error, Error::PeerMisbehaved(PeerMisbehaved::SlowFrame(60..=64))), "{error}");
+    let idle = party::limits::Limits::default().idle_timeout;
+    assert!((idle..idle + Duration::from_secs(2)).contains(&start.elapsed()), "{:?}", start.elapsed());
     attacker.abort();
-    let error = victim.await.unwrap().unwrap_err();
-    assert!(matches!(error, Error::PeerMisbehaved(PeerMisbehaved::Truncated)), "{error}");
+}
+
+//= protocol-spec/04-secret-stream.md#keep-alive-and-end
+#[tokio::test(start_paused = true)]
+async fn a_large_frame_over_a_slow_link_is_waited_for() {
+    let (left, right) = connection::memory();
+    let (victim, feed, _) = victim(right).await;
+    let mut peer = RawPeer::dial(left, &identity(1)).await;
+    // A message of 15 MiB for a channel that there is not, which is passed over, at 8 KiB a second.
+    let mut message = vec![0; 15 << 20];
+    message[0] = 99;
+    peer.stream.seal(&message).unwrap();
+    let sealed = peer.stream.outgoing().split();
+    let start = Instant::now();
+    for piece in sealed.chunks(80 << 10) {
+        peer.say_raw(piece).await;
+        sleep(Duration::from_secs(10)).await;
+    }
+    assert!(start.elapsed() > Duration::from_secs(1_900));
+    // It wasn't given up meanwhile.
+    assert_eq!(serves(&mut peer, &feed).await, "one");
+    drop(peer);
+    victim.await.unwrap().unwrap();
 }

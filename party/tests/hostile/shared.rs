@@ -167,6 +167,42 @@ impl Reader {
     }
 }
 
+/// A writer of two feeds, of which the attacker wears out the first, and an honest reader wants both.
+pub(crate) struct Writer {
+    pub(crate) reader: Reader,
+    open: Open,
+}
+
+impl Writer {
+    pub(crate) async fn new() -> Self {
+        let reader = Reader::new().await;
+        let open = Open::new(WholeStore::new(reader.writer.clone()));
+        Self { reader, open }
+    }
+
+    fn accept(&self, io: DuplexStream) -> JoinHandle<Outcome> {
+        let open = self.open.clone();
+        tokio::spawn(async move { Connection::accept(io, &identity(2)).open(&open).await?.closed().await })
+    }
+
+    /// Connects a raw peer that has opened the first feed.
+    pub(crate) async fn attack(&self) -> (RawPeer, party::mux::ChannelId, JoinHandle<Outcome>) {
+        let (left, right) = connection::memory();
+        let victim = self.accept(right);
+        let mut peer = RawPeer::dial(left, &identity(1)).await;
+        let (channel, _) = open_feed(&mut peer, &self.reader.writers.0).await;
+        (peer, channel, victim)
+    }
+
+    /// Connects the reader.
+    pub(crate) async fn meet_reader(&self) -> (Connection, JoinHandle<Outcome>) {
+        let (left, right) = connection::memory();
+        let victim = self.accept(right);
+        let connecting = Connection::dial(left, &identity(3)).open(&self.reader.open);
+        (connecting.await.unwrap(), victim)
+    }
+}
+
 pub(crate) async fn complete(feed: &party::feed::Feed, length: u64) {
     let mut changes = feed.subscribe();
     while feed.info().contiguous_length < length {

@@ -7,14 +7,13 @@ use crate::{
     admission::{self, Body, PartyChannel, RefusalCode, TransactionId, membership},
     connection::{
         grants::log_refusal,
-        jobs::{Outcome, RuleOutcome, decide},
+        jobs::{Outcome, RuleOutcome, decide, while_here},
         members::{Admitted, Standing},
     },
     error::Error,
-    key::FeedKey,
     mux::ChannelId,
-    party::{Event, Rule, RuleFailure},
-    peer::{Admission, MemberId, Message, Peer},
+    party::{Event, Rule, RuleFailure, has_room, kept},
+    peer::{Admission, Introduced, MemberId, Message, Peer},
     rules::Action,
 };
 
@@ -42,15 +41,18 @@ impl Engine {
         let rules = entry.hub.rules();
         let timeout = self.limits.rule_timeout;
         let span = entry.span.clone();
-        self.jobs.spawn(instrumented(&span, async move {
-            let outcome = match decide(rules.ready(&peer), timeout).await {
-                Ok(()) => decide(rules.handshake(&peer), timeout)
-                    .await
-                    .map_err(|failure| (Rule::Handshake, failure)),
-                Err(failure) => Err((Rule::Ready, failure)),
-            };
-            Outcome::Rule { member, outcome: RuleOutcome::Handshake(outcome) }
-        }));
+        self.jobs.spawn(instrumented(
+            &span,
+            while_here(peer.clone(), async move {
+                let outcome = match decide(rules.ready(&peer), timeout).await {
+                    Ok(()) => decide(rules.handshake(&peer), timeout)
+                        .await
+                        .map_err(|failure| (Rule::Handshake, failure)),
+                    Err(failure) => Err((Rule::Ready, failure)),
+                };
+                Outcome::Rule { member, outcome: RuleOutcome::Handshake(outcome) }
+            }),
+        ));
     }
 
     /// Begins a transaction; `reply` is told how it ends.
@@ -111,26 +113,35 @@ impl Engine {
                         let _ = reply.send(result);
                     }
                 }
-                admission::Event::Request { id, body: Body::IntroduceFeeds(keys) } => {
+                admission::Event::Request { id, body: Body::IntroduceFeeds(feeds) } => {
                     peer.said().requests_received.add_one();
-                    self.jobs.spawn(instrumented(&span, async move {
-                        let answer = decide(rules.introduce_feeds(&peer, keys), timeout).await;
-                        Outcome::Rule { member, outcome: RuleOutcome::Introduced(id, answer) }
-                    }));
+                    self.jobs.spawn(instrumented(
+                        &span,
+                        while_here(peer.clone(), async move {
+                            let answer = decide(rules.introduce_feeds(&peer, feeds), timeout).await;
+                            Outcome::Rule { member, outcome: RuleOutcome::Introduced(id, answer) }
+                        }),
+                    ));
                 }
                 admission::Event::Request { id, body: Body::Custom(message) } => {
                     peer.said().requests_received.add_one();
-                    self.jobs.spawn(instrumented(&span, async move {
-                        let answer = decide(rules.request(&peer, message), timeout).await;
-                        Outcome::Rule { member, outcome: RuleOutcome::Answered(id, answer) }
-                    }));
+                    self.jobs.spawn(instrumented(
+                        &span,
+                        while_here(peer.clone(), async move {
+                            let answer = decide(rules.request(&peer, message), timeout).await;
+                            Outcome::Rule { member, outcome: RuleOutcome::Answered(id, answer) }
+                        }),
+                    ));
                 }
                 admission::Event::Ephemeral(message) => {
                     peer.said().ephemeral_received.add_one();
-                    let most = self.limits.max_queued_ephemeral;
-                    match entry.hub.hand_out(&peer, message, most) {
-                        Some(message) if admitted.ephemeral.len() < most => {
-                            admitted.ephemeral.push_back(message);
+                    let waiting = (admitted.ephemeral.len(), admitted.ephemeral_bytes);
+                    match entry.hub.hand_out(&peer, message, &self.limits) {
+                        Some(Message { kind, value })
+                            if has_room(waiting.0, waiting.1, &value, &self.limits) =>
+                        {
+                            admitted.ephemeral_bytes += value.len();
+                            admitted.ephemeral.push_back(Message { kind, value: kept(&value) });
                         }
                         Some(_) => peer.said().ephemeral_dropped.add_one(),
                         None => {}
@@ -143,10 +154,15 @@ impl Engine {
         {
             admitted.ephemeral_running = true;
             let (rules, peer) = (rules.clone(), admitted.peer.clone());
-            self.jobs.spawn(instrumented(&span, async move {
-                let outcome = RuleOutcome::Ephemeral(decide(rules.ephemeral(&peer, message), timeout).await);
-                Outcome::Rule { member, outcome }
-            }));
+            admitted.ephemeral_bytes -= message.value.len();
+            self.jobs.spawn(instrumented(
+                &span,
+                while_here(peer.clone(), async move {
+                    let outcome =
+                        RuleOutcome::Ephemeral(decide(rules.ephemeral(&peer, message), timeout).await);
+                    Outcome::Rule { member, outcome }
+                }),
+            ));
         }
         while let Some((message_type, payload)) = channel.poll_transmit() {
             let _ = self.mux.send(*id, message_type, &payload);
@@ -211,17 +227,21 @@ impl Engine {
     }
 
     /// Those of the feeds whose keys the peer may be told.
-    pub(super) fn that_may_be_introduced(&self, member: MemberId, mut keys: Vec<FeedKey>) -> Vec<FeedKey> {
+    pub(super) fn that_may_be_introduced(
+        &self,
+        member: MemberId,
+        mut feeds: Vec<Introduced>,
+    ) -> Vec<Introduced> {
         if let Some(admitted) = self.members.admitted(member) {
-            keys.retain(|key| {
-                let decision = admitted.peer.decide(key, Action::Introduce);
+            feeds.retain(|feed| {
+                let decision = admitted.peer.decide(&feed.key, Action::Introduce);
                 if !decision.is_allowed() {
-                    log_refusal(&admitted.peer, key, Action::Introduce, &decision);
+                    log_refusal(&admitted.peer, &feed.key, Action::Introduce, &decision);
                 }
                 decision.is_allowed()
             });
         }
-        keys
+        feeds
     }
 
     pub(super) fn handle_rule(&mut self, member: MemberId, outcome: RuleOutcome, now: Instant) {

@@ -40,7 +40,7 @@ use super::{
 use crate::{
     admission::{self, Body, PartyChannel},
     error::{ApiMisuse, Error},
-    feed::{Changes, FeedPeer, line::Bell},
+    feed::{Changes, Feed, FeedPeer, line::Bell},
     hash::Hash,
     key::DiscoveryKey,
     limits::Limits,
@@ -134,6 +134,8 @@ struct Search {
     handshake: Bytes,
     /// Members whose rules have not answered.
     asked: usize,
+    /// What the others have found.
+    found: Vec<(MemberId, Feed)>,
 }
 
 impl Engine {
@@ -383,6 +385,7 @@ impl Engine {
 
     pub(super) fn handle_outcome(&mut self, outcome: Outcome, now: Instant) {
         match outcome {
+            Outcome::Left => {}
             Outcome::Rule { member, outcome } => self.handle_rule(member, outcome, now),
             Outcome::Served(served) => self.handle_served(served),
             Outcome::Ingested(ingested) => self.handle_ingested(ingested),
@@ -475,7 +478,7 @@ impl Engine {
             self.members.values().filter_map(Member::admitted).all(|admitted| {
                 admitted.channel.as_ref().is_none_or(|(_, channel)| channel.remote_finished())
             });
-        self.finite && self.is_idle() && all_finished
+        self.finite && self.ever_admitted && self.is_idle() && all_finished
     }
 
     /// What went wrong first with a feed, if anything did.
@@ -483,11 +486,21 @@ impl Engine {
         self.failure.as_ref()
     }
 
-    /// Whether the remote has refused all that we are here for.
+    /// Whether the remote has refused all that we are here for. Who was dialled waits for the end of the time that it
+    /// gives everybody: that it goes sooner would tell that it knows whom it refuses.
     pub(super) fn is_refused(&self) -> bool {
+        //= protocol-spec/08-party.md#what-this-hides-and-what-not
+        if !self.session.is_initiator || self.has_decoys() {
+            return false;
+        }
         let refused =
             |member: &Member| matches!(member.standing, Standing::Refused | Standing::Excluded { .. });
         !self.ever_admitted && self.members.values().all(refused)
+    }
+
+    /// Whether offers of nothing are not answered yet.
+    fn has_decoys(&self) -> bool {
+        self.channels.values().any(|owner| matches!(owner, Owner::Decoy))
     }
 
     /// Whether nobody has been let in yet.

@@ -38,15 +38,23 @@ impl Engine {
         if admitted.is_empty() {
             return self.mux.reject(incoming);
         }
-        if self.feeds.contains_key(&key) {
-            return self.answer_feed(incoming, key, &handshake);
-        }
-        if self.searches.len() >= self.limits.max_incoming_opens {
+        let is_open = matches!(
+            self.feeds.get(&key).map(|link| &link.channel),
+            Some(Line::Opening(..) | Line::Open(..) | Line::Failed { for_good: true })
+        );
+        // Nobody opens it twice who has not proved before that it knows it.
+        if is_open || self.searches.len() >= self.limits.max_incoming_opens {
             return self.mux.reject(incoming);
         }
+        if self.accept_feed(incoming, key, &handshake) {
+            return;
+        }
+        //= protocol-spec/08-party.md#party-mode
+        // One that is here and must not be opened goes the way of one that we have never heard of.
         let search = SearchId(self.next_search);
         self.next_search += 1;
-        self.searches.insert(search, Search { incoming, key, handshake, asked: admitted.len() });
+        let entry = Search { incoming, key, handshake, asked: admitted.len(), found: Vec::new() };
+        self.searches.insert(search, entry);
         for member in admitted {
             let Some(entry) = self.members.get(member) else { continue };
             let Some(peer) = entry.admitted().map(|admitted| admitted.peer.clone()) else { continue };
@@ -58,27 +66,21 @@ impl Engine {
         }
     }
 
-    /// Answers the remote's open of a released feed, if it proves to know the key.
-    pub(super) fn answer_feed(&mut self, incoming: Incoming, key: DiscoveryKey, handshake: &[u8]) {
-        let Some(link) = self.feeds.get_mut(&key) else { return self.mux.reject(incoming) };
+    /// Opens what the remote has opened, if the feed is released and allowed, and the remote proves to know its key.
+    fn accept_feed(&mut self, incoming: Incoming, key: DiscoveryKey, handshake: &[u8]) -> bool {
+        let Some(link) = self.feeds.get_mut(&key) else { return false };
         if !matches!(link.channel, Line::Down | Line::Waiting | Line::Failed { for_good: false }) {
-            return self.mux.reject(incoming);
+            return false;
         }
         let remote = replication::Channel::verify_handshake(&self.session, &link.feed.key(), handshake);
-        let remote = match remote {
-            Ok(remote) => remote,
-            Err(error) => {
-                tracing::debug!(feed = %key, %error, "refused a feed");
-                return self.mux.reject(incoming);
-            }
-        };
+        let Ok(remote) = remote else { return false };
         let channel = link.new_channel(&self.session, self.finite, &self.limits, &self.pace);
-        if let Ok(Some(id)) = self.mux.accept(incoming, &channel.handshake()) {
-            self.channels.insert(id, Owner::Feed(key));
-            let line = FeedPeer::new(self.session.remote, key, self.bell.clone(), &self.limits);
-            link.opened(id, channel, remote, line);
-            self.feed_is_open(key);
-        }
+        let Ok(Some(id)) = self.mux.accept(incoming, &channel.handshake()) else { return false };
+        self.channels.insert(id, Owner::Feed(key));
+        let line = FeedPeer::new(self.session.remote, key, self.bell.clone(), &self.limits);
+        link.opened(id, channel, remote, line);
+        self.feed_is_open(key);
+        true
     }
 
     pub(super) fn feed_is_open(&mut self, key: DiscoveryKey) {
@@ -208,16 +210,42 @@ impl Engine {
             }
         };
         let Some(entry) = self.searches.get_mut(&search) else { return };
-        entry.asked -= 1;
-        let (key, last) = (entry.key, entry.asked == 0);
-        if let Some(feed) = feed
-            && feed.discovery_key() == key
-            && let Err(error) = self.release(member, &feed, Replicate::sparsely())
-        {
-            tracing::debug!(feed = %key, %error, "refused a feed");
+        entry.asked = entry.asked.saturating_sub(1);
+        entry.found.extend(feed.filter(|feed| feed.discovery_key() == entry.key).map(|feed| (member, feed)));
+        if entry.asked == 0 {
+            self.conclude(search);
         }
-        if last && let Some(Search { incoming, handshake, .. }) = self.searches.remove(&search) {
-            self.answer_feed(incoming, key, &handshake);
+    }
+
+    /// All rules have answered about a feed that the remote has opened.
+    fn conclude(&mut self, search: SearchId) {
+        let Some(entry) = self.searches.get_mut(&search) else { return };
+        let (incoming, key) = (entry.incoming, entry.key);
+        let (found, handshake) = (std::mem::take(&mut entry.found), entry.handshake.clone());
+        for (member, feed) in found {
+            //= protocol-spec/08-party.md#party-mode
+            // Before anything is done with it: whoever doesn't know the feed must not find out that we do.
+            let proof = replication::Channel::verify_handshake(&self.session, &feed.key(), &handshake);
+            let is_released = self.feeds.get(&key).is_some_and(|link| link.released_by.contains_key(&member));
+            let released = match proof {
+                Ok(_) if is_released => Ok(false),
+                Ok(_) => self.release(member, &feed, Replicate::sparsely()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = released {
+                tracing::debug!(feed = %key, %error, "refused a feed");
+            }
+        }
+        if self.accept_feed(incoming, key, &handshake) {
+            self.searches.remove(&search);
+        }
+        // Rejects go out in the order of the opens. In the order of the answers they would tell about which feeds there
+        // was more to look up.
+        while let Some(first) = self.searches.first_entry()
+            && first.get().asked == 0
+        {
+            let refused = first.remove();
+            self.mux.reject(refused.incoming);
         }
     }
 

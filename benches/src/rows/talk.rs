@@ -1,0 +1,114 @@
+//! What peers say to each other beside the feeds: how soon they can after one has dialled, and how fast they do. Ours are members of a
+//! party, Node's speak protomux-rpc.
+
+use std::path::Path;
+
+use anyhow::Result;
+use conformance::measure::Order;
+
+use crate::{
+    contest::{Figures, Work, of_processes, used},
+    peers::{Meter, Side, spawn},
+    report::{Asked, Measure},
+};
+
+/// Bytes in a request, and in its answer.
+const SIZE: usize = 64;
+
+/// Requests over a connection that is up.
+pub(crate) struct Requests {
+    count: u64,
+}
+
+impl Requests {
+    pub(crate) fn new(count: u64) -> Self {
+        Self { count }
+    }
+}
+
+impl Work for Requests {
+    type Prepared = ();
+
+    fn title(&self) -> String {
+        format!("requests of {SIZE} B x {}", self.count)
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        let mut measures = vec![
+            Measure::more("requests/s, one by one", Asked::Times(2.0)),
+            Measure::more("requests/s, 64 at once", Asked::Times(5.0)),
+        ];
+        measures.extend(of_processes());
+        measures
+    }
+
+    async fn prepare(&self, _: Side, _: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    async fn round(&self, side: Side, (): &(), scratch: &Path, _: usize) -> Result<Figures> {
+        let (answering, asking) =
+            (spawn(side, &scratch.join("answering"))?, [spawn(side, &scratch.join("asking"))?]);
+        let port = answering.answer().await?;
+        let meter = Meter::start(&answering, &asking).await?;
+        let mut figures = Vec::new();
+        for (name, at_once) in [("requests/s, one by one", 1), ("requests/s, 64 at once", 64)] {
+            let order = Order::Ask { port, count: self.count, size: SIZE, at_once };
+            let span = asking[0].span(&order).await?;
+            figures.push((name.to_owned(), self.count as f64 / (span.last - span.first)));
+        }
+        figures.extend(used(&meter.read().await?));
+        let [asking] = asking;
+        asking.end().await?;
+        answering.end().await?;
+        Ok(figures)
+    }
+}
+
+/// From the dial until the first question is answered: the connection, Noise, admission, and one round trip.
+pub(crate) struct Bootstrap {
+    count: u64,
+}
+
+impl Bootstrap {
+    pub(crate) fn new(count: u64) -> Self {
+        Self { count }
+    }
+}
+
+impl Work for Bootstrap {
+    type Prepared = ();
+
+    fn title(&self) -> String {
+        format!("dial, be admitted, be answered, x {}", self.count)
+    }
+
+    fn measures(&self) -> Vec<Measure> {
+        let mut measures = vec![
+            Measure::more("bootstraps/s", Asked::Times(3.0)),
+            Measure::less("one takes, us", Asked::Nothing),
+        ];
+        measures.extend(of_processes());
+        measures
+    }
+
+    async fn prepare(&self, _: Side, _: &Path) -> Result<()> {
+        Ok(())
+    }
+
+    async fn round(&self, side: Side, (): &(), scratch: &Path, _: usize) -> Result<Figures> {
+        let (answering, asking) =
+            (spawn(side, &scratch.join("answering"))?, [spawn(side, &scratch.join("asking"))?]);
+        let port = answering.answer().await?;
+        let meter = Meter::start(&answering, &asking).await?;
+        let span = asking[0].span(&Order::Bootstrap { port, count: self.count }).await?;
+        let each = (span.last - span.first) / self.count as f64;
+        let mut figures =
+            vec![("bootstraps/s".to_owned(), 1.0 / each), ("one takes, us".to_owned(), 1e6 * each)];
+        figures.extend(used(&meter.read().await?));
+        let [asking] = asking;
+        asking.end().await?;
+        answering.end().await?;
+        Ok(figures)
+    }
+}
