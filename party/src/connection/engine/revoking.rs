@@ -176,13 +176,12 @@ impl Engine {
     /// Tells one member that a feed which it has released is forbidden, if it is.
     pub(super) fn tell_still_forbidden(&self, key: DiscoveryKey, member: MemberId) {
         let Some(link) = self.feeds.get(&key).filter(|link| link.is_forbidden()) else { return };
-        if let Some(release) = link.released_by.get(&member) {
-            if let Some(member) = self.members.get(member)
-                && let Some(admitted) = member.admitted()
-            {
-                let (peer, decision) = (admitted.peer.clone(), release.serve().clone());
-                member.hub.tell(Event::FeedForbidden { peer, feed: key, decision });
-            }
+        if let Some(release) = link.released_by.get(&member)
+            && let Some(member) = self.members.get(member)
+            && let Some(admitted) = member.admitted()
+        {
+            let (peer, decision) = (admitted.peer.clone(), release.serve().clone());
+            member.hub.tell(Event::FeedForbidden { peer, feed: key, decision });
         }
     }
 
