@@ -30,6 +30,33 @@ async fn settle() {
     tokio::time::sleep(Duration::from_millis(100)).await; // virtual
 }
 
+#[tokio::test(start_paused = true)]
+async fn each_party_that_releases_a_forbidden_feed_is_told_so() {
+    let feed = feed_with(&Store::memory(), "feed", &["block"]).await;
+    use party::rules::Rules as _;
+
+    let nobody = || Shared::default().guarded_by(party::rules::AllowFeeds::new([]));
+    let (one, two) = (Party::new(party_key(1), nobody()), Party::new(party_key(2), nobody()));
+    let ((there_one, _), (there_two, _)) = (party(1), party(2));
+    let (mut in_one, mut in_two) = (one.events(), two.events());
+    let (left, right) = connection::memory();
+    let _connections = tokio::try_join!(
+        Connection::dial(left, &identity(1)).join(&there_one).join(&there_two).into_future(),
+        Connection::accept(right, &identity(2)).join(&one).join(&two).into_future(),
+    )
+    .unwrap();
+    for events in [&mut in_one, &mut in_two] {
+        let peer = peer_added(events).await;
+        assert!(peer.release(&feed).await.unwrap());
+        let forbidden = until(events, |event| match event {
+            Event::FeedForbidden { feed, .. } => Some(feed),
+            _ => None,
+        })
+        .await;
+        assert_eq!(forbidden, feed.discovery_key());
+    }
+}
+
 //= protocol-spec/08-party.md#parties-that-come-later
 #[tokio::test(start_paused = true)]
 async fn a_party_that_both_join_later_is_found_in_whatever_order() {

@@ -45,6 +45,8 @@
 //! | [`Ask`](super::Action::Ask) | likewise | nothing is requested |
 //! | [`Accept`](super::Action::Accept) | likewise | nothing is requested, pushes are dropped |
 //!
+//! What was requested before asking was denied may still come, and is stored if accepting it is allowed.
+//!
 //! If the last three are all denied, the feed's channel is closed, and an open by the remote gets the same reject as a
 //! feed that isn't here. The release stays: when something is allowed again, the channel opens.
 //!

@@ -108,8 +108,13 @@ impl Engine {
             }
         };
         self.dirty.insert(key);
+        let was_forbidden = link.is_forbidden() && !link.released_by.is_empty();
         let fresh = link.release(member, &admitted.peer, how, &entry.hub.reports);
         self.regard(key);
+        // The others have been told before, and this one hasn't.
+        if fresh && was_forbidden {
+            self.tell_still_forbidden(key, member);
+        }
         self.tell_conflict(key);
         Ok(fresh)
     }

@@ -168,13 +168,20 @@ impl Engine {
 
     fn tell_forbidden(&self, key: DiscoveryKey) {
         let Some(link) = self.feeds.get(&key) else { return };
-        for (member, release) in &link.released_by {
-            if let Some(member) = self.members.get(*member)
-                && let Some(admitted) = member.admitted()
-            {
-                let (peer, decision) = (admitted.peer.clone(), release.serve().clone());
-                member.hub.tell(Event::FeedForbidden { peer, feed: key, decision });
-            }
+        for member in link.released_by.keys() {
+            self.tell_still_forbidden(key, *member);
+        }
+    }
+
+    /// Tells one member that a feed which it has released is forbidden, if it is.
+    pub(super) fn tell_still_forbidden(&self, key: DiscoveryKey, member: MemberId) {
+        let Some(link) = self.feeds.get(&key).filter(|link| link.is_forbidden()) else { return };
+        if let Some(release) = link.released_by.get(&member)
+            && let Some(member) = self.members.get(member)
+            && let Some(admitted) = member.admitted()
+        {
+            let (peer, decision) = (admitted.peer.clone(), release.serve().clone());
+            member.hub.tell(Event::FeedForbidden { peer, feed: key, decision });
         }
     }
 
