@@ -55,6 +55,11 @@ impl Inner {
             now,
             question.release,
         );
+        let decision = match (&state.own, question.action) {
+            // To ask for what others can't give us by our own terms is in vain.
+            (Some(own), Action::Ask) if decision.is_allowed() => decision.and(reading(own, &discovery_key)),
+            _ => decision,
+        };
         match question.release {
             Some(Released { writable: false, .. })
                 if question.action == Action::Accept
@@ -125,11 +130,10 @@ impl Inner {
             _ => {}
         }
         let allowed = Decision::allow(NAME, "its membership allows it");
-        let allowed = match (&terms.extent, action) {
+        let allowed = match action {
             // A key is told or not.
-            (Extent::Whole, _) | (_, Action::Introduce) => allowed,
-            (Extent::Range(range), _) => allowed.blocks(range.clone()),
-            (Extent::Newest(n), _) => allowed.newest(*n),
+            Action::Introduce => allowed,
+            _ => within(allowed, &terms.extent),
         };
         match state.cut_off(discovery_key) {
             Some(cut_off) if action != Action::Introduce => {
@@ -145,6 +149,26 @@ impl Inner {
             }
             _ => allowed,
         }
+    }
+}
+
+/// What our own membership lets us read.
+fn reading(own: &CheckedChain, feed: &DiscoveryKey) -> Decision {
+    let terms = own.terms();
+    if !terms.covers_feed(feed) {
+        return Decision::deny(NAME, "our membership is not about this feed");
+    }
+    if !terms.may_read {
+        return Decision::deny(NAME, "our membership does not let us read");
+    }
+    within(Decision::allow(NAME, "its membership allows it"), &terms.extent)
+}
+
+fn within(allowed: Decision, extent: &Extent) -> Decision {
+    match extent {
+        Extent::Whole => allowed,
+        Extent::Range(range) => allowed.blocks(range.clone()),
+        Extent::Newest(n) => allowed.newest(*n),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Inner, Members};
+use super::{Inner, Members, Standing};
 use crate::{
     credentials::{CheckedChain, CutOff, Grant, Membership, Revocation, Revoked, VerifiedRevocation},
     error::{ApiMisuse, CredentialFlaw, Error},
@@ -63,7 +63,7 @@ impl Members {
     }
 
     /// Becomes a member by a ticket that carries a membership: one that names us, or one with a secret, by which a link to our
-    /// key is signed.
+    /// key is signed. If we are a member by it already, nothing changes.
     ///
     /// # Errors
     /// [`ApiMisuse::NoMembership`] if it carries none; as [`set_membership`](Self::set_membership).
@@ -73,6 +73,12 @@ impl Members {
             return Err(ApiMisuse::from(CredentialFlaw::OtherParty).into());
         }
         let membership = ticket.membership().ok_or(ApiMisuse::NoMembership)?;
+        if let (Standing::Member(own), Ok(chain)) = (self.standing(), membership.check(&inner.party))
+            && own.ids().contains(&chain.id())
+        {
+            // By the same ticket, or by what it has become.
+            return Ok(());
+        }
         let membership = match ticket.secret() {
             None => membership.clone(),
             Some(secret) => {

@@ -285,25 +285,33 @@ impl Members {
         state.set.removed().filter_map(with).collect()
     }
 
-    /// The chain by which this key is a member, or the one by which it was. Of several that are good the shortest.
+    /// The chain by which this key is a member, or the one by which it was. Of several that are good the shortest, and of
+    /// these the latest by its serial number.
     pub fn member(&self, key: &PublicKey) -> Option<CheckedChain> {
         let now = self.inner.now();
         let state = self.inner.state();
         let of_key = state.set.known().filter(|chain| chain.holder() == *key || chain.member() == *key);
         let rank = |chain: &&CheckedChain| {
             let is_over = chain.terms().is_expired(now) || state.set.is_revoked(chain);
-            (is_over, chain.holder() != *key, chain.ids().len(), chain.id())
+            (
+                is_over,
+                chain.holder() != *key,
+                chain.ids().len(),
+                std::cmp::Reverse(chain.serial()),
+                chain.id(),
+            )
         };
         of_key.min_by_key(rank).cloned()
     }
 
-    /// What the membership of this key allows with a feed, whether or not it is connected: what of it becomes a
-    /// decision, together with the app's rules, on a connection.
+    /// What any of the memberships allows that are known of this key, whether or not it is connected. On a connection the one
+    /// counts that it shows there, together with the app's rules: see [`Party::explain`](crate::party::Party::explain).
     pub fn decide(&self, member: &PublicKey, feed: &FeedKey, action: Action) -> Decision {
-        match self.member(member) {
-            None => Decision::deny(deciding::NAME, "no membership of it is known"),
-            Some(chain) => self.inner.judge(&chain, feed, action),
-        }
+        let chains: Vec<_> =
+            self.inner.state().set.known().filter(|it| it.holder() == *member).cloned().collect();
+        let decisions = chains.iter().map(|chain| self.inner.judge(chain, feed, action));
+        let none = || Decision::deny(deciding::NAME, "no membership of it is known");
+        decisions.reduce(Decision::or).unwrap_or_else(none)
     }
 
     /// Says whose feed it is: the member on whose word it is taken, and with whose removal a cut-off of it counts. By itself

@@ -96,7 +96,8 @@ impl Inner {
         }
         let rounds = FIRST_ROUNDS.min(self.limits.max_sync_rounds);
         let compared = self.compare(peer, rounds, false);
-        let compared = tokio::time::timeout(self.limits.membership_timeout, compared).await;
+        // Together with the exchange, this must leave the rest of `vet` its time.
+        let compared = tokio::time::timeout(self.limits.membership_timeout / 2, compared).await;
         if !matches!(compared, Ok(Ok(true))) {
             let mut state = self.state();
             if let Some(connected) = state.connected_mut(peer) {
