@@ -276,3 +276,22 @@ async fn a_ticket_makes_its_reader_a_member() {
     let elsewhere = Ticket::new(party::key::PartyKey::from_bytes([9; 32]));
     assert!(matches!(guest.members.join(&elsewhere).await, Err(Error::ApiMisuse(ApiMisuse::Credential(_)))));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_party_that_is_forgotten_takes_its_credentials_with_it() {
+    use party::{key::PartyKey, party_map::PartyMap};
+
+    let storage = Arc::new(MemoryStorage::default());
+    let store = Store::with_storage(storage.clone());
+    let ann = Site::on(1, store.clone(), &options(), WholeStore::new).await;
+    ann.found(Terms::everything()).await;
+    let parties = PartyMap::new(&store, &ann.me);
+    parties.register("members", ann.members.rule(WholeStore::new(store.clone()))).await.unwrap();
+    parties.add("ours", &key(), "members").await.unwrap();
+    parties.add("other", &PartyKey::from_bytes([9; 32]), "members").await.unwrap();
+    let count = async || storage.records(b"credential/".to_vec()).await.unwrap().len();
+    parties.remove(&PartyKey::from_bytes([9; 32]).discovery_key()).await.unwrap();
+    assert_eq!(count().await, 2);
+    parties.remove(&key().discovery_key()).await.unwrap();
+    assert_eq!(count().await, 0);
+}

@@ -96,8 +96,11 @@ async fn pull(
         }
     };
     drop(progress);
-    // What the peer has told may be why it went.
-    members.iter().try_for_each(members::check_standing)?;
+    if let Some(members) = &members {
+        members.saved().await?;
+        // What the peer has told may be why it went.
+        members::check_standing(members)?;
+    }
     watcher.judge(ended, arguments.live)
 }
 

@@ -8,6 +8,7 @@ use party::{
     error::Error,
     feed::Feed,
     key::{KeyPair, PublicKey},
+    members::Members,
     party::{Open, Party},
     rules::WholeStore,
     store::Store,
@@ -70,7 +71,7 @@ async fn serve(
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     output.show(&Listening { listening: listener.local_addr()?, public_key: key_pair.public() })?;
 
-    let host = Host::new(store, &key_pair, &arguments.mode, arguments.upload_limit).await?;
+    let (host, members) = Host::new(store, &key_pair, &arguments.mode, arguments.upload_limit).await?;
     let (end, ended) = watch::channel(false);
     let accepting = tokio::spawn(accept(listener, host, ended));
     let result = tokio::select! {
@@ -79,6 +80,9 @@ async fn serve(
     };
     end.send_replace(true);
     accepting.await.context("the listener has failed")?;
+    if let Some(members) = members {
+        members.saved().await?;
+    }
     result
 }
 
@@ -114,13 +118,16 @@ impl Host {
         key_pair: &KeyPair,
         mode: &Mode,
         upload_limit: Option<u64>,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<(Self, Option<Members>)> {
         let rules = WholeStore::new(store.clone());
-        let offer = match mode.party {
-            Some(key) => Offer::Party(members::party(store, &key, key_pair, rules).await?.0),
-            None => Offer::Open(Open::new(rules)),
+        let (offer, members) = match mode.party {
+            Some(key) => {
+                let (party, members) = members::party(store, &key, key_pair, rules).await?;
+                (Offer::Party(party), members)
+            }
+            None => (Offer::Open(Open::new(rules)), None),
         };
-        Ok(Self { offer, upload_limit })
+        Ok((Self { offer, upload_limit }, members))
     }
 
     fn receive(&self, connecting: Connecting<TcpStream>) -> Connecting<TcpStream> {

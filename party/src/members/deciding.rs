@@ -64,7 +64,7 @@ impl Inner {
             Some(Released { writable: false, .. })
                 if question.action == Action::Accept
                     && decision.is_allowed()
-                    && state.words.get(&discovery_key).is_none() =>
+                    && state.words.get(&discovery_key).is_none_or(|word| is_renewed(word, &chain)) =>
             {
                 self.take_word(&mut state, discovery_key, &chain, decision)
             }
@@ -150,6 +150,11 @@ impl Inner {
             _ => allowed,
         }
     }
+}
+
+/// Whether it is the same member's, by another chain.
+fn is_renewed(word: &CheckedChain, chain: &CheckedChain) -> bool {
+    word.holder() == chain.holder() && word.id() != chain.id()
 }
 
 /// What our own membership lets us read.

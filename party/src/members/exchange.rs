@@ -73,7 +73,9 @@ impl Inner {
             Ok(chain) => self.take_shown(peer, chain),
             Err(refusal) => Err((refusal, None)),
         };
-        let answer = match taken {
+        // What follows from it keeps nobody waiting: somebody else may be slow to go.
+        self.wake.notify_one();
+        match taken {
             Ok(()) => Ok(Message::new(SHOW, Bytes::new())),
             Err((refusal, revocation)) => {
                 //= protocol-spec/11-credentials.md#removal
@@ -84,9 +86,7 @@ impl Inner {
                 self.refuse_shown(peer, &refusal);
                 Err(refusal.into())
             }
-        };
-        self.settle_or_warn().await;
-        answer
+        }
     }
 
     fn verify(&self, peer: &Peer, value: &Bytes) -> std::result::Result<CheckedChain, Refusal> {
@@ -103,11 +103,11 @@ impl Inner {
         self: &Arc<Self>,
         peer: &Peer,
         chain: CheckedChain,
-    ) -> std::result::Result<(), (Refusal, Option<Revocation>)> {
+    ) -> std::result::Result<(), (Refusal, Option<Box<Revocation>>)> {
         let mut state = self.state();
         if let Some(revocation) = state.set.revoked_by(&chain) {
             let refusal = Refusal::Revoked { by: revocation.signer() };
-            return Err((refusal, Some(revocation.revocation().clone())));
+            return Err((refusal, Some(Box::new(revocation.revocation().clone()))));
         }
         let Some(connected) = state.connected_mut(peer) else { return Err((Refusal::TooSlow, None)) };
         let stage = connected.stage.borrow().clone();
@@ -122,8 +122,6 @@ impl Inner {
             state.peers_to_reevaluate.push(peer.clone());
         }
         self.insert_member(&mut state, chain, Some(peer));
-        // It may expire sooner than anything else.
-        self.wake.notify_one();
         Ok(())
     }
 

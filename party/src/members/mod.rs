@@ -75,7 +75,7 @@ pub use self::{
     rule::MembersOnly,
 };
 use crate::{
-    credentials::{CheckedChain, Membership, VerifiedRevocation},
+    credentials::{CheckedChain, CutOff, Membership, VerifiedRevocation},
     error::{ApiMisuse, CredentialFlaw, Error},
     key::{DiscoveryKey, FeedKey, KeyPair, PartyKey, PublicKey},
     limits::Limits,
@@ -336,6 +336,20 @@ impl Members {
     /// On whose word a feed is taken.
     pub fn attributed_to(&self, feed: &DiscoveryKey) -> Option<CheckedChain> {
         self.inner.state().words.get(feed).map(|chain| (**chain).clone())
+    }
+
+    /// Waits until all that is known is kept. What peers have told is before they are answered; whose feeds are whose, and who
+    /// has shown what, a little later.
+    ///
+    /// # Errors
+    /// [`Error::Storage`].
+    pub async fn saved(&self) -> Result<(), Error> {
+        self.inner.settle().await
+    }
+
+    /// Up to where a feed is good, if the member on whose word it is taken was removed and somebody has said.
+    pub fn cut_off(&self, feed: &DiscoveryKey) -> Option<CutOff> {
+        self.inner.state().cut_off(feed)
     }
 
     /// A hash of all that is known. Members with the same have nothing to tell each other.

@@ -1,6 +1,6 @@
 //! How members tell each other of memberships and revocations.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
 
@@ -243,8 +243,12 @@ impl Inner {
             return false;
         }
         state.unsaved.insert(Credential::Member(id), Some(bytes.into()));
-        self.tell(MembersEvent::Added(chain));
-        self.tell_of_removed(state);
+        self.tell(MembersEvent::Added(chain.clone()));
+        if let Some(revocation) = state.set.revoked_by(&chain) {
+            let revocation = Box::new(revocation.clone());
+            state.removed.insert(chain.id());
+            self.tell(MembersEvent::Removed { chain, revocation });
+        }
         self.spread(state, &[id], from);
         true
     }
@@ -310,18 +314,18 @@ impl Inner {
     }
 
     fn tell_of_removed(&self, state: &mut State) {
-        let mut removed = Vec::new();
+        let mut removed = BTreeSet::new();
         for chain in state.set.removed() {
+            removed.insert(chain.id());
             if !state.removed.contains(&chain.id())
                 && let Some(revocation) = state.set.revoked_by(chain)
             {
-                removed.push((chain.clone(), Box::new(revocation.clone())));
+                let (chain, revocation) = (chain.clone(), Box::new(revocation.clone()));
+                self.tell(MembersEvent::Removed { chain, revocation });
             }
         }
-        for (chain, revocation) in removed {
-            state.removed.insert(chain.id());
-            self.tell(MembersEvent::Removed { chain, revocation });
-        }
+        // Without those that have lost their place.
+        state.removed = removed;
     }
 
     /// Has all members told who are connected, but the one from whom it comes.

@@ -531,10 +531,10 @@ impl Drop for Engine {
     fn drop(&mut self) {
         for member in self.members.values_mut() {
             member.hub.remove_connection(self.connection);
-            if let Standing::Admitted(admitted) = std::mem::replace(&mut member.standing, Standing::Gone) {
-                if admitted.is_vetted {
-                    member.hub.remove_peer(&admitted.peer);
-                }
+            if let Standing::Admitted(admitted) = std::mem::replace(&mut member.standing, Standing::Gone)
+                && admitted.is_vetted
+            {
+                member.hub.remove_peer(&admitted.peer);
             }
         }
     }
