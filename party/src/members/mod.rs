@@ -240,7 +240,10 @@ impl Members {
             }
             state.set_own(chain.clone());
             inner.insert_member(&mut state, chain, None);
-            state.members_connected()
+            // What we may ask for is another matter now.
+            let peers = state.members_connected();
+            state.peers_to_reevaluate.extend(peers.iter().cloned());
+            peers
         };
         inner.settle().await?;
         for peer in peers {
