@@ -185,22 +185,22 @@ impl Revocations {
     }
 
     /// Whether this revocation is known, as far as can be told without verifying it.
-    pub(crate) fn knows_revocation(&self, revocation: &Revocation) -> bool {
+    pub fn knows_revocation(&self, revocation: &Revocation) -> bool {
         self.revocations.contains(&revocation.claimed_id(&self.party))
     }
 
     /// Whether this chain is known, as far as can be told without checking it.
-    pub(crate) fn knows_member(&self, membership: &Membership) -> bool {
+    pub fn knows_member(&self, membership: &Membership) -> bool {
         self.members.contains(membership.claimed_id(&self.party).as_bytes())
     }
 
     /// Whether the chain with this id is known.
-    pub(crate) fn has_member(&self, id: &Hash) -> bool {
+    pub fn has_member(&self, id: &Hash) -> bool {
         self.members.contains(id)
     }
 
     /// The revocation with this id.
-    pub(crate) fn revocation(&self, id: &Hash) -> Option<&VerifiedRevocation> {
+    pub fn revocation(&self, id: &Hash) -> Option<&VerifiedRevocation> {
         self.revocations.get(id)
     }
 
