@@ -1,12 +1,17 @@
-//! What it costs to believe a membership, and to ask whether it was revoked.
+//! What it costs to believe a membership, to ask whether it was revoked, and to meet by one.
 
-use std::hint::black_box;
+use std::{future::IntoFuture as _, hint::black_box};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use party::{
+    connection::{self, Connection},
     credentials::{Grant, Membership, Revocation, Revocations, Revoked, Terms},
     key::{KeyPair, PartyKey},
     limits::Limits,
+    members::Members,
+    party::{Event, Party},
+    rules::WholeStore,
+    store::Store,
 };
 
 fn pair(n: u64) -> KeyPair {
@@ -64,5 +69,42 @@ fn revoked(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, verify, revoked);
+/// From the first byte of the connection until the apps of both ends see the other.
+async fn meet(here: &(KeyPair, Party), there: &(KeyPair, Party)) {
+    let mut events = [here.1.events(), there.1.events()];
+    let (left, right) = connection::memory();
+    let _connections = tokio::try_join!(
+        Connection::dial(left, &here.0).join(&here.1).into_future(),
+        Connection::accept(right, &there.0).join(&there.1).into_future(),
+    )
+    .expect("they know the party");
+    for events in &mut events {
+        while !matches!(events.next().await, Some(Event::PeerAdded(_))) {}
+    }
+}
+
+fn meeting(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("there is room");
+    let key = PartyKey::from_bytes(*pair(0).public().as_bytes());
+    let by_key = |n| (pair(n), Party::new(key, WholeStore::new(Store::memory())));
+    let by_membership = |n| {
+        runtime.block_on(async {
+            let (me, store) = (pair(n), Store::memory());
+            let members = Members::open(&store, &key, &me).await.expect("there is nothing yet");
+            let grant = Grant::to(me.public(), Terms::everything());
+            let membership = members.grant_as(&pair(0), grant).await.expect("the founder may");
+            members.set_membership(membership).await.expect("it is ours");
+            (me, Party::new(key, members.rule(WholeStore::new(store))))
+        })
+    };
+    let pairs = [
+        ("meet/by the party's key", by_key(1), by_key(2)),
+        ("meet/by membership", by_membership(1), by_membership(2)),
+    ];
+    for (name, here, there) in &pairs {
+        criterion.bench_function(name, |bencher| bencher.iter(|| runtime.block_on(meet(here, there))));
+    }
+}
+
+criterion_group!(benches, verify, revoked, meeting);
 criterion_main!(benches);

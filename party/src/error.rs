@@ -166,6 +166,9 @@ pub enum PeerMisbehaved {
     /// A message that has no place in the state that the channel is in.
     #[error("an unexpected message: {0}")]
     UnexpectedMessage(&'static str),
+    /// A message about credentials that is none.
+    #[error("a message about credentials that can't be decoded: {0}")]
+    Sync(DecodeError),
     /// A membership or a revocation that does not hold.
     #[error("a credential that does not hold: {0}")]
     Credential(#[from] CredentialFlaw),
@@ -279,6 +282,15 @@ pub enum ApiMisuse {
     /// A membership or a revocation that was to be made.
     #[error("no such credential: {0}")]
     Credential(#[from] CredentialFlaw),
+    /// A credential that only who has a membership can make or show.
+    #[error("there is no membership of ours in this party")]
+    NoMembership,
+    /// A membership of ours that was revoked.
+    #[error("the membership was revoked")]
+    MembershipRevoked,
+    /// A key of which no membership is known here that goes through who would revoke it.
+    #[error("no membership of {0} is known that this key can revoke")]
+    UnknownMember(PublicKey),
     /// A feed whose manifest no peer has shown yet, and which can't be verified without it.
     #[error("the manifest of the feed is not known yet")]
     UnknownManifest,

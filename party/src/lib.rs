@@ -49,7 +49,7 @@
 //! # How it is built
 //!
 //! Each floor uses only those before it: [`encoding`], [`noise`], [`mux`], [`feed`], [`store`],
-//! [`replication`], [`admission`], [`credentials`], [`rules`], [`party`], [`connection`], [`party_map`]. The state machines
+//! [`replication`], [`admission`], [`credentials`], [`rules`], [`party`], [`connection`], [`members`], [`party_map`]. The state machines
 //! (`noise`, `mux`, `replication`, `admission`, `credentials`) do no IO: they take bytes, time and randomness as arguments and give bytes and
 //! events back, so that a test, a fuzzer or another runtime can drive them. They, and the parts of a feed
 //! that compute, build without the default features.
@@ -73,6 +73,8 @@ pub mod feed;
 pub mod hash;
 pub mod key;
 pub mod limits;
+#[cfg(feature = "tokio")]
+pub mod members;
 pub mod mux;
 pub mod noise;
 #[cfg(feature = "tokio")]

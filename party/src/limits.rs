@@ -147,6 +147,20 @@ pub struct Limits {
     /// Bytes of revocations and memberships in one message.
     pub max_sync_bytes: usize,
 
+    /// How long a peer may take to show its membership and to answer ours, before it is refused.
+    pub membership_timeout: Duration,
+    /// How often we begin to tell one peer about credentials, at most.
+    pub sync_interval: Duration,
+    /// Requests about credentials that a peer may make at once. In each [`sync_interval`](Self::sync_interval) it may make
+    /// four more; what goes beyond is refused.
+    pub max_sync_burst: u32,
+    /// Rounds in which we compare what we know with one peer, for each occasion.
+    pub max_sync_rounds: usize,
+    /// Feeds that are remembered as taken on the word of one member. It can bring no more.
+    pub max_member_feeds: usize,
+    /// Feeds of all members of a party together that are remembered so.
+    pub max_attributed_feeds: usize,
+
     /// The longest ticket, in bytes, before it is written as text.
     pub max_ticket: usize,
     /// Addresses in one ticket.
@@ -214,6 +228,12 @@ impl Default for Limits {
             max_branches: 1_024,
             max_sync_ids: 4_096,
             max_sync_bytes: 256 << 10,
+            membership_timeout: Duration::from_secs(10),
+            sync_interval: Duration::from_millis(500),
+            max_sync_burst: 32,
+            max_sync_rounds: 64,
+            max_member_feeds: 1_024,
+            max_attributed_feeds: 65_536,
             max_ticket: 2_048,
             max_ticket_addresses: 8,
         }

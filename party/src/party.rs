@@ -197,6 +197,8 @@ pub enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rule {
+    /// [`Rules::vet`].
+    Vet,
     /// [`Rules::ready`].
     Ready,
     /// [`Rules::handshake`].

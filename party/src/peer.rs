@@ -28,7 +28,7 @@ use crate::{
     feed::{AsFeed, Feed, Tally},
     key::{DiscoveryKey, FeedKey, PartyKey, PublicKey},
     party::{Hub, Party, Reevaluated},
-    rules::{self, Action, Decision, Explanation, Question},
+    rules::{self, Action, Decision, Explanation, Question, Released},
 };
 
 /// In what capacity a peer is with us.
@@ -152,6 +152,18 @@ pub(crate) enum Command {
         how: Replicate,
         reply: oneshot::Sender<Result<bool, Error>>,
     },
+    /// Ends a membership.
+    Dismiss {
+        member: MemberId,
+        reply: oneshot::Sender<Reevaluated>,
+    },
+    /// Asks something whose answer nobody waits for.
+    Tell {
+        member: MemberId,
+        message: Message,
+        /// Answered when it is on its way.
+        reply: oneshot::Sender<()>,
+    },
     /// Takes a release back.
     Withdraw {
         member: MemberId,
@@ -219,6 +231,11 @@ impl Peer {
                 left: watch::Sender::new(false),
             }),
         }
+    }
+
+    /// Which connection it is on, among all of this process.
+    pub(crate) fn connection(&self) -> u64 {
+        self.inner.connection
     }
 
     /// The static key that the peer proved to hold: who it is.
@@ -379,6 +396,31 @@ impl Peer {
             Some(hub) => rules::decide(&*hub.rules(), &Question::new(self, *feed, action)),
             None => Decision::deny("party", "it is gone"),
         }
+    }
+
+    /// The same for a feed that is released to it.
+    pub(crate) fn decide_on_release(&self, feed: &FeedKey, action: Action, release: Released) -> Decision {
+        let question = Question { release: Some(release), ..Question::new(self, *feed, action) };
+        match self.inner.hub.upgrade() {
+            Some(hub) => rules::decide(&*hub.rules(), &question),
+            None => Decision::deny("party", "it is gone"),
+        }
+    }
+
+    /// Ends its membership on this connection. When this returns, nothing goes to it or is taken from it any more.
+    pub(crate) async fn dismiss(&self) {
+        // One that has ended needs no dismissal.
+        let _ = self.command(|member, reply| Command::Dismiss { member, reply }).await;
+    }
+
+    /// Asks it something and returns when that is on its way, before whatever is said or closed next. Nobody waits for the
+    /// answer.
+    pub(crate) async fn tell(&self, message: Message) {
+        let _ = self.command(|member, reply| Command::Tell { member, message, reply }).await;
+    }
+
+    pub(crate) fn hub(&self) -> Option<Arc<Hub>> {
+        self.inner.hub.upgrade()
     }
 
     pub(crate) fn explain(&self, feed: &FeedKey) -> Explanation {

@@ -315,6 +315,24 @@ async fn a_range_the_newest_and_a_quota_bound_what_is_asked_for_and_stored() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_of_everything_gets_the_part_that_it_may_have_also_if_it_knows_nothing_before() {
+    for (decision, expected) in [
+        (Decision::allow("desk", "some").blocks(10..20), (10..20).collect::<Vec<_>>()),
+        (Decision::allow("desk", "some").newest(3), vec![27, 28, 29]),
+    ] {
+        let written = one_feed::written(30).await;
+        let desk = Desk::of(&[&written], Replicate::sparsely());
+        desk.set(&written, Action::Serve, decision);
+        let read = one_feed::reader_of(&written).await;
+        let reader = one_feed::party_of(&read, Replicate::fully());
+        let _connections = meet(&reader, &Party::new(party_key(1), desk)).await;
+        tokio::time::sleep(Duration::from_secs(600)).await; // virtual
+        let stored: Vec<u64> = (0..30).filter(|index| read.has(*index)).collect();
+        assert_eq!(stored, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_allowed_while_unmetered_pauses_while_it_costs() {
     let s = scene(10).await;
     s.desk.set(&s.written[0], Action::Serve, Decision::allow("desk", "if it is free").while_unmetered());

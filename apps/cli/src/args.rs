@@ -1,10 +1,10 @@
 //! What can be typed. Meaning is given to it in the room of each command.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, ops::Range, path::PathBuf};
 
 use clap::{ArgGroup, Args, Parser, Subcommand};
 use party::{
-    key::{FeedKey, PartyKey},
+    key::{FeedKey, PartyKey, PublicKey},
     limits::Limits,
 };
 
@@ -32,8 +32,16 @@ pub(crate) enum Command {
     Serve(Serve),
     /// Fetches feeds into a store; ends when all of them are complete
     Pull(Pull),
-    /// Prints a ticket, a text by which somebody joins the party: whoever has it is a member
+    /// Prints a ticket, a text by which somebody joins the party: whoever has it knows the party's key
     Invite(Invite),
+    /// Makes somebody a member by credential, and prints the ticket with the membership
+    Grant(Box<Grant>),
+    /// Lists the members by credential that a store knows, and those who were removed
+    Members(MembersOf),
+    /// Removes a member by credential for good; other members hear of it when they next meet this store
+    Revoke(Revoke),
+    /// Says what the membership of somebody allows with a feed, and why
+    Explain(Explain),
     /// Joins a party by a ticket: fetches the feeds that a member whom the ticket names introduces
     Join(Join),
 }
@@ -45,6 +53,11 @@ pub(crate) enum KeyCommand {
         /// Writes the founder's half, which signs for the party, into a new file that only you can read
         #[arg(long, value_name = "FILE")]
         secret: Option<PathBuf>,
+    },
+    /// Prints who a store is to its peers: the public key that a membership names
+    Public {
+        #[command(flatten)]
+        store: StoreFolder,
     },
 }
 
@@ -201,11 +214,117 @@ pub(crate) struct Invite {
     /// How long the ticket is to be used; `join` refuses it then, but the party's key in it stays what it is
     #[arg(long, value_name = "SECONDS")]
     pub(crate) expires_in: Option<u32>,
+    /// Draws the ticket as a QR code, too
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) qr: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("signer").required(true).multiple(true)))]
+#[command(group(ArgGroup::new("subject").required(true)))]
+pub(crate) struct Grant {
+    /// The file with the founder's half of the party's key, which signs; without it, the store's own membership is handed on
+    #[arg(long, value_name = "FILE", group = "signer")]
+    pub(crate) founder: Option<PathBuf>,
+    /// The store that remembers the new member
+    #[arg(long, value_name = "DIR", group = "signer")]
+    pub(crate) store: Option<PathBuf>,
+    /// The party's key, where no founder signs
+    #[arg(long, value_name = "KEY", required_unless_present = "founder", conflicts_with = "founder")]
+    pub(crate) party: Option<PartyKey>,
+    /// The member's public key, as `party key public` prints it
+    #[arg(long, value_name = "KEY", group = "subject")]
+    pub(crate) to: Option<PublicKey>,
+    /// Whoever has the ticket, which carries a secret then: send it as you would the party's key, and let it expire
+    #[arg(long, group = "subject")]
+    pub(crate) to_anybody: bool,
+    /// The store itself, which keeps the membership
+    #[arg(long, group = "subject", requires = "store")]
+    pub(crate) here: bool,
+    /// The member is a device of who signs
+    #[arg(long, conflicts_with_all = ["founder", "to_anybody", "depth"])]
+    pub(crate) device: bool,
+    #[command(flatten)]
+    pub(crate) terms: TermsOf,
+    /// Where a member serves, as host:port; may be repeated, the first to try first
+    #[arg(long = "address", value_name = "ADDR")]
+    pub(crate) addresses: Vec<String>,
+    /// Draws the ticket as a QR code, too
+    #[arg(long, conflicts_with = "json")]
+    pub(crate) qr: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TermsOf {
+    /// The member reads, and brings nothing
+    #[arg(long, conflicts_with = "bring_only")]
+    pub(crate) read_only: bool,
+    /// The member brings, and reads nothing
+    #[arg(long)]
+    pub(crate) bring_only: bool,
+    /// The member keeps encrypted feeds, and is told no keys
+    #[arg(long)]
+    pub(crate) blind: bool,
+    /// A feed that it is about; may be repeated [default: all]
+    #[arg(long = "feed", value_name = "KEY")]
+    pub(crate) feeds: Vec<FeedKey>,
+    /// The blocks that it is about, as 0..100
+    #[arg(long, value_name = "A..B", value_parser = block_range, conflicts_with = "newest")]
+    pub(crate) range: Option<Range<u64>>,
+    /// So many of the newest blocks
+    #[arg(long, value_name = "BLOCKS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) newest: Option<u64>,
+    /// How long it is good [default: for ever]
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) expires_in: Option<u32>,
+    /// How many times it may be handed on
+    #[arg(long, value_name = "LINKS", default_value_t = 0)]
+    pub(crate) depth: u64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MembersOf {
+    #[command(flatten)]
+    pub(crate) store: StoreFolder,
+    /// The party's key
+    #[arg(long, value_name = "KEY")]
+    pub(crate) party: PartyKey,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Revoke {
+    #[command(flatten)]
+    pub(crate) store: StoreFolder,
+    /// The file with the founder's half of the party's key, which signs; without it, the store itself does, which may remove
+    /// those to whom it has handed on its membership
+    #[arg(long, value_name = "FILE")]
+    pub(crate) founder: Option<PathBuf>,
+    /// The party's key, where no founder signs
+    #[arg(long, value_name = "KEY", required_unless_present = "founder", conflicts_with = "founder")]
+    pub(crate) party: Option<PartyKey>,
+    /// Ends the membership, and lets the key be granted another one
+    #[arg(long)]
+    pub(crate) link: bool,
+    /// The public key of the member. Its feeds are good up to where this store has them
+    #[arg(value_name = "KEY")]
+    pub(crate) member: PublicKey,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    #[command(flatten)]
+    pub(crate) members: MembersOf,
+    /// The public key of the member
+    #[arg(long, value_name = "KEY")]
+    pub(crate) peer: PublicKey,
+    /// The feed
+    #[arg(long, value_name = "KEY")]
+    pub(crate) feed: FeedKey,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Join {
-    /// The ticket
+    /// The ticket, or `-` to read it from standard input
     // Read later: what is mistyped here is shown on the screen, and may be a secret with one character too many.
     #[arg(value_name = "TICKET")]
     pub(crate) ticket: String,
@@ -256,6 +375,14 @@ pub(crate) struct Mode {
     /// No party: replicates every feed of the store with whoever knows its key, Node peers above all
     #[arg(long, group = "mode")]
     pub(crate) open: bool,
+}
+
+fn block_range(s: &str) -> Result<Range<u64>, String> {
+    let ends = s.split_once("..").and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    match ends {
+        Some((from, to)) if from < to => Ok(from..to),
+        _ => Err("a range of blocks looks like 0..100".to_owned()),
+    }
 }
 
 fn block_size(s: &str) -> Result<usize, String> {

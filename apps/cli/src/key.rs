@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use party::key::PartyKey;
+use party::key::{PartyKey, PublicKey};
 use serde::Serialize;
 
 use crate::{
     args::KeyCommand,
-    output::{Output, Show},
+    identity,
+    output::{Output, Show, text},
     secret as secret_file,
 };
 
@@ -25,8 +26,31 @@ impl Show for NewKey {
     }
 }
 
-pub(crate) fn run(command: KeyCommand, output: Output) -> anyhow::Result<()> {
-    let KeyCommand::New { secret } = command;
+#[derive(Serialize)]
+struct Public {
+    #[serde(serialize_with = "text")]
+    public_key: PublicKey,
+}
+
+impl Show for Public {
+    fn text(&self) -> String {
+        self.public_key.to_string()
+    }
+}
+
+pub(crate) async fn run(command: KeyCommand, output: Output) -> anyhow::Result<()> {
+    match command {
+        KeyCommand::New { secret } => new(secret, output),
+        KeyCommand::Public { store: folder } => {
+            let store = folder.open_or_create().await?;
+            let key_pair = identity::of_store(&folder.folder);
+            store.close().await;
+            output.show(&Public { public_key: key_pair?.public() })
+        }
+    }
+}
+
+fn new(secret: Option<PathBuf>, output: Output) -> anyhow::Result<()> {
     let (key, founder) = PartyKey::generate();
     if let Some(file) = &secret {
         secret_file::write(file, &founder.seed())

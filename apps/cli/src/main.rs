@@ -5,12 +5,14 @@
 
 mod args;
 mod feed;
+mod grant;
 mod identity;
 mod input;
 mod interrupt;
 mod invite;
 mod join;
 mod key;
+mod members;
 mod output;
 mod pull;
 mod secret;
@@ -48,11 +50,15 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         match arguments.command {
-            Command::Key(command) => key::run(command, output),
+            Command::Key(command) => key::run(command, output).await,
             Command::Feed(command) => feed::run(command, output).await,
             Command::Serve(arguments) => serve::run(arguments, output).await,
             Command::Pull(arguments) => pull::run(arguments, output).await,
             Command::Invite(arguments) => invite::run(arguments, output),
+            Command::Grant(arguments) => grant::run(*arguments, output).await,
+            Command::Members(arguments) => members::list(arguments, output).await,
+            Command::Revoke(arguments) => members::revoke(arguments, output).await,
+            Command::Explain(arguments) => members::explain(arguments, output).await,
             Command::Join(arguments) => join::run(arguments, output).await,
         }
     });

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// How results are shown.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +82,11 @@ impl Output {
         }
         Progress { bar }
     }
+}
+
+/// Writes a value as its text.
+pub(crate) fn text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
 }
 
 /// Writes to standard output and flushes. A reader that has gone away is an error as any other.

@@ -12,18 +12,18 @@ use party::{
     error::Error,
     feed::Feed,
     key::{DiscoveryKey, FeedKey, KeyPair},
-    party::{Event, Events, Open, Party},
+    party::{Event, Events, Open},
     peer::{Admission, Peer, Replicate},
     rules::{self, Denied, Rules},
     store::Store,
 };
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tokio::{net::TcpStream, sync::watch};
 
 use crate::{
     args::Pull,
-    identity, interrupt,
-    output::{Output, Progress, Show},
+    identity, interrupt, members,
+    output::{Output, Progress, Show, text},
 };
 
 /// Feeds that are taken from one peer.
@@ -71,14 +71,14 @@ async fn pull(
     }
 
     let (address, connecting) = dial(&arguments.connect, others, &key_pair).await?;
-    let (connecting, events) = match arguments.mode.party {
+    let (connecting, events, members) = match arguments.mode.party {
         Some(key) => {
-            let party = Party::new(key, rules);
-            (connecting.join(&party), party.events())
+            let (party, members) = members::party(store, &key, &key_pair, rules).await?;
+            (connecting.join(&party), party.events(), members)
         }
         None => {
             let open = Open::new(rules);
-            (connecting.open(&open), open.events())
+            (connecting.open(&open), open.events(), None)
         }
     };
     let connecting = if arguments.live { connecting } else { connecting.finite() };
@@ -96,6 +96,11 @@ async fn pull(
         }
     };
     drop(progress);
+    if let Some(members) = &members {
+        members.saved().await?;
+        // What the peer has told may be why it went.
+        members::check_standing(members)?;
+    }
     watcher.judge(ended, arguments.live)
 }
 
@@ -205,10 +210,6 @@ impl Show for Synced {
     fn text(&self) -> String {
         format!("{}  {} blocks  {} bytes", self.key, self.length, self.byte_length)
     }
-}
-
-fn text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
 
 /// Watches what comes of it.

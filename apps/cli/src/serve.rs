@@ -7,12 +7,13 @@ use party::{
     connection::{Connecting, Listener},
     error::Error,
     feed::Feed,
-    key::PublicKey,
+    key::{KeyPair, PublicKey},
+    members::Members,
     party::{Open, Party},
     rules::WholeStore,
     store::Store,
 };
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use tokio::{
     net::TcpStream,
     sync::{Semaphore, watch},
@@ -23,8 +24,8 @@ use crate::{
     args::{Mode, Serve},
     feed, identity,
     input::{Blocks, Cut},
-    interrupt,
-    output::{Output, Show},
+    interrupt, members,
+    output::{Output, Show, text},
 };
 
 /// Connections at the same time. More wait until one has ended.
@@ -44,10 +45,6 @@ impl Show for Listening {
     fn text(&self) -> String {
         format!("listening {}\npublic key {}\n", self.listening, self.public_key)
     }
-}
-
-fn text<S: Serializer>(value: &impl std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
 
 pub(crate) async fn run(arguments: Serve, output: Output) -> anyhow::Result<()> {
@@ -74,7 +71,7 @@ async fn serve(
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     output.show(&Listening { listening: listener.local_addr()?, public_key: key_pair.public() })?;
 
-    let host = Host::new(store, &arguments.mode, arguments.upload_limit);
+    let (host, members) = Host::new(store, &key_pair, &arguments.mode, arguments.upload_limit).await?;
     let (end, ended) = watch::channel(false);
     let accepting = tokio::spawn(accept(listener, host, ended));
     let result = tokio::select! {
@@ -83,6 +80,9 @@ async fn serve(
     };
     end.send_replace(true);
     accepting.await.context("the listener has failed")?;
+    if let Some(members) = members {
+        members.saved().await?;
+    }
     result
 }
 
@@ -113,13 +113,21 @@ enum Offer {
 }
 
 impl Host {
-    fn new(store: &Store, mode: &Mode, upload_limit: Option<u64>) -> Self {
+    async fn new(
+        store: &Store,
+        key_pair: &KeyPair,
+        mode: &Mode,
+        upload_limit: Option<u64>,
+    ) -> anyhow::Result<(Self, Option<Members>)> {
         let rules = WholeStore::new(store.clone());
-        let offer = match mode.party {
-            Some(key) => Offer::Party(Party::new(key, rules)),
-            None => Offer::Open(Open::new(rules)),
+        let (offer, members) = match mode.party {
+            Some(key) => {
+                let (party, members) = members::party(store, &key, key_pair, rules).await?;
+                (Offer::Party(party), members)
+            }
+            None => (Offer::Open(Open::new(rules)), None),
         };
-        Self { offer, upload_limit }
+        Ok((Self { offer, upload_limit }, members))
     }
 
     fn receive(&self, connecting: Connecting<TcpStream>) -> Connecting<TcpStream> {

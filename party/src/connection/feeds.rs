@@ -212,7 +212,7 @@ impl FeedLink {
         }
         self.linked.add_peer(peer);
         let following = Following::new(&self.feed, reports);
-        let release = Release::new(peer, &self.feed.key(), how, following);
+        let release = Release::new(peer, &self.feed, how, following);
         release.log(peer, &self.feed.key());
         self.released_by.insert(member, release);
         true

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 use crate::{
-    feed::changes::Following,
+    feed::{Feed, changes::Following},
     key::FeedKey,
     peer::{Peer, Replicate},
-    rules::{Action, Decision, Extent, Quota},
+    rules::{Action, Decision, Extent, Quota, Released},
 };
 
 /// A member has released the feed.
@@ -25,17 +25,16 @@ struct Grants {
 }
 
 impl Grants {
-    fn ask(peer: &Peer, feed: &FeedKey) -> Self {
-        Self {
-            serve: peer.decide(feed, Action::Serve),
-            ask: peer.decide(feed, Action::Ask),
-            accept: peer.decide(feed, Action::Accept),
-        }
+    fn ask(peer: &Peer, feed: &Feed) -> Self {
+        let (key, info) = (feed.key(), feed.info());
+        let release = Released { writable: info.writable, fork: info.fork };
+        let decide = |action| peer.decide_on_release(&key, action, release);
+        Self { serve: decide(Action::Serve), ask: decide(Action::Ask), accept: decide(Action::Accept) }
     }
 }
 
 impl Release {
-    pub(super) fn new(peer: &Peer, feed: &FeedKey, how: Replicate, following: Following) -> Self {
+    pub(super) fn new(peer: &Peer, feed: &Feed, how: Replicate, following: Following) -> Self {
         Self { _following: following, how, grants: Grants::ask(peer, feed) }
     }
 
@@ -49,7 +48,7 @@ impl Release {
     }
 
     /// Asks the rules again.
-    pub(super) fn reevaluate(&mut self, peer: &Peer, feed: &FeedKey) {
+    pub(super) fn reevaluate(&mut self, peer: &Peer, feed: &Feed) {
         self.grants = Grants::ask(peer, feed);
     }
 
@@ -119,7 +118,10 @@ impl Allowed {
             if ask && accept {
                 all.take.add(grants.ask.clone().and(grants.accept.clone()));
                 all.how.download |= how.download;
-                all.how.follow_forks |= how.follow_forks;
+                // Which forks are allowed is known of the one that is here only.
+                all.how.follow_forks |= how.follow_forks
+                    && grants.ask.extent().max_fork.is_none()
+                    && grants.accept.extent().max_fork.is_none();
             }
         }
         all

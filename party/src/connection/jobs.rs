@@ -44,6 +44,8 @@ pub(super) enum Outcome {
 }
 
 pub(super) enum RuleOutcome {
+    /// `vet` is over.
+    Vetted(Result<(), RuleFailure>),
     /// `ready` and `handshake` are over.
     Handshake(Result<(), (Rule, RuleFailure)>),
     Introduced(TransactionId, Result<Vec<Introduced>, RuleFailure>),

@@ -115,6 +115,8 @@ pub(super) struct Admitted {
     pub(super) channel: Option<(ChannelId, PartyChannel)>,
     /// Who waits for our transactions.
     pub(super) waiting: BTreeMap<TransactionId, oneshot::Sender<Result<Body, Error>>>,
+    /// Whether the rules have nothing more to ask before the app sees it.
+    pub(super) is_vetted: bool,
     pub(super) handshake_done: bool,
     pub(super) ephemeral: VecDeque<Message>,
     /// The bytes of their values.
@@ -165,6 +167,7 @@ impl Admitted {
             peer,
             channel,
             waiting: BTreeMap::new(),
+            is_vetted: false,
             handshake_done: false,
             ephemeral: VecDeque::new(),
             ephemeral_bytes: 0,

@@ -258,7 +258,7 @@ impl CheckedChain {
         })
     }
 
-    pub(super) fn party(&self) -> &PartyKey {
+    pub(crate) fn party(&self) -> &PartyKey {
         &self.party
     }
 

@@ -46,6 +46,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+/// The type of a `Custom` request that shows a membership to a peer.
+///
+/// Types that begin with `party/` are not the app's. See `protocol-spec/11-credentials.md#on-a-connection`.
+pub const SHOW: &str = "party/membership";
+/// The type of a `Custom` request that carries a [`SyncMessage`].
+pub const SYNC: &str = "party/credentials";
+
 mod link;
 mod membership;
 mod quota;

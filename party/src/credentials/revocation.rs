@@ -219,6 +219,11 @@ impl VerifiedRevocation {
         &self.revocation
     }
 
+    /// Whether it ends this chain.
+    pub fn ends(&self, chain: &CheckedChain) -> bool {
+        self.chain.party() == chain.party() && self.hits(chain).is_some()
+    }
+
     /// Whether it ends this chain, and if so, at which depth of the chain its signer stands.
     //= protocol-spec/11-credentials.md#what-a-revocation-ends
     pub(super) fn hits(&self, chain: &CheckedChain) -> Option<usize> {

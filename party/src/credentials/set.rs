@@ -5,9 +5,9 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use crate::{
     credentials::{
         link::LinkId,
-        membership::CheckedChain,
+        membership::{CheckedChain, Membership},
         quota::{Branch, Branches, Item, Quota},
-        revocation::{CutOff, Revoked, VerifiedRevocation},
+        revocation::{CutOff, Revocation, Revoked, VerifiedRevocation},
     },
     error::CredentialFlaw,
     hash::{Hash, hash},
@@ -182,6 +182,26 @@ impl Revocations {
     /// Every revocation that is known.
     pub fn revocations(&self) -> impl Iterator<Item = &VerifiedRevocation> {
         self.revocations.iter()
+    }
+
+    /// Whether this revocation is known, as far as can be told without verifying it.
+    pub fn knows_revocation(&self, revocation: &Revocation) -> bool {
+        self.revocations.contains(&revocation.claimed_id(&self.party))
+    }
+
+    /// Whether this chain is known, as far as can be told without checking it.
+    pub fn knows_member(&self, membership: &Membership) -> bool {
+        self.members.contains(membership.claimed_id(&self.party).as_bytes())
+    }
+
+    /// Whether the chain with this id is known.
+    pub fn has_member(&self, id: &Hash) -> bool {
+        self.members.contains(id)
+    }
+
+    /// The revocation with this id.
+    pub fn revocation(&self, id: &Hash) -> Option<&VerifiedRevocation> {
+        self.revocations.get(id)
     }
 
     /// A hash of all that is known. Two members with the same digest have nothing to tell each other.

@@ -138,7 +138,7 @@ impl Revocations {
     }
 
     /// As many of these as are known and fit into one message.
-    fn items<'a>(&self, ids: impl Iterator<Item = &'a Hash>) -> Option<SyncMessage> {
+    pub(crate) fn items<'a>(&self, ids: impl Iterator<Item = &'a Hash>) -> Option<SyncMessage> {
         let (mut revocations, mut memberships, mut bytes) = (Vec::new(), Vec::new(), 0);
         for id in ids {
             if let Some(revocation) = self.revocations.get(id) {

@@ -125,7 +125,7 @@ impl Open {
 }
 
 impl Hub {
-    async fn reevaluate(
+    pub(crate) async fn reevaluate(
         self: &Arc<Self>,
         peer: Option<PublicKey>,
         feed: Option<DiscoveryKey>,

@@ -51,6 +51,8 @@ pub(super) struct Asking {
     cancels: VecDeque<u64>,
     /// Our length and the remote's, between which it would not prove the growth.
     refused_upgrade: Option<(u64, u64)>,
+    /// The same, of a growth that it would not prove beside a block, which may have been all that it minded.
+    lone_upgrade: Option<(u64, u64)>,
     refused_manifest: bool,
     /// Probes answered since our last sync.
     probes: u8,
@@ -85,6 +87,7 @@ impl Asking {
             wanted: BTreeMap::new(),
             cancels: VecDeque::new(),
             refused_upgrade: None,
+            lone_upgrade: None,
             refused_manifest: false,
             probes: 0,
             overdue: 0,
@@ -233,7 +236,12 @@ impl Asking {
         if let Some(upgrade) = asked.upgrade {
             let target = upgrade.start.saturating_add(upgrade.length);
             if !asked.probe && upgrade.start == local.length() && target == remote.sync.length {
-                self.refused_upgrade = Some((upgrade.start, target));
+                let growth = Some((upgrade.start, target));
+                if asked.block.is_some() && self.lone_upgrade != growth {
+                    self.lone_upgrade = growth;
+                } else {
+                    self.refused_upgrade = growth;
+                }
             }
         }
         self.refused_manifest |= asked.manifest && asked.block.is_none() && asked.upgrade.is_none();
@@ -382,7 +390,10 @@ impl Asking {
                 // known before.
                 let beyond = local.length()..remote.sync.length;
                 let view = View { local, remote, window: &self.window };
-                let block = self.picking.next_beyond(beyond, view, now);
+                let block = match self.lone_upgrade {
+                    Some(growth) if growth == (upgrade.start, beyond.end) => None,
+                    _ => self.picking.next_beyond(beyond, view, now),
+                };
                 return Some((Asked { upgrade: Some(upgrade), block, ..asked }, 0));
             }
         }

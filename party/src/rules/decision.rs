@@ -55,12 +55,23 @@ pub struct Question<'a> {
     pub feed: FeedKey,
     /// What is to be done.
     pub action: Action,
+    /// The release for which it is asked; `None` if somebody only wants to know.
+    pub(crate) release: Option<Released>,
+}
+
+/// What is known of a feed that is released to a peer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Released {
+    /// Whether it is ours to write.
+    pub(crate) writable: bool,
+    /// The fork that it has here.
+    pub(crate) fork: u64,
 }
 
 impl<'a> Question<'a> {
     /// May this be done?
     pub fn new(peer: &'a Peer, feed: FeedKey, action: Action) -> Self {
-        Self { peer, feed, action }
+        Self { peer, feed, action, release: None }
     }
 
     /// The discovery key of the feed. It is computed anew each time.
@@ -131,6 +142,14 @@ impl Decision {
         self
     }
 
+    /// Only of trees of this fork or a lower one. Replication stays on the fork that the feed has here then, and rules that
+    /// know a higher one here deny. Said twice: of the lower one.
+    #[must_use]
+    pub fn up_to_fork(mut self, fork: u64) -> Self {
+        self.extent.max_fork = Some(self.extent.max_fork.map_or(fork, |before| before.min(fork)));
+        self
+    }
+
     /// Only while the connection is not [metered](crate::connection::Connection::set_metered).
     #[must_use]
     pub fn while_unmetered(mut self) -> Self {
@@ -185,6 +204,7 @@ impl Decision {
                 both.extent.narrow(other.extent.blocks);
                 both.extent.unmetered |= other.extent.unmetered;
                 both = other.extent.newest.into_iter().fold(both, Self::newest);
+                both = other.extent.max_fork.into_iter().fold(both, Self::up_to_fork);
                 other.extent.quotas.iter().fold(both, Self::within)
             }
             (Verdict::Denied, _) | (_, Verdict::Undecided) => self,
@@ -232,6 +252,8 @@ pub struct Extent {
     pub blocks: Range<u64>,
     /// Of the newest so many blocks.
     pub newest: Option<u64>,
+    /// Of trees of this fork or a lower one.
+    pub max_fork: Option<u64>,
     /// Only while the connection is not metered.
     pub unmetered: bool,
     /// While something is left of all of these.
@@ -241,7 +263,7 @@ pub struct Extent {
 impl Default for Extent {
     /// All of it.
     fn default() -> Self {
-        Self { blocks: 0..u64::MAX, newest: None, unmetered: false, quotas: Vec::new() }
+        Self { blocks: 0..u64::MAX, newest: None, max_fork: None, unmetered: false, quotas: Vec::new() }
     }
 }
 
@@ -285,6 +307,9 @@ impl fmt::Display for Extent {
         }
         if let Some(newest) = self.newest {
             parts.push(format!("the newest {newest}"));
+        }
+        if let Some(fork) = self.max_fork {
+            parts.push(format!("up to fork {fork}"));
         }
         if self.unmetered {
             parts.push("while unmetered".to_owned());

@@ -12,6 +12,7 @@ use crate::{
 };
 
 pub(crate) trait ErasedRules: Send + Sync + 'static {
+    fn vet<'a>(&'a self, peer: &'a Peer) -> BoxFuture<'a, Result<()>>;
     fn ready<'a>(&'a self, peer: &'a Peer) -> BoxFuture<'a, Result<()>>;
     fn handshake<'a>(&'a self, peer: &'a Peer) -> BoxFuture<'a, Result<()>>;
     fn introduce_feeds<'a>(
@@ -39,6 +40,10 @@ pub(crate) fn admit(rules: &dyn ErasedRules, peer: &Peer) -> Decision {
 }
 
 impl<R: Rules> ErasedRules for R {
+    fn vet<'a>(&'a self, peer: &'a Peer) -> BoxFuture<'a, Result<()>> {
+        Rules::vet(self, peer).boxed()
+    }
+
     fn ready<'a>(&'a self, peer: &'a Peer) -> BoxFuture<'a, Result<()>> {
         Rules::ready(self, peer).boxed()
     }

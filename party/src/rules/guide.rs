@@ -9,6 +9,9 @@
 //!      admit ------- no --> answered as a stranger                 at once
 //!        | yes
 //!        v
+//!       vet -------- no --> the party's channel is closed          within rule_timeout
+//!        | yes, and from now on the app sees the peer
+//!        v
 //!      ready ------- no --> the party's channel is closed          within rule_timeout
 //!        | yes
 //!        v
@@ -18,7 +21,7 @@
 //!        |  peer.replicate(&feed) -------> decide(Serve, Ask, Accept)
 //!        |                                   all denied: no channel   else: the channel opens, within what is allowed
 //!        v
-//!   what the peer does, at any time from `ready` on:
+//!   what the peer does, at any time from `vet` on:
 //!        introduces feeds --> introduce_feeds --> decide(Introduce) for each key of the answer
 //!        opens a feed ------> find_feed --------> decide(Serve, Ask, Accept)
 //!        asks something ----> request

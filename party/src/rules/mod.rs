@@ -16,7 +16,8 @@
 //! The [guide] says what is asked when.
 //!
 //! Ready-made: [`WholeStore`], [`OneFeedPerMember`], [`BlindKeeper`]; and, to be put in front of any rules by
-//! [`guarded_by`](Rules::guarded_by), the policies [`AllowPeers`], [`AllowFeeds`], [`ReadOnlyFollower`].
+//! [`guarded_by`](Rules::guarded_by), the policies [`AllowPeers`], [`AllowFeeds`], [`ReadOnlyFollower`]. In front of any rules,
+//! too: [`Members`](crate::members::Members), which asks for credentials.
 
 mod allow_feeds;
 mod allow_peers;
@@ -34,6 +35,7 @@ use std::{fmt, future::Future};
 pub use allow_feeds::AllowFeeds;
 pub use allow_peers::AllowPeers;
 pub use blind_keeper::{BlindKeeper, KeeperQuotas};
+pub(crate) use decision::Released;
 pub use decision::{Action, Decision, Explanation, Extent, Question, Quota};
 pub(crate) use erased::{ErasedRules, admit, decide};
 pub use one_feed_per_member::OneFeedPerMember;
@@ -98,7 +100,7 @@ impl fmt::Debug for Denied {
 /// How an app decides. See the [module](self) for what happens around it, and `examples/two_writers.rs` for
 /// rules at work.
 ///
-/// The order for each peer: it is admitted, [`ready`](Self::ready), [`handshake`](Self::handshake). The
+/// The order for each peer: [`vet`](Self::vet), it is admitted, [`ready`](Self::ready), [`handshake`](Self::handshake). The
 /// other rules run when the peer causes them, which may be before our own `handshake` is over.
 ///
 /// ```
@@ -158,6 +160,18 @@ pub trait Rules: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Introduced>>> + Send {
         let keys = feeds.into_iter().map(|feed| feed.key).collect();
         async move { Ok(self.introduce_feeds(peer, keys).await?.into_iter().map(Introduced::new).collect()) }
+    }
+
+    /// The peer has proved that it knows the party's key; nothing was said yet. Is there something else that it has to prove?
+    ///
+    /// This comes first of all: only when it is over the peer is shown to the app, by
+    /// [`Party::peers`](crate::party::Party::peers) and [`Event::PeerAdded`](crate::party::Event::PeerAdded), and what it says
+    /// under the name of an [`Extension`](crate::party::Extension) is heard. A denial ends the peer's membership on this
+    /// connection. [`Members`](crate::members::Members) asks for credentials here. Rules that are asked of by the peer
+    /// meanwhile have to see to it themselves that they wait.
+    fn vet(&self, peer: &Peer) -> impl Future<Output = Result<()>> + Send {
+        let _ = peer;
+        async { Ok(()) }
     }
 
     /// The peer was admitted; nothing was said yet.

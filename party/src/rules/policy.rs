@@ -165,6 +165,10 @@ impl<R: Rules, P: Policy> Rules for Guarded<R, P> {
         self.policy.admit(peer).and(self.rules.admit(peer))
     }
 
+    async fn vet(&self, peer: &Peer) -> Result<()> {
+        self.rules.vet(peer).await
+    }
+
     async fn handshake(&self, peer: &Peer) -> Result<()> {
         self.rules.handshake(peer).await
     }

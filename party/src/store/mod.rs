@@ -11,7 +11,9 @@
 //! | which feeds there are, and word of those that come and go | `list`, `watch` |
 //! | delete a feed | `purge` |
 //! | the parties that are remembered | `parties` |
+//! | who is in them by credential | `credentials` |
 
+pub(crate) mod credentials;
 #[cfg(feature = "disk")]
 pub mod disk;
 mod feeds;

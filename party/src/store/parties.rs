@@ -104,10 +104,13 @@ impl Store {
         if self.inner.storage.read(vec![key.clone()]).await?.pop().flatten().is_none() {
             return Ok(false);
         }
+        let credentials = self.credential_records(discovery_key).await?;
+        let party = *discovery_key;
         let inner = self.inner.clone();
         finish(async move {
             let _opening = opening;
             let mut writes = vec![Write::Delete(key)];
+            writes.extend(credentials.iter().map(|(credential, _)| Write::Delete(credential.record(&party))));
             writes.extend(inner.secrets.delete(secret));
             inner.storage.commit(writes).await?;
             if let Err(error) = inner.secrets.forget(secret).await {

@@ -8,6 +8,7 @@
 //! secret/<discovery key>    the seed of a feed that was made from one, where no file keeps it
 //! party/<discovery key>     a party record (see `parties`)
 //! party-secret/<discovery key>  the key of a party, where no file keeps it
+//! credential/<discovery key><kind>...  what is known of who is in a party (see `credentials`)
 //! primary-key               the primary key, where no file keeps it
 //! primary-key-check         by which the primary key is known
 //! ```
@@ -39,6 +40,7 @@ const FLAGS: u64 = WRITABLE | NAME | MANIFEST | NAMESPACE | DERIVED;
 
 pub(super) const FEEDS: &[u8] = b"feed/";
 pub(super) const PARTIES: &[u8] = b"party/";
+pub(super) const CREDENTIALS: &[u8] = b"credential/";
 
 /// Where the key pair of a feed comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

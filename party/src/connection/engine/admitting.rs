@@ -1,5 +1,6 @@
 //! Who is let in, what they ask, and how they go: the part of the engine that deals with members.
 
+use futures_util::FutureExt as _;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{Engine, instrumented};
@@ -35,7 +36,37 @@ impl Engine {
         self.ever_admitted = true;
         let channel = channel.map(|id| (id, PartyChannel::new(&self.limits)));
         entry.standing = Standing::Admitted(Admitted::new(peer.clone(), channel));
-        entry.hub.add_peer(&peer);
+        let (rules, span) = (entry.hub.rules(), entry.span.clone());
+        let timeout = self.limits.rule_timeout;
+        let mut vetting = Box::pin(async move { decide(rules.vet(&peer), timeout).await });
+        // Most rules ask nothing, and shall not cost a task switch.
+        match (&mut vetting).now_or_never() {
+            Some(Ok(())) => self.vetted(member),
+            outcome => drop(self.jobs.spawn(instrumented(&span, async move {
+                let outcome = match outcome {
+                    Some(outcome) => outcome,
+                    None => vetting.await,
+                };
+                Outcome::Rule { member, outcome: RuleOutcome::Vetted(outcome) }
+            }))),
+        }
+    }
+
+    /// The app sees the peer from now on, and its other rules are asked.
+    fn vetted(&mut self, member: MemberId) {
+        let Some(entry) = self.members.get_mut(member) else { return };
+        let hub = entry.hub.clone();
+        let Some(admitted) = entry.admitted_mut() else { return };
+        admitted.is_vetted = true;
+        let peer = admitted.peer.clone();
+        admitted.ephemeral_bytes = 0;
+        for message in std::mem::take(&mut admitted.ephemeral) {
+            if let Some(message) = hub.hand_out(&peer, message, &self.limits) {
+                admitted.ephemeral_bytes += message.value.len();
+                admitted.ephemeral.push_back(message);
+            }
+        }
+        hub.add_peer(&peer);
         entry.span.in_scope(|| tracing::debug!("admitted"));
 
         let rules = entry.hub.rules();
@@ -136,7 +167,11 @@ impl Engine {
                 admission::Event::Ephemeral(message) => {
                     peer.said().ephemeral_received.add_one();
                     let waiting = (admitted.ephemeral.len(), admitted.ephemeral_bytes);
-                    match entry.hub.hand_out(&peer, message, &self.limits) {
+                    let for_rules = match admitted.is_vetted {
+                        true => entry.hub.hand_out(&peer, message, &self.limits),
+                        false => Some(message),
+                    };
+                    match for_rules {
                         Some(Message { kind, value })
                             if has_room(waiting.0, waiting.1, &value, &self.limits) =>
                         {
@@ -149,7 +184,8 @@ impl Engine {
                 }
             }
         }
-        if !admitted.ephemeral_running
+        if admitted.is_vetted
+            && !admitted.ephemeral_running
             && let Some(message) = admitted.ephemeral.pop_front()
         {
             admitted.ephemeral_running = true;
@@ -202,7 +238,9 @@ impl Engine {
         if let Some((channel, _)) = admitted.channel {
             self.close_party(channel);
         }
-        hub.remove_peer(&admitted.peer);
+        if admitted.is_vetted {
+            hub.remove_peer(&admitted.peer);
+        }
         let released: Vec<_> = self
             .feeds
             .iter()
@@ -246,6 +284,11 @@ impl Engine {
 
     pub(super) fn handle_rule(&mut self, member: MemberId, outcome: RuleOutcome, now: Instant) {
         match outcome {
+            RuleOutcome::Vetted(Ok(())) => self.vetted(member),
+            RuleOutcome::Vetted(Err(failure)) => {
+                self.rule_failed(member, Rule::Vet, failure);
+                self.remove_member(member, Standing::Gone);
+            }
             RuleOutcome::Handshake(Ok(())) => {
                 let Some(entry) = self.members.get_mut(member) else { return };
                 let hub = entry.hub.clone();

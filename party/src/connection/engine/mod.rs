@@ -354,6 +354,15 @@ impl Engine {
                 };
                 let _ = reply.send(opened);
             }
+            Command::Dismiss { member, reply } => self.dismiss(member, reply),
+            Command::Tell { member, message, reply } => {
+                if let Some(channel) = self.channel_of(member) {
+                    // If it can't be asked anything more, it isn't told.
+                    let _ = channel.request(Body::Custom(message), now.into_std());
+                }
+                self.pump_member(member, now);
+                let _ = reply.send(());
+            }
             Command::Withdraw { member, feed, reply } => self.withdraw(member, feed, reply),
             Command::Reevaluate { hub, feed, reply } => self.reevaluate(&hub, feed, reply),
             Command::SetMetered { metered, reply } => self.set_metered(metered, reply),
@@ -535,7 +544,9 @@ impl Drop for Engine {
     fn drop(&mut self) {
         for member in self.members.values_mut() {
             member.hub.remove_connection(self.connection);
-            if let Standing::Admitted(admitted) = std::mem::replace(&mut member.standing, Standing::Gone) {
+            if let Standing::Admitted(admitted) = std::mem::replace(&mut member.standing, Standing::Gone)
+                && admitted.is_vetted
+            {
                 member.hub.remove_peer(&admitted.peer);
             }
         }

@@ -6,7 +6,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::Engine;
 use crate::{
-    connection::{feeds::Line, jobs::FeedJob},
+    connection::{feeds::Line, jobs::FeedJob, members::Standing},
     key::DiscoveryKey,
     party::{Event, Hub, Reevaluated},
     peer::MemberId,
@@ -72,7 +72,7 @@ impl Engine {
                 let Some(link) = self.feeds.get_mut(&key) else { continue };
                 let feed = link.feed.key();
                 let Some(release) = link.released_by.get_mut(&member) else { continue };
-                release.reevaluate(&peer, &feed);
+                release.reevaluate(&peer, &link.feed);
                 let changed = self.regard(key);
                 if changed.stopped > 0
                     && let Some(release) = self.feeds.get(&key).and_then(|link| link.released_by.get(&member))
@@ -81,6 +81,17 @@ impl Engine {
                 }
                 result += changed;
             }
+        }
+        self.answer_when_stopped(result, jobs, reply);
+    }
+
+    /// Ends a membership.
+    pub(super) fn dismiss(&mut self, member: MemberId, reply: oneshot::Sender<Reevaluated>) {
+        let jobs = self.running_jobs();
+        let mut result = Reevaluated::default();
+        if self.members.admitted(member).is_some() {
+            result.stopped = 1;
+            self.remove_member(member, Standing::Gone);
         }
         self.answer_when_stopped(result, jobs, reply);
     }
