@@ -1,6 +1,8 @@
 //! Where the first Party let people in that it shouldn't have, a test for each, under the name that it had when it was seen.
 //! `admission.rs`, `between.rs` and `silence/` go further.
 
+#![allow(clippy::disallowed_methods)] // the time is virtual
+
 mod common;
 
 use common::{Shared, feed_with, identity, meet, one_feed, party_key, peer_added, raw::RawPeer};
