@@ -185,6 +185,22 @@ async fn a_core_that_follows_a_fork_takes_old_nodes_for_new_ones() -> Result<()>
     bail!("it follows now, and the sessions may cut off what it reads")
 }
 
+/// A defect of hypercore 10, and why blocks of random sessions have bytes: when the last bytes of a feed are cleared, their file
+/// is cut, and blocks without bytes beyond its new end can't be read any more.
+#[tokio::test]
+async fn a_core_that_has_cleared_its_last_bytes_lacks_the_empty_blocks_after_them() -> Result<()> {
+    for (size, is_lost) in [(0, true), (1, false)] {
+        let peer = NodePeer::spawn(&NodeOptions::cores(Release::Ten))?;
+        peer.create("a", Kind::Compat).await?;
+        peer.append("a", 1, 50, 100).await?;
+        peer.append("a", 2, 50, size).await?;
+        peer.clear("a", 40, 60).await?;
+        let reading = tokio::time::timeout(Duration::from_secs(2), peer.get("a", 80)).await;
+        assert_eq!(!matches!(reading, Ok(Ok(_))), is_lost, "{reading:?} of {size} bytes");
+    }
+    Ok(())
+}
+
 async fn transfer(writer: &NodeOptions, reader: &NodeOptions, kind: Kind, writer_dials: bool) -> Result<()> {
     let (writer, reader) = (NodePeer::spawn(writer)?, NodePeer::spawn(reader)?);
     let core = writer.create("a", kind).await?;

@@ -309,6 +309,9 @@ impl Session {
             85..95 => (self.dice.below(400) + 100, self.dice.below(64) as usize),
             _ => (self.dice.below(6) + 1, 60_000 + self.dice.below(140_000) as usize),
         };
+        // Hypercore 10 may lose blocks without bytes when others are cleared, as `node_controls.rs` shows.
+        let loses_empty = self.release != Release::Eleven && !self.feeds[n].rust_writes;
+        let size = if loses_empty { size.max(1) } else { size };
         self.append_to(n, count, size).await
     }
 
