@@ -1,6 +1,42 @@
 //! The one door to the operating system's randomness.
 #![allow(clippy::disallowed_methods)]
 
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+use crate::hash::keyed_hash;
+
+/// Where something takes its randomness from.
+pub(crate) enum Random {
+    /// The operating system.
+    System,
+    /// A seed, so that all can be repeated: how often something was taken, and from what.
+    Seeded(u64, Zeroizing<[u8; 32]>),
+}
+
+impl Random {
+    /// `N` random bytes, 32 at most.
+    pub(crate) fn bytes<const N: usize>(&mut self) -> [u8; N] {
+        const { assert!(N <= 32) };
+        let Self::Seeded(taken, seed) = self else { return bytes() };
+        let digest = keyed_hash(&**seed, &[&taken.to_le_bytes()]);
+        *taken += 1;
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(&digest[..N]);
+        bytes
+    }
+}
+
+impl fmt::Debug for Random {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::System => "System",
+            Self::Seeded(..) => "Seeded",
+        })
+    }
+}
+
 /// Fills `bytes` with random bytes.
 ///
 /// # Panics
