@@ -2,14 +2,44 @@
 
 /// SplitMix64: every seed is as good as any other.
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub struct Dice(u64);
 
 impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Those of `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
+    /// Dice of their own for one of many purposes: what is rolled for one changes nothing for another.
+    #[must_use]
+    pub fn apart(seed: u64, purpose: &str, number: u64) -> Self {
+        let mut dice = Self(seed);
+        for byte in purpose.bytes() {
+            dice.0 = dice.next() ^ u64::from(byte);
+        }
+        dice.0 = dice.next() ^ number;
+        dice.0 = dice.next();
+        dice
+    }
+
+    /// 32 bytes for a key, or for a seed of something else.
+    pub fn seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.fill(&mut seed);
+        seed
+    }
+
+    /// Fills `bytes`.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        for part in bytes.chunks_mut(8) {
+            part.copy_from_slice(&self.next().to_le_bytes()[..part.len()]);
+        }
+    }
+
+    /// A number, any.
+    #[allow(clippy::should_implement_trait)] // there is no end to them
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -18,22 +48,26 @@ impl Dice {
     }
 
     /// A number below `bound`; 0 if that is 0.
-    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.next() % bound }
     }
 
     /// Whether it happens, with so many chances in a hundred.
-    pub(crate) fn percent(&mut self, chances: u64) -> bool {
+    pub fn percent(&mut self, chances: u64) -> bool {
         self.below(100) < chances
     }
 
-    pub(crate) fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
+    /// One of the choices.
+    ///
+    /// # Panics
+    /// If there are none.
+    pub fn pick<'a, T>(&mut self, choices: &'a [T]) -> &'a T {
         let n = self.below(choices.len() as u64) as usize;
         &choices[n]
     }
 
     /// `count` different numbers below `bound`, in any order.
-    pub(crate) fn sample(&mut self, count: u64, bound: u64) -> Vec<u64> {
+    pub fn sample(&mut self, count: u64, bound: u64) -> Vec<u64> {
         let mut chosen = Vec::new();
         while (chosen.len() as u64) < count.min(bound) {
             let number = self.below(bound);

@@ -1,0 +1,141 @@
+//! Those who belong to a circle, and want the others to store what is false, or to wait in vain.
+// Time is virtual here: it is what the paused runtime says.
+#![allow(clippy::disallowed_methods)]
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use bytes::Bytes;
+use party::{
+    admission::{Body, Event as PartyEvent, RefusalCode},
+    feed::proof::{BlockProof, HashProof, Proof, UpgradeProof},
+    key::{DiscoveryKey, FeedKey},
+    limits::Limits,
+    mux::{ChannelId, Event},
+    replication::{
+        self,
+        messages::{Data, Message, NoData, REASON_INVALID_REQUEST, Range, Request, Sync},
+    },
+};
+use tokio::time::Instant;
+
+use super::{Adversary, Raw, node};
+use crate::{
+    dice::Dice,
+    simulator::{checker::Checker, plan::Traitor},
+};
+
+impl Adversary {
+    pub(super) async fn be_traitor(&self, kind: Traitor, mut raw: Raw, mut dice: Dice) -> Result<()> {
+        let mut inside = self.enter(&mut raw).await?;
+        let circle = self.world.directory.circle(self.peer);
+        let feeds: BTreeMap<DiscoveryKey, FeedKey> = circle
+            .iter()
+            .map(|writer| self.world.directory.feed(*writer))
+            .map(|feed| (feed.discovery_key(), feed))
+            .collect();
+        let keys: Vec<FeedKey> = feeds.values().copied().collect();
+        inside.channel.request(Body::IntroduceFeeds(keys.clone()), Instant::now().into_std())?;
+        inside.send(&mut raw)?;
+        for (id, feed) in &feeds {
+            let shown = replication::handshake(raw.session(), feed);
+            raw.mux.open(replication::PROTOCOL, Some(id.as_bytes()), &shown)?;
+        }
+        loop {
+            match raw.event().await? {
+                Event::Incoming { incoming, id, .. } => {
+                    let id = id.and_then(|id| Some(DiscoveryKey::from_bytes(id.as_ref().try_into().ok()?)));
+                    match id.and_then(|id| feeds.get(&id)) {
+                        Some(feed) => {
+                            let shown = replication::handshake(raw.session(), feed);
+                            if let Some(channel) = raw.mux.accept(incoming, &shown)? {
+                                claim(&mut raw, channel, &mut dice)?;
+                            }
+                        }
+                        None => raw.mux.reject(incoming),
+                    }
+                }
+                Event::Opened { channel, .. } => claim(&mut raw, channel, &mut dice)?,
+                Event::Message { channel, message_type, payload } if channel == inside.id => {
+                    inside.channel.handle_message(message_type, payload)?;
+                    while let Some(event) = inside.channel.poll_event() {
+                        match event {
+                            PartyEvent::Request { id, body: Body::IntroduceFeeds(_) } => {
+                                inside.channel.respond(id, Body::IntroduceFeeds(keys.clone()))?;
+                            }
+                            PartyEvent::Request { id, .. } => {
+                                inside.channel.refuse(id, RefusalCode::Refused);
+                            }
+                            _ => {}
+                        }
+                    }
+                    inside.send(&mut raw)?;
+                }
+                Event::Message { channel, message_type, payload } if kind == Traitor::Forger => {
+                    let message = Message::decode(message_type, &payload, true, &Limits::default())?;
+                    if let Some(Message::Request(request)) = message {
+                        let answer = self.forge(&circle, &request, &mut dice);
+                        raw.mux.send(channel, answer.message_type(), &answer.encode())?;
+                    }
+                }
+                Event::Message { .. } | Event::Closed { .. } => {}
+            }
+        }
+    }
+
+    /// An answer that is false, in one way or another.
+    fn forge(&self, circle: &[usize], request: &Request, dice: &mut Dice) -> Message {
+        let asked = &request.proof;
+        let mut id = request.id;
+        let mut index = asked.block.map_or(0, |block| block.index);
+        let value: Bytes = match dice.below(3) {
+            0 => vec![dice.next() as u8; dice.below(600) as usize].into(),
+            // A block that somebody has written, though not there.
+            _ => Checker::block(self.world.config.seed, *dice.pick(circle), dice.below(20)),
+        };
+        let mut nodes = |count: u64| -> Vec<_> { (0..count).map(|n| node(n * 2 + 1, dice)).collect() };
+        let (beside, roots, more) = (nodes(2), nodes(3), nodes(1));
+        match dice.below(8) {
+            0 => return Message::NoData(NoData { request: id, reason: REASON_INVALID_REQUEST }),
+            1 => id = 0,
+            2 => id += 7,
+            3 => index += 1,
+            _ => {}
+        }
+        let block = asked.block.map(|_| BlockProof { index, value, nodes: beside.clone() });
+        let hash = asked.hash.map(|hash| HashProof { index: hash.index, nodes: beside });
+        let upgrade = asked.upgrade.map(|upgrade| {
+            let mut signature = vec![0; 100];
+            dice.fill(&mut signature);
+            UpgradeProof {
+                start: upgrade.start,
+                length: upgrade.length,
+                nodes: roots,
+                additional_nodes: more,
+                signature: signature.into(),
+            }
+        });
+        let proof = Proof { fork: request.fork, block, hash, upgrade, ..Proof::default() };
+        Message::Data(Data { request: id, proof })
+    }
+}
+
+/// Says to have everything, and more than there is.
+fn claim(raw: &mut Raw, channel: ChannelId, dice: &mut Dice) -> Result<()> {
+    let length = if dice.percent(30) { 1 << 40 } else { 1 + dice.below(40) };
+    let sync = Message::Sync(Sync {
+        fork: 0,
+        length,
+        remote_length: 0,
+        can_upgrade: true,
+        uploading: true,
+        downloading: true,
+        has_manifest: true,
+        allow_push: dice.percent(50),
+    });
+    let range = Message::Range(Range { drop: false, start: 0, length });
+    for message in [sync, range] {
+        raw.mux.send(channel, message.message_type(), &message.encode())?;
+    }
+    Ok(())
+}
