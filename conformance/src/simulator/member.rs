@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
@@ -16,7 +17,7 @@ use party::{
     store::{FeedOptions, Store, StoreOptions},
 };
 use tokio::{
-    sync::mpsc,
+    sync::{Notify, mpsc},
     task::JoinSet,
     time::{Instant, sleep},
 };
@@ -37,14 +38,21 @@ const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
 /// A connection that has lasted so long was a good one.
 const GOOD: Duration = Duration::from_secs(30);
-/// Appends that wait.
-const APPENDS: usize = 1_024;
 
 /// A peer and its disk.
 pub(super) struct Member {
     peer: usize,
     disk: Disk,
+    outbox: Arc<Outbox>,
     state: Mutex<State>,
+}
+
+/// What the app has to append, which it keeps until it is told that it was: so it appends twice what was stored right
+/// before its death.
+#[derive(Default)]
+struct Outbox {
+    numbers: Mutex<VecDeque<u64>>,
+    more: Notify,
 }
 
 #[derive(Default)]
@@ -52,14 +60,11 @@ struct State {
     lives: u64,
     /// `None` while it is dead.
     life: Option<Life>,
-    /// Appends that came while it was dead.
-    missed: Vec<u64>,
 }
 
 struct Life {
     /// Dropped to end it.
     _tasks: JoinSet<()>,
-    appends: mpsc::Sender<u64>,
     circle: Arc<OnceLock<Circle>>,
 }
 
@@ -77,34 +82,30 @@ impl Member {
         let lies = world.config.sabotage == Some(Sabotage::LyingDisks);
         let dice = Dice::apart(world.config.seed, "disk", peer as u64);
         let disk = Disk::new(peer, world.checker.clone(), dice, lies);
-        Self { peer, disk, state: Mutex::default() }
+        Self { peer, disk, outbox: Arc::default(), state: Mutex::default() }
     }
 
     /// Begins a life.
     pub(super) fn live(&self, world: &Arc<World>) {
         let mut state = self.state();
         state.lives += 1;
-        let (appends, to_append) = mpsc::channel(APPENDS);
-        for number in state.missed.drain(..) {
-            let _ = appends.try_send(number);
-        }
         let circle = Arc::new(OnceLock::new());
         let mut tasks = JoinSet::new();
         let storage = self.disk.mount();
         let (world, peer, life) = (world.clone(), self.peer, state.lives);
-        let opened = circle.clone();
+        let (opened, outbox) = (circle.clone(), self.outbox.clone());
         tasks.spawn(async move {
             let checker = world.checker.clone();
             let store = Store::open_storage(storage, StoreOptions::default().primary_key([7; 32])).await;
             let result = match store {
-                Ok(store) => live(world, peer, life, store, to_append, &opened).await,
+                Ok(store) => live(world, peer, life, store, &outbox, &opened).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = result {
                 checker.fail(Invariant::Health, format!("peer {peer}: {error}"));
             }
         });
-        state.life = Some(Life { _tasks: tasks, appends, circle });
+        state.life = Some(Life { _tasks: tasks, circle });
     }
 
     /// Ends a life at once. Returns how many commits were lost with it.
@@ -118,11 +119,13 @@ impl Member {
 
     /// Has it append its `number`-th block, when it lives.
     pub(super) fn append(&self, number: u64) {
-        let mut state = self.state();
-        let sent = state.life.as_ref().is_some_and(|life| life.appends.try_send(number).is_ok());
-        if !sent {
-            state.missed.push(number);
-        }
+        self.outbox.numbers().push_back(number);
+        self.outbox.more.notify_one();
+    }
+
+    /// How many blocks it has not appended yet, as far as it knows.
+    pub(super) fn to_append(&self) -> usize {
+        self.outbox.numbers().len()
     }
 
     /// The feeds of its circle, when it lives.
@@ -146,7 +149,7 @@ async fn live(
     peer: usize,
     life: u64,
     store: Store,
-    appends: mpsc::Receiver<u64>,
+    outbox: &Outbox,
     opened: &OnceLock<Circle>,
 ) -> Result<(), Error> {
     let (directory, checker) = (world.directory.clone(), world.checker.clone());
@@ -181,33 +184,37 @@ async fn live(
             }
         });
     }
-    append(&world, peer, &feed, appends, &checker).await
+    append(&world, peer, &feed, outbox).await
 }
 
-/// Appends what comes, one after the other.
-async fn append(
-    world: &World,
-    peer: usize,
-    feed: &Feed,
-    mut numbers: mpsc::Receiver<u64>,
-    checker: &Checker,
-) -> Result<(), Error> {
-    while let Some(number) = numbers.recv().await {
+/// Appends what is to be appended, one after the other.
+async fn append(world: &World, peer: usize, feed: &Feed, outbox: &Outbox) -> Result<(), Error> {
+    loop {
+        let next = outbox.numbers().front().copied();
+        let Some(number) = next else {
+            outbox.more.notified().await;
+            continue;
+        };
         let block = Checker::block(world.config.seed, peer, number);
         let index = feed.info().length;
-        checker.appending(peer, index, &block);
+        world.checker.appending(peer, index, &block);
         if world.config.sabotage == Some(Sabotage::ForgingApp) && number == 3 {
             feed.append(vec![1; 100]).await?;
-            continue;
         }
         let stored = feed.append(block.clone()).await?;
-        if stored == index {
-            checker.appended(peer, index, &block);
-        } else {
-            checker.fail(Invariant::Health, format!("peer {peer} appends at {stored} instead of {index}"));
+        if stored != index {
+            let what = format!("peer {peer} appends at {stored} instead of {index}");
+            world.checker.fail(Invariant::Health, what);
         }
+        world.checker.appended(peer, index, &block);
+        outbox.numbers().pop_front();
     }
-    Ok(())
+}
+
+impl Outbox {
+    fn numbers(&self) -> MutexGuard<'_, VecDeque<u64>> {
+        self.numbers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Living {

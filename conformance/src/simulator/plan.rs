@@ -1,15 +1,21 @@
 //! What a seed decides before a run begins: who is there, who is linked with whom, and what befalls them when.
 
-use std::{collections::BTreeSet, fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
 
 use super::{Config, network::Quality};
 use crate::dice::Dice;
 
 /// Neighbours on the ring, in each direction, to whom everybody is linked.
 const REACH: usize = 2;
-/// Faults are over, and appends made, after so much of a run; the rest is for coming to rest.
-const LAST_FAULT: f64 = 0.80;
-const LAST_APPEND: f64 = 0.85;
+/// Appends are made, and faults are over, after so much of a run; the rest is for coming to rest.
+const LAST_APPEND: f64 = 0.80;
+const LAST_FAULT: f64 = 0.85;
+/// So many milliseconds after an append there is something on its way to the disk, most likely.
+const IN_THE_ACT: u64 = 10;
 
 /// Everything that is decided beforehand.
 pub(super) struct Plan {
@@ -168,7 +174,7 @@ impl Plan {
 /// Who is bad: so far from each other that those between them are linked without them.
 fn roles(config: &Config) -> Vec<Role> {
     let mut dice = Dice::apart(config.seed, "roles", 0);
-    let count = config.peers * config.malicious_percent as usize / 100;
+    let count = (config.peers * config.malicious_percent as usize).div_ceil(100);
     let mut roles = vec![Role::Honest; config.peers];
     // Which of them, when there are few, is a matter of the seed.
     let first = dice.below(Role::BAD.len() as u64) as usize;
@@ -259,16 +265,9 @@ fn events(config: &Config, peers: &[PeerPlan], links: usize) -> Vec<Event> {
         });
     }
     let restarts = (honest.len() * config.restart_percent as usize).div_ceil(100);
-    let mut again = BTreeSet::new();
-    for _ in 0..restarts {
-        fault(1_000, 120_000, &mut dice, &mut |dice, down| {
-            let mut peer = *dice.pick(&honest);
-            // Another one, as long as there is one.
-            while again.len() < honest.len() && !again.insert(peer) {
-                peer = *dice.pick(&honest);
-            }
-            Happening::Restart { peer, down }
-        });
+    for peer in dice.sample(restarts as u64, honest.len() as u64) {
+        let peer = honest[peer as usize];
+        fault(1_000, 120_000, &mut dice, &mut |_, down| Happening::Restart { peer, down });
     }
     for _ in 0..share(links as f64 * 0.2) {
         fault(0, 0, &mut dice, &mut |dice, _| Happening::Cut { link: dice.below(links as u64) as usize });
@@ -283,7 +282,26 @@ fn events(config: &Config, peers: &[PeerPlan], links: usize) -> Vec<Event> {
             lasts,
         });
     }
+    catch_in_the_act(&mut events, &mut dice);
     // What comes at the same time stays in the order in which it was decided.
     events.sort_by_key(|event| event.at);
     events
+}
+
+/// Moves half of the deaths to where somebody has just begun to append.
+fn catch_in_the_act(events: &mut [Event], dice: &mut Dice) {
+    let mut appends = BTreeMap::<usize, Vec<Duration>>::new();
+    for event in &*events {
+        if let Happening::Append { peer, .. } = event.what {
+            appends.entry(peer).or_default().push(event.at);
+        }
+    }
+    for event in events {
+        if let Happening::Restart { peer, .. } = event.what
+            && dice.percent(50)
+            && let Some(times) = appends.get(&peer).filter(|times| !times.is_empty())
+        {
+            event.at = *dice.pick(times) + Duration::from_millis(dice.below(IN_THE_ACT));
+        }
+    }
 }

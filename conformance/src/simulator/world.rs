@@ -221,6 +221,10 @@ impl World {
         for (peer, member) in members.iter().enumerate() {
             let Some(member) = member else { continue };
             let Some(circle) = member.circle() else { return Some(format!("peer {peer} doesn't live")) };
+            match member.to_append() {
+                0 => {}
+                left => return Some(format!("peer {peer} has {left} blocks to append")),
+            }
             for writer in self.directory.circle(peer) {
                 let Some(feed) = circle.feed(writer) else {
                     return Some(format!("peer {peer} has not heard of peer {writer}"));

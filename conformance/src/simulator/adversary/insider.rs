@@ -68,7 +68,7 @@ impl Adversary {
         &self,
         kind: Insider,
         mut raw: Raw,
-        victim: Option<usize>,
+        victim: usize,
         mut dice: Dice,
     ) -> Result<()> {
         let mut inside = self.enter(&mut raw).await?;
@@ -86,14 +86,7 @@ impl Adversary {
     }
 
     /// Opens what it knows the keys of, and asks for all of it.
-    async fn snoop(
-        &self,
-        mut raw: Raw,
-        mut inside: Inside,
-        victim: Option<usize>,
-        mut dice: Dice,
-    ) -> Result<()> {
-        let Some(victim) = victim else { return Ok(()) };
+    async fn snoop(&self, mut raw: Raw, mut inside: Inside, victim: usize, mut dice: Dice) -> Result<()> {
         let feeds: Vec<FeedKey> = self
             .world
             .directory

@@ -76,7 +76,11 @@ impl Adversary {
         let worst = async {
             let key_pair = self.world.directory.key_pair(self.peer);
             let raw = Raw::connect(stream, dialled, key_pair, dice.seed()).await?;
-            let victim = self.world.directory.peer(&raw.session().remote);
+            let other = self.world.directory.peer(&raw.session().remote);
+            // Another of them has nothing to protect.
+            let Some(victim) = other.filter(|other| self.world.directory.is_honest(*other)) else {
+                return Ok(());
+            };
             match self.world.plan.peers[self.peer].role {
                 Role::Stranger(kind) => self.be_stranger(kind, raw, victim, dice).await,
                 Role::Insider(kind) => self.be_insider(kind, raw, victim, dice).await,

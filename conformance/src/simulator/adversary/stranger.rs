@@ -23,7 +23,7 @@ impl Adversary {
         &self,
         kind: Stranger,
         mut raw: Raw,
-        victim: Option<usize>,
+        victim: usize,
         mut dice: Dice,
     ) -> Result<()> {
         match kind {
@@ -57,17 +57,15 @@ impl Adversary {
     }
 
     /// Opens what it can't know, and answers offers with what they have brought.
-    async fn mirror(&self, mut raw: Raw, victim: Option<usize>, mut dice: Dice) -> Result<()> {
+    async fn mirror(&self, mut raw: Raw, victim: usize, mut dice: Dice) -> Result<()> {
         if raw.session().is_initiator {
             let hello = Hello::new(dice.seed()).encode();
             raw.mux.open(admission::PROTOCOL, Some(&dice.seed()), &hello)?;
             // It has heard the keys of feeds somewhere. Without the party's they are of no use.
-            if let Some(victim) = victim {
-                let feed = self.world.directory.feed(victim);
-                let shown = replication::handshake(raw.session(), &feed);
-                let id = feed.discovery_key();
-                raw.mux.open(replication::PROTOCOL, Some(id.as_bytes()), &shown)?;
-            }
+            let feed = self.world.directory.feed(victim);
+            let shown = replication::handshake(raw.session(), &feed);
+            let id = feed.discovery_key();
+            raw.mux.open(replication::PROTOCOL, Some(id.as_bytes()), &shown)?;
         }
         loop {
             match raw.event().await? {
@@ -81,8 +79,8 @@ impl Adversary {
         }
     }
 
-    pub(super) fn broken(&self, victim: Option<usize>, what: &str) {
-        let victim = victim.map_or_else(|| "somebody".to_owned(), |victim| format!("peer {victim}"));
-        self.world.checker.fail(Invariant::Admission, format!("{victim} {what}, peer {}", self.peer));
+    pub(super) fn broken(&self, victim: usize, what: &str) {
+        let what = format!("peer {victim} {what}, peer {}", self.peer);
+        self.world.checker.fail(Invariant::Admission, what);
     }
 }
