@@ -72,6 +72,10 @@ struct Arguments {
     #[arg(long)]
     twice: bool,
 
+    /// Fails if the process has had more memory than that, in MiB
+    #[arg(long, value_name = "MIB")]
+    memory: Option<u64>,
+
     /// Prints so many of the last lines of the trace
     #[arg(long, default_value_t = 0, value_name = "LINES")]
     trace: usize,
@@ -120,6 +124,13 @@ fn main() -> ExitCode {
             });
         }
     });
+    if let Some(bound) = arguments.memory
+        && let Some(resident) = most_resident()
+        && resident > bound << 20
+    {
+        println!("{} MiB of memory are more than {bound}", resident >> 20);
+        return ExitCode::FAILURE;
+    }
     if failed.into_inner() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
 
@@ -179,12 +190,22 @@ fn print(config: &Config, report: &Report, seconds: f64) {
     println!("refused by rules      {}", counts.refused);
     println!("network               {} deliveries, {} bytes", report.traffic.0, report.traffic.1);
     println!("tasks at most         {}", report.most_tasks);
+    if let Some(resident) = most_resident() {
+        println!("memory at most        {} MiB", resident >> 20);
+    }
     match report.converged_after {
         Some(after) => println!("converged after       {:.1} s", after.as_secs_f64()),
         None => println!("converged after       never"),
     }
     println!("hash of the trace     {}", report.hash);
     println!("wall seconds          {seconds:.1}");
+}
+
+/// The most memory that this process has had, in bytes, where the system tells.
+fn most_resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
 }
 
 fn print_line(config: &Config, report: &Report, seconds: f64) {

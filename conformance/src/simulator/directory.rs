@@ -7,7 +7,7 @@ use party::{
     key::{DiscoveryKey, FeedKey, KeyPair, PartyKey, PublicKey},
 };
 
-use super::plan::{Plan, Role};
+use super::plan::{Insider, Plan, Role};
 use crate::dice::Dice;
 
 /// The peers' keys, circles and feeds.
@@ -93,9 +93,9 @@ impl Directory {
         self.by_discovery_key.get(feed).copied()
     }
 
-    /// Whether a peer knows the key of the party.
+    /// Whether a peer knows the key of the party, and shows that it does.
     pub(super) fn is_member(&self, peer: usize) -> bool {
-        !matches!(self.peers[peer].role, Role::Stranger(_))
+        !matches!(self.peers[peer].role, Role::Stranger(_) | Role::Insider(Insider::Liar))
     }
 
     /// Whether a peer writes a feed and keeps the rules.

@@ -73,6 +73,8 @@ pub(super) enum Insider {
     Snoop,
     /// Says more on the party channel than anybody can listen to.
     Flood,
+    /// Opens and answers the channel of the party with proofs that don't hold, as if it had only heard of its id.
+    Liar,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +87,7 @@ pub(super) enum Traitor {
 
 impl Role {
     /// The bad ones, one for each of these.
-    const BAD: [Self; 9] = [
+    const BAD: [Self; 10] = [
         Self::Traitor(Traitor::Forger),
         Self::Insider(Insider::Snoop),
         Self::Stranger(Stranger::Mirror),
@@ -93,6 +95,7 @@ impl Role {
         Self::Insider(Insider::Flood),
         Self::Stranger(Stranger::Garbage),
         Self::Stranger(Stranger::Echo),
+        Self::Insider(Insider::Liar),
         Self::Stranger(Stranger::Silent),
         Self::Stranger(Stranger::Noise),
     ];

@@ -100,6 +100,9 @@ impl Circle {
     /// Whether a feed is one of the circle's.
     fn is_ours(&self, feed: &FeedKey) -> bool {
         let writer = self.inner.directory.writer(feed);
+        if self.inner.sabotage == Some(Sabotage::OpenRules) {
+            return writer.is_some();
+        }
         let is_deaf = |writer| {
             let Inner { me, sabotage, .. } = *self.inner;
             sabotage == Some(Sabotage::DeafApp) && me == 1 && writer == 0
@@ -154,9 +157,7 @@ impl Rules for Circle {
     }
 
     fn decide(&self, question: &Question<'_>) -> Decision {
-        if self.shares(question.peer) && self.is_ours(&question.feed)
-            || self.inner.sabotage == Some(Sabotage::OpenRules)
-        {
+        if self.shares(question.peer) && self.is_ours(&question.feed) {
             Decision::allow(NAME, "it is of the circle")
         } else {
             Decision::deny(NAME, "it is of another circle")

@@ -260,10 +260,13 @@ impl World {
                 let feeds = member.circle().map_or(0, |circle| circle.feeds());
                 // A block comes with two nodes at most; a feed with a head, a record and some pages.
                 let bound = 16 + circle * (8 + 4 * self.config.appends);
-                if feeds > circle || member.stored() > bound {
-                    let stored = member.stored();
-                    let what = format!("peer {peer} keeps {feeds} feeds of {circle}, and {stored} values");
-                    self.checker.fail(Invariant::Memory, what);
+                if feeds > circle {
+                    let what = format!("peer {peer} keeps {feeds} feeds, of the {circle} of its circle");
+                    self.checker.fail(Invariant::Authority, what);
+                }
+                let stored = member.stored();
+                if stored > bound {
+                    self.checker.fail(Invariant::Memory, format!("peer {peer} keeps {stored} values"));
                 }
             }
         }

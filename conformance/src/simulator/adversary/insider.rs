@@ -16,6 +16,7 @@ use party::{
         self,
         messages::{Message as FeedMessage, Request},
     },
+    session::Session,
 };
 use tokio::time::{Instant, sleep};
 
@@ -26,8 +27,8 @@ use crate::{
 };
 
 /// Messages of a flood at a time, and between two of them.
-const BURST: usize = 150;
-const CALM: Duration = Duration::from_secs(5);
+const BURST: usize = 400;
+const CALM: Duration = Duration::from_secs(60);
 
 /// A member's channel of the party, once it is open.
 pub(super) struct Inside {
@@ -71,17 +72,50 @@ impl Adversary {
         victim: usize,
         mut dice: Dice,
     ) -> Result<()> {
-        let mut inside = self.enter(&mut raw).await?;
         match kind {
-            Insider::Snoop => self.snoop(raw, inside, victim, dice).await,
-            Insider::Flood => loop {
-                for _ in 0..BURST {
-                    self.say_anything(&mut inside.channel, &mut dice)?;
-                    inside.send(&mut raw)?;
-                    raw.flush().await?;
+            Insider::Snoop => {
+                let inside = self.enter(&mut raw).await?;
+                self.snoop(raw, inside, victim, dice).await
+            }
+            Insider::Flood => {
+                let mut inside = self.enter(&mut raw).await?;
+                loop {
+                    for _ in 0..BURST {
+                        self.say_anything(&mut inside.channel, &mut dice)?;
+                        inside.send(&mut raw)?;
+                        raw.flush().await?;
+                    }
+                    sleep(CALM).await;
                 }
-                sleep(CALM).await;
-            },
+            }
+            Insider::Liar => self.lie(raw, victim, dice).await,
+        }
+    }
+
+    /// Shows proofs that don't hold: any bytes, one that is wrong in a bit, the one that the victim itself has to show.
+    async fn lie(&self, mut raw: Raw, victim: usize, mut dice: Dice) -> Result<()> {
+        let (id, mut proof) = self.membership(raw.session());
+        match dice.below(3) {
+            0 => proof = dice.seed(),
+            1 => proof[dice.below(32) as usize] ^= 1 << dice.below(8),
+            _ => {
+                let is_initiator = !raw.session().is_initiator;
+                proof = self.membership(&Session { is_initiator, ..raw.session().clone() }).1;
+            }
+        }
+        let hello = Hello::new(proof).encode();
+        if raw.session().is_initiator {
+            raw.mux.open(admission::PROTOCOL, Some(&id), &hello)?;
+        }
+        loop {
+            match raw.event().await? {
+                Event::Incoming { incoming, .. } => drop(raw.mux.accept(incoming, &hello)?),
+                Event::Opened { .. } => self.broken(victim, "takes a proof that doesn't hold from"),
+                Event::Message { .. } => {
+                    self.broken(victim, "sends a message after a proof that doesn't hold to")
+                }
+                Event::Closed { .. } => {}
+            }
         }
     }
 

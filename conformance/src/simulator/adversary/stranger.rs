@@ -72,15 +72,15 @@ impl Adversary {
                 Event::Incoming { incoming, handshake, .. } => {
                     raw.mux.accept(incoming, &handshake)?;
                 }
-                Event::Opened { .. } => self.broken(victim, "opens a channel to a stranger"),
-                Event::Message { .. } => self.broken(victim, "sends a message to a stranger"),
+                Event::Opened { .. } => self.broken(victim, "opens a channel to the stranger"),
+                Event::Message { .. } => self.broken(victim, "sends a message to the stranger"),
                 Event::Closed { .. } => {}
             }
         }
     }
 
     pub(super) fn broken(&self, victim: usize, what: &str) {
-        let what = format!("peer {victim} {what}, peer {}", self.peer);
+        let what = format!("peer {victim} {what} peer {}", self.peer);
         self.world.checker.fail(Invariant::Admission, what);
     }
 }
