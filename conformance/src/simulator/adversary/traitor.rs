@@ -2,14 +2,19 @@
 // Time is virtual here: it is what the paused runtime says.
 #![allow(clippy::disallowed_methods)]
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::Result;
 use bytes::Bytes;
 use party::{
     admission::{Body, Event as PartyEvent, RefusalCode},
-    feed::proof::{BlockProof, HashProof, Proof, UpgradeProof},
-    key::{DiscoveryKey, FeedKey},
+    feed::{
+        Feed, Identity,
+        memory::MemoryStorage,
+        proof::{BlockProof, HashProof, Proof, UpgradeProof},
+        storage::Slot,
+    },
+    key::{DiscoveryKey, FeedKey, KeyPair},
     limits::Limits,
     mux::{ChannelId, Event},
     replication::{
@@ -25,9 +30,13 @@ use crate::{
     simulator::{checker::Checker, plan::Traitor},
 };
 
+/// Blocks of a feed that is made up.
+const FAKES: u64 = 40;
+
 impl Adversary {
     pub(super) async fn be_traitor(&self, kind: Traitor, mut raw: Raw, mut dice: Dice) -> Result<()> {
         let mut inside = self.enter(&mut raw).await?;
+        let fake = fake(&mut dice).await?;
         let circle = self.world.directory.circle(self.peer);
         let feeds: BTreeMap<DiscoveryKey, FeedKey> = circle
             .iter()
@@ -74,7 +83,16 @@ impl Adversary {
                 Event::Message { channel, message_type, payload } if kind == Traitor::Forger => {
                     let message = Message::decode(message_type, &payload, true, &Limits::default())?;
                     if let Some(Message::Request(request)) = message {
-                        let answer = self.forge(&circle, &request, &mut dice);
+                        let proof = match dice.percent(50) {
+                            true => fake.prove(request.proof.clone(), request.fork).await.ok().flatten(),
+                            false => None,
+                        };
+                        let answer = match proof {
+                            Some(proof) => {
+                                Message::Data(Data { request: request.id, proof: unnamed(proof, &mut dice) })
+                            }
+                            None => self.forge(&circle, &request, &mut dice),
+                        };
                         raw.mux.send(channel, answer.message_type(), &answer.encode())?;
                     }
                 }
@@ -120,9 +138,22 @@ impl Adversary {
     }
 }
 
+/// A feed of which everything is right, but that somebody else has signed it.
+async fn fake(dice: &mut Dice) -> Result<Feed> {
+    let identity = Identity::writer(KeyPair::from_seed(&dice.seed()));
+    let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await?;
+    feed.append_batch((0..FAKES).map(|_| dice.seed().to_vec().into()).collect()).await?;
+    Ok(feed)
+}
+
+/// The proof, mostly without the manifest that would say whose it is.
+fn unnamed(proof: Proof, dice: &mut Dice) -> Proof {
+    if dice.percent(20) { proof } else { Proof { manifest: None, ..proof } }
+}
+
 /// Says to have everything, and more than there is.
 fn claim(raw: &mut Raw, channel: ChannelId, dice: &mut Dice) -> Result<()> {
-    let length = if dice.percent(30) { 1 << 40 } else { 1 + dice.below(40) };
+    let length = if dice.percent(30) { 1 << 40 } else { 1 + dice.below(FAKES) };
     let sync = Message::Sync(Sync {
         fork: 0,
         length,
