@@ -37,6 +37,8 @@ fn everybody_ends_with_everything_after_faults() {
     }
 }
 
+//= protocol-spec/08-party.md#admission
+//= protocol-spec/08-party.md#party-mode
 #[test]
 fn malicious_peers_break_no_promise() {
     // Three of ten kinds in each run; which, is a matter of the seed.

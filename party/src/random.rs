@@ -51,3 +51,21 @@ pub(crate) fn bytes<const N: usize>() -> [u8; N] {
     fill(&mut bytes);
     bytes
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_bytes_again_and_never_twice() {
+        let take = |seed: [u8; 32]| {
+            let mut random = Random::Seeded(0, Zeroizing::new(seed));
+            [random.bytes::<32>(), random.bytes::<32>(), random.bytes::<32>()]
+        };
+        assert_eq!(take([1; 32]), take([1; 32]));
+        let mut all = [take([1; 32]), take([2; 32])].concat();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), 6);
+    }
+}

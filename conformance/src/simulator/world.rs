@@ -34,9 +34,9 @@ const MEASURE_EVERY: Duration = Duration::from_secs(10);
 /// The share of a run, and the least time, that all have to come to rest after the last fault.
 const REST: f64 = 0.15;
 const LEAST_REST: Duration = Duration::from_secs(300);
-/// Tasks that a peer may have by itself, and for each connection: what it says and does at a time.
-const TASKS_OF_PEER: usize = 32;
-const TASKS_OF_CONNECTION: usize = 32;
+/// Tasks that a peer may have by itself, and each end of a connection for what it does at a time.
+const TASKS_OF_PEER: usize = 24;
+const TASKS_OF_CONNECTION: usize = 8;
 
 /// What all peers of a run share.
 pub(super) struct World {
