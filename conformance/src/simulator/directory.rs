@@ -62,7 +62,7 @@ impl Directory {
 
     /// The key that only members know.
     pub(super) fn party(&self) -> PartyKey {
-        self.party.clone()
+        self.party
     }
 
     pub(super) fn key_pair(&self, peer: usize) -> &KeyPair {

@@ -130,7 +130,7 @@ impl Circle {
             let peers = self.state().peers.clone();
             for peer in peers {
                 // Each in its own time: one that doesn't answer keeps nobody waiting.
-                let _ = tokio::spawn(self.clone().bring(peer, new.clone()));
+                tokio::spawn(self.clone().bring(peer, new.clone()));
             }
         }
         Ok(())
