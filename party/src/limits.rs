@@ -21,9 +21,11 @@ pub struct Limits {
     /// How long a connection may be up without the remote being admitted anywhere. It is the same whether or
     /// not we are in the party that the remote asks for.
     pub admission_timeout: Duration,
-    /// How long a connection may be silent before it is given up. Keep-alives are sent at a third of it or
-    /// every 5 seconds, whichever is shorter.
+    /// How long a connection may be silent before it is given up.
     pub idle_timeout: Duration,
+    /// After how long without anything else to send a keep-alive is sent, or after a third of
+    /// [`idle_timeout`](Self::idle_timeout) if that is shorter. Node's streams send one every 5 seconds.
+    pub keep_alive: Duration,
 
     /// Channels that are open, or being opened, in either direction.
     pub max_channels: usize,
@@ -153,6 +155,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             admission_timeout: Duration::from_secs(30),
             idle_timeout: Duration::from_secs(60),
+            keep_alive: Duration::from_secs(5),
             max_channels: 16_384,
             max_incoming_opens: 4_096,
             max_early_bytes: 1 << 20,

@@ -36,6 +36,8 @@ use crate::dice::Dice;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest that becomes, doubled each time.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
+/// As seldom as the idle timeout allows: every 5 seconds, they would be most of what a run has to do.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// A connection that has lasted so long was a good one.
 const GOOD: Duration = Duration::from_secs(30);
 
@@ -306,6 +308,7 @@ fn limits(clock: u32) -> Limits {
         handshake_timeout: of(limits.handshake_timeout),
         admission_timeout: of(limits.admission_timeout),
         idle_timeout: of(limits.idle_timeout),
+        keep_alive: of(KEEP_ALIVE),
         push_timeout: of(limits.push_timeout),
         retry_after: of(limits.retry_after),
         max_retry_after: of(limits.max_retry_after),

@@ -39,9 +39,6 @@ use crate::{
 /// How much is read from the transport at a time.
 const READ_BYTES: usize = 128 << 10;
 
-/// Keep-alives are sent at least this often, as Node's streams do.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
-
 /// How long a closing connection waits for the remote to take the last bytes and to close its side.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -181,7 +178,7 @@ struct Driver<Io> {
 
 impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
     async fn run(mut self, mut closing: oneshot::Receiver<()>) -> Result<(), Error> {
-        let keep_alive = KEEP_ALIVE.min(self.limits.idle_timeout / 3);
+        let keep_alive = self.limits.keep_alive.min(self.limits.idle_timeout / 3);
         let admission_deadline = Instant::now() + self.limits.admission_timeout;
         let mut last_read = Instant::now();
         let mut last_write = last_read;
