@@ -21,13 +21,15 @@ pub struct Limits {
     /// How long a connection may be up without the remote being admitted anywhere. It is the same whether or
     /// not we are in the party that the remote asks for.
     pub admission_timeout: Duration,
-    /// How long a connection may be silent before it is given up. Keep-alives are sent at a third of it or
-    /// every 5 seconds, whichever is shorter.
+    /// How long a connection may be silent before it is given up.
     pub idle_timeout: Duration,
     /// How slowly a frame may come, in bytes a second. Each byte of one that is not complete puts off the end of
     /// [`idle_timeout`](Self::idle_timeout) by the time that it takes at this rate, and by no more: a peer that trickles is
     /// dropped.
     pub min_frame_rate: usize,
+    /// After how long without anything else to send a keep-alive is sent, or after a third of
+    /// [`idle_timeout`](Self::idle_timeout) if that is shorter. Node's streams send one every 5 seconds.
+    pub keep_alive: Duration,
 
     /// Channels that are open, or being opened, in either direction.
     pub max_channels: usize,
@@ -177,6 +179,7 @@ impl Default for Limits {
             idle_timeout: Duration::from_secs(60),
             // A block of 15 MiB may take four hours, and 30 KiB a minute: slower than any link that people call one.
             min_frame_rate: 1_024,
+            keep_alive: Duration::from_secs(5),
             max_channels: 16_384,
             max_incoming_opens: 4_096,
             max_early_bytes: 1 << 20,

@@ -2,13 +2,13 @@
 // Each test binary has its own copy and uses a part of it.
 #![allow(dead_code)]
 
-pub(crate) mod dice;
 pub(crate) mod proxy;
 
 use std::{future::Future, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
+pub(crate) use conformance::dice;
 use conformance::{
     node::{ContentDigest, NodePeer, digest},
     peer::Peer,

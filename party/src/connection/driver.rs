@@ -3,8 +3,12 @@
 #![allow(clippy::disallowed_methods)]
 
 use std::{
+    collections::BTreeSet,
+    future::poll_fn,
     io,
+    pin::{Pin, pin},
     sync::atomic::{AtomicU64, Ordering},
+    task::Poll,
     time::Duration,
 };
 
@@ -13,24 +17,28 @@ use futures_util::StreamExt as _;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf},
     sync::{mpsc, oneshot, watch},
+    task::JoinError,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 use tracing::Instrument as _;
 
-use super::{Connecting, Connection, engine::Engine, patience::Patience};
+use super::{
+    Connecting, Connection,
+    engine::{Engine, NewChange},
+    jobs::Outcome,
+    patience::Patience,
+};
 use crate::{
     error::{Error, PeerMisbehaved},
+    feed::line::Bell,
+    key::DiscoveryKey,
     limits::Limits,
     noise::{Handshake, HandshakeConfig, Progress, SecretStream},
     peer::Command,
-    random,
 };
 
 /// How much is read from the transport at a time.
 const READ_BYTES: usize = 128 << 10;
-
-/// Keep-alives are sent at least this often, as Node's streams do.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
 /// How long a closing connection waits for the remote to take the last bytes and to close its side.
 const LINGER: Duration = Duration::from_secs(2);
@@ -57,11 +65,12 @@ where
         metered,
         upload_limit,
         limits,
+        mut random,
     } = connecting;
     let (mut reader, mut writer) = tokio::io::split(io);
     let mut input = BytesMut::new();
 
-    let config = HandshakeConfig::xx(is_initiator, key_pair, random::bytes());
+    let config = HandshakeConfig::xx(is_initiator, key_pair, random.bytes());
     let handshake = Handshake::new(config, &limits)?;
     let stream = timeout(limits.handshake_timeout, shake(handshake, &mut reader, &mut writer, &mut input))
         .await
@@ -74,6 +83,7 @@ where
     let handle = commands.clone();
     let mut engine =
         Engine::new(session.clone(), &parties, open.as_ref(), finite, limits.clone(), number, commands);
+    engine.random_from(random);
     engine.limit_upload(upload_limit, Instant::now());
     engine.pad_to(pad_to);
     engine.begin_metered(metered);
@@ -88,6 +98,7 @@ where
         stream,
         written: 0,
         engine,
+        turn: 0,
         commands: received,
         finite,
         patience,
@@ -139,6 +150,20 @@ async fn write_or_flush<W: AsyncWrite + Unpin>(writer: &mut W, bytes: &mut Bytes
     }
 }
 
+/// What a connection waits for.
+enum Happened {
+    Read(io::Result<usize>),
+    Written(io::Result<bool>),
+    Command(Command),
+    Job(Result<Outcome, JoinError>),
+    Change(Option<NewChange>),
+    /// Apps have something for the channels of these feeds.
+    Bell(BTreeSet<DiscoveryKey>),
+    /// The handle is gone.
+    Closing,
+    Time,
+}
+
 struct Driver<Io> {
     reader: ReadHalf<Io>,
     writer: WriteHalf<Io>,
@@ -147,6 +172,8 @@ struct Driver<Io> {
     /// Bytes that the transport has taken.
     written: u64,
     engine: Engine,
+    /// Of which kind that what happens is looked at first.
+    turn: usize,
     commands: mpsc::Receiver<Command>,
     finite: bool,
     patience: Patience,
@@ -155,7 +182,7 @@ struct Driver<Io> {
 
 impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
     async fn run(mut self, mut closing: oneshot::Receiver<()>) -> Result<(), Error> {
-        let keep_alive = KEEP_ALIVE.min(self.limits.idle_timeout / 3);
+        let keep_alive = self.limits.keep_alive.min(self.limits.idle_timeout / 3);
         let admission_deadline = Instant::now() + self.limits.admission_timeout;
         let mut last_write = Instant::now();
         let mut flushed = true;
@@ -190,29 +217,27 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 wake = wake.min(timeout);
             }
 
-            tokio::select! {
-                read = self.reader.read_buf(&mut self.input), if can_read => {
+            match self.next(&mut closing, &bell, flushed, wake).await {
+                Happened::Read(read) => {
                     if read? == 0 {
                         return self.ended_by_remote();
                     }
                     self.take_input(Instant::now())?;
                 }
-                written = write_or_flush(&mut self.writer, self.stream.outgoing()),
-                    if unsent > 0 || !flushed =>
-                {
+                Happened::Written(written) => {
                     flushed = written?;
                     last_write = Instant::now();
                     let left = self.stream.outgoing().len();
                     self.written += unsent.saturating_sub(left) as u64;
                     self.engine.written(self.written, left, last_write);
                 }
-                Some(command) = self.commands.recv() => {
+                Happened::Command(command) => {
                     let now = Instant::now();
                     self.engine.handle_command(command, unsent, now);
                     // Before anything more is sealed.
                     self.engine.written(self.written, self.stream.outgoing().len(), now);
                 }
-                Some(outcome) = self.engine.jobs.join_next(), if !self.engine.jobs.is_empty() => {
+                Happened::Job(outcome) => {
                     // Jobs catch panics of the app's; one that is left is ours, and ends the connection.
                     let outcome = outcome.map_err(|error| io::Error::other(error.to_string()))?;
                     let now = Instant::now();
@@ -222,14 +247,14 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                         self.hand_on(now)?;
                     }
                 }
-                Some(change) = self.engine.changes.next(), if !self.engine.changes.is_empty() => {
+                Happened::Change(change) => {
                     if let Some(change) = change {
                         self.engine.handle_change(change);
                     }
                 }
-                feeds = bell.rung() => self.engine.handle_bell(feeds),
-                _ = &mut closing => return self.close().await,
-                () = sleep_until(wake) => {
+                Happened::Bell(feeds) => self.engine.handle_bell(feeds),
+                Happened::Closing => return self.close().await,
+                Happened::Time => {
                     let now = Instant::now();
                     self.patience.check(now)?;
                     if self.engine.is_stuck(now) {
@@ -248,6 +273,58 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 }
             }
         }
+    }
+
+    /// Waits for whatever happens first. Of what has happened already each comes first in its turn, so that a stream of
+    /// one kind keeps none of the others waiting. (`tokio::select!` leaves that to chance, and a run of many connections
+    /// in virtual time could not be repeated.)
+    async fn next(
+        &mut self,
+        closing: &mut oneshot::Receiver<()>,
+        bell: &Bell,
+        flushed: bool,
+        wake: Instant,
+    ) -> Happened {
+        const KINDS: usize = 8;
+        self.turn = (self.turn + 1) % KINDS;
+        let (turn, engine, stream) = (self.turn, &mut self.engine, &mut self.stream);
+        let unsent = stream.outgoing().len();
+        let (reads, writes) = (engine.can_read(unsent), unsent > 0 || !flushed);
+        let mut read = pin!(self.reader.read_buf(&mut self.input));
+        let mut write = pin!(write_or_flush(&mut self.writer, stream.outgoing()));
+        let (commands, jobs, changes) = (&mut self.commands, &mut engine.jobs, &mut engine.changes);
+        let (mut rung, mut time) = (pin!(bell.rung()), pin!(sleep_until(wake)));
+        poll_fn(|context| {
+            for kind in (turn..KINDS).chain(0..turn) {
+                let happened = match kind {
+                    0 if reads => read.as_mut().poll(context).map(Happened::Read),
+                    1 if writes => write.as_mut().poll(context).map(Happened::Written),
+                    2 => match commands.poll_recv(context) {
+                        Poll::Ready(Some(command)) => Poll::Ready(Happened::Command(command)),
+                        // The engine holds a sender, so it is never the end.
+                        Poll::Ready(None) | Poll::Pending => Poll::Pending,
+                    },
+                    3 => match jobs.poll_join_next(context) {
+                        Poll::Ready(Some(outcome)) => Poll::Ready(Happened::Job(outcome)),
+                        // There are none.
+                        Poll::Ready(None) | Poll::Pending => Poll::Pending,
+                    },
+                    4 => match changes.poll_next_unpin(context) {
+                        Poll::Ready(Some(change)) => Poll::Ready(Happened::Change(change)),
+                        Poll::Ready(None) | Poll::Pending => Poll::Pending,
+                    },
+                    5 => rung.as_mut().poll(context).map(Happened::Bell),
+                    6 => Pin::new(&mut *closing).poll(context).map(|_| Happened::Closing),
+                    7 => time.as_mut().poll(context).map(|()| Happened::Time),
+                    _ => Poll::Pending,
+                };
+                if happened.is_ready() {
+                    return happened;
+                }
+            }
+            Poll::Pending
+        })
+        .await
     }
 
     /// Opens what has come and hands it on.

@@ -31,6 +31,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream},
     sync::{mpsc, oneshot, watch},
 };
+use zeroize::Zeroizing;
 
 use crate::{
     error::{ApiMisuse, Error},
@@ -38,6 +39,7 @@ use crate::{
     limits::Limits,
     party::{Open, Party, Reevaluated},
     peer::Command,
+    random::Random,
     session::Session,
 };
 
@@ -208,6 +210,7 @@ pub struct Connecting<Io> {
     metered: bool,
     upload_limit: Option<u64>,
     limits: Limits,
+    random: Random,
 }
 
 impl<Io> Connecting<Io> {
@@ -223,6 +226,7 @@ impl<Io> Connecting<Io> {
             metered: false,
             upload_limit: None,
             limits: Limits::default(),
+            random: Random::System,
         }
     }
 
@@ -266,6 +270,14 @@ impl<Io> Connecting<Io> {
     /// [`Replicate::upload_at_most`](crate::peer::Replicate::upload_at_most).
     pub fn upload_at_most(mut self, bytes_per_second: u64) -> Self {
         self.upload_limit = Some(bytes_per_second);
+        self
+    }
+
+    /// Takes all randomness of the connection from `seed`, where it takes the operating system's otherwise: so that a
+    /// simulation in virtual time can be repeated to the byte. Who knows the seed can read what is sent and put in for us,
+    /// and using one twice gives both connections away: never call it for a connection to somebody else's peer.
+    pub fn random_from(mut self, seed: [u8; 32]) -> Self {
+        self.random = Random::Seeded(0, Zeroizing::new(seed));
         self
     }
 

@@ -79,6 +79,7 @@ pub use self::{
 };
 #[cfg(feature = "tokio")]
 pub(crate) use self::{
+    demand::{Listener, Teller},
     handle::{Home, WeakFeed},
     traffic::Tally,
 };

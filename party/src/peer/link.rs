@@ -14,12 +14,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
-
 use super::{Command, Peer};
 use crate::{
     error::Error,
-    feed::{AsFeed, Changes, Feed, Tally, Traffic},
+    feed::{AsFeed, Changes, Feed, Listener, Tally, Teller, Traffic},
     key::{DiscoveryKey, PublicKey},
     replication::{Counters, Status},
 };
@@ -239,8 +237,8 @@ impl Feed {
     /// [status](LinkStatus), but for counters, round trip and requests under way. Many changes may be told as one.
     pub fn subscribe_to_peers(&self) -> Changes {
         let links = self.shared::<Links>();
-        let receiver = links.changes();
-        Changes::told_by(links, receiver)
+        let listener = links.changes();
+        Changes::told_by(links, listener)
     }
 }
 
@@ -248,7 +246,7 @@ impl Feed {
 #[derive(Default)]
 pub(crate) struct Links {
     inner: Mutex<Numbered>,
-    changes: OnceLock<watch::Sender<()>>,
+    changes: OnceLock<Teller>,
 }
 
 type Numbered = BTreeMap<u64, Link>;
@@ -258,13 +256,13 @@ impl Links {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn changes(&self) -> watch::Receiver<()> {
-        self.changes.get_or_init(watch::Sender::default).subscribe()
+    pub(super) fn changes(&self) -> Listener {
+        self.changes.get_or_init(Teller::default).subscribe()
     }
 
     fn tell(&self) {
         if let Some(changes) = self.changes.get() {
-            changes.send_replace(());
+            changes.tell();
         }
     }
 }

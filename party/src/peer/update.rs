@@ -81,14 +81,14 @@ impl Feed {
                 if self.is_purged() {
                     return Err(ApiMisuse::Purged(self.discovery_key()).into());
                 }
-                changes.borrow_and_update();
+                changes.catch_up();
                 let statuses: Vec<_> = links.list().values().map(super::Link::status).collect();
                 let waits = statuses.iter().any(|link| link.is_updating && !link.is_suspended);
                 let anybody = statuses.iter().any(|link| link.state == LinkState::Open);
                 if !waits && (anybody || !options.wait_for_peer) {
                     return Ok(());
                 }
-                if changes.changed().await.is_err() {
+                if !changes.heard().await {
                     return Ok(());
                 }
             }

@@ -14,7 +14,7 @@ use crate::{
     mux::{ChannelId, Incoming},
     party::{Party, Reevaluated},
     peer::MemberId,
-    random,
+    random::Random,
     rules::Decision,
 };
 
@@ -37,7 +37,7 @@ impl Engine {
             let decoys = self.pad_to.saturating_sub(parties.len());
             parties.extend(std::iter::repeat_n(None, decoys));
             if decoys > 0 {
-                shuffle(&mut parties);
+                shuffle(&mut parties, &mut self.random);
             }
         }
         for party in parties {
@@ -88,7 +88,8 @@ impl Engine {
     }
 
     fn open_decoy(&mut self) -> Result<(), Error> {
-        let (id, hello) = (random::bytes::<32>(), Hello::new(random::bytes()).encode());
+        let id: Hash = self.random.bytes();
+        let hello = Hello::new(self.random.bytes()).encode();
         let channel = self.mux.open(admission::PROTOCOL, Some(&id), &hello)?;
         self.channels.insert(channel, Owner::Decoy);
         Ok(())
@@ -251,9 +252,9 @@ fn log_exclusion(peer: &crate::peer::Peer, decision: &Decision) {
 }
 
 /// Puts them into an order that tells nothing.
-fn shuffle<T>(items: &mut [T]) {
+fn shuffle<T>(items: &mut [T], random: &mut Random) {
     for last in (1..items.len()).rev() {
-        let at = u64::from_le_bytes(random::bytes()) % (last as u64 + 1);
+        let at = u64::from_le_bytes(random.bytes()) % (last as u64 + 1);
         items.swap(last, at as usize);
     }
 }

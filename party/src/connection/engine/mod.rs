@@ -11,7 +11,7 @@ mod throttling;
 mod turns;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     convert::Infallible,
     sync::Arc,
 };
@@ -47,6 +47,7 @@ use crate::{
     mux::{self, ChannelId, CloseReason, Incoming, Mux},
     party::{Event, Open, Party},
     peer::{Command, MemberId},
+    random::Random,
     replication::{self, Pace},
     session::Session,
 };
@@ -83,12 +84,13 @@ pub(super) struct Engine {
     /// How many parties it shall look to the remote as if we had, at least.
     pad_to: usize,
     metered: bool,
+    random: Random,
     /// Who waits until something has stopped.
     stops: Vec<Stop>,
     /// Generations of links that have ended lie below.
     generation: u64,
     feeds: BTreeMap<DiscoveryKey, FeedLink>,
-    channels: HashMap<ChannelId, Owner>,
+    channels: BTreeMap<ChannelId, Owner>,
     /// Feeds that the remote opened and that the rules are being asked for.
     searches: BTreeMap<SearchId, Search>,
     next_search: u64,
@@ -173,10 +175,11 @@ impl Engine {
             offered: VecDeque::new(),
             pad_to: 0,
             metered: false,
+            random: Random::System,
             stops: Vec::new(),
             generation: 0,
             feeds: BTreeMap::new(),
-            channels: HashMap::new(),
+            channels: BTreeMap::new(),
             searches: BTreeMap::new(),
             next_search: 0,
             dirty: BTreeSet::new(),
@@ -197,6 +200,11 @@ impl Engine {
             bell: Arc::default(),
             limits,
         }
+    }
+
+    /// Takes its randomness from there from now on.
+    pub(super) fn random_from(&mut self, random: Random) {
+        self.random = random;
     }
 
     /// Takes one message of the secret stream. What is in it takes effect with
@@ -534,7 +542,7 @@ impl Engine {
     /// Closes every channel, so that the remote knows before the stream ends.
     pub(super) fn close(&mut self) {
         self.openings = Openings::default();
-        for (channel, _) in self.channels.drain() {
+        for channel in std::mem::take(&mut self.channels).into_keys() {
             self.mux.close(channel);
         }
     }

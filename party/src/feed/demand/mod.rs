@@ -11,16 +11,21 @@ mod download;
 mod range_set;
 #[cfg(feature = "tokio")]
 mod wanted;
+#[cfg(feature = "tokio")]
+mod word;
 
 use std::ops::Range;
 
 pub use self::range_set::RangeSet;
 #[cfg(feature = "tokio")]
-pub(crate) use self::wanted::{Demands, Stored};
-#[cfg(feature = "tokio")]
 pub use self::{
     download::{Download, DownloadOptions, Progress},
     wanted::Changes,
+};
+#[cfg(feature = "tokio")]
+pub(crate) use self::{
+    wanted::{Demands, Stored},
+    word::{Listener, Teller},
 };
 use super::local::Local;
 

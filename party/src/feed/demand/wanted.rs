@@ -10,9 +10,13 @@ use std::{
     },
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
-use super::{Demand, Order, RangeSet, coverage::Coverage};
+use super::{
+    Demand, Order, RangeSet,
+    coverage::Coverage,
+    word::{Listener, Teller},
+};
 use crate::feed::Feed;
 
 /// After so many changes in a row a writer lets others go first. More, and they have nothing to do until then; fewer, and
@@ -24,9 +28,9 @@ const GIVE_WAY_AFTER: u64 = 8;
 #[derive(Default)]
 pub(crate) struct Demands {
     wanted: Mutex<Wanted>,
-    changes: OnceLock<watch::Sender<()>>,
+    changes: OnceLock<Teller>,
     /// The feed alone: who waits for blocks need not look each time that another begins or ends to wait.
-    growth: OnceLock<watch::Sender<()>>,
+    growth: OnceLock<Teller>,
     /// Whether the feed is not to be replicated for a while.
     suspended: AtomicBool,
     /// Counts the changes after which nobody gave way.
@@ -103,11 +107,11 @@ impl Demands {
     }
 
     pub(crate) fn subscribe(&self) -> Changes {
-        Changes { receiver: self.changes.get_or_init(watch::Sender::default).subscribe(), _teller: None }
+        Changes { listener: self.changes.get_or_init(Teller::default).subscribe(), _teller: None }
     }
 
     pub(crate) fn subscribe_to_growth(&self) -> Changes {
-        Changes { receiver: self.growth.get_or_init(watch::Sender::default).subscribe(), _teller: None }
+        Changes { listener: self.growth.get_or_init(Teller::default).subscribe(), _teller: None }
     }
 
     /// Says that the feed has changed; `None` for what stores no blocks.
@@ -133,7 +137,7 @@ impl Demands {
     /// Whether who has just changed the feed is to let those go first who are told of it, if anybody is: after every few
     /// changes, so that they need not look at each.
     pub(crate) fn is_time_to_give_way(&self) -> bool {
-        self.changes.get().is_some_and(|listeners| listeners.receiver_count() > 0)
+        self.changes.get().is_some_and(|listeners| listeners.listeners() > 0)
             && self.unheard.fetch_add(1, Ordering::Relaxed) % GIVE_WAY_AFTER == GIVE_WAY_AFTER - 1
     }
 
@@ -207,9 +211,9 @@ impl Demands {
     }
 }
 
-fn tell(listeners: &OnceLock<watch::Sender<()>>) {
+fn tell(listeners: &OnceLock<Teller>) {
     if let Some(listeners) = listeners.get() {
-        listeners.send_replace(());
+        listeners.tell();
     }
 }
 
@@ -268,20 +272,20 @@ impl Drop for Awaiting {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Changes {
-    receiver: watch::Receiver<()>,
+    listener: Listener,
     /// Whoever tells, if nobody else holds him.
     _teller: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Changes {
-    pub(crate) fn told_by(teller: Arc<dyn Any + Send + Sync>, receiver: watch::Receiver<()>) -> Self {
-        Self { receiver, _teller: Some(teller) }
+    pub(crate) fn told_by(teller: Arc<dyn Any + Send + Sync>, listener: Listener) -> Self {
+        Self { listener, _teller: Some(teller) }
     }
 
     /// Waits for the next change since the last call, or since [`Feed::subscribe`]. Never completes once the
     /// feed is gone.
     pub async fn changed(&mut self) {
-        if self.receiver.changed().await.is_err() {
+        if !self.listener.heard().await {
             std::future::pending::<()>().await;
         }
     }
