@@ -8,9 +8,10 @@ mod common;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use common::{Place, dice::Dice, in_time, no_complaints, proxy::Proxy};
+use common::{Place, in_time, no_complaints, proxy::Proxy};
 use conformance::{
     any::AnyPeer,
+    dice::Dice,
     node::{Kind, NodeOptions, NodePeer, Release, block, digest, digest_of_blocks},
     peer::Peer,
 };

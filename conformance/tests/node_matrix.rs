@@ -10,9 +10,10 @@ mod common;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
-use common::{Dials, Place, dice::Dice, in_time};
+use common::{Dials, Place, in_time};
 use conformance::{
     any::AnyPeer,
+    dice::Dice,
     node::{Kind, NodeOptions, NodePeer, Release, block, digest, digest_of_blocks},
 };
 use tokio::task::JoinSet;

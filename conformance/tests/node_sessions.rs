@@ -23,9 +23,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use common::{Place, dice::Dice, proxy::Proxy};
+use common::{Place, proxy::Proxy};
 use conformance::{
     any::AnyPeer,
+    dice::Dice,
     node::{ContentDigest, Kind, Mode, NodeOptions, NodePeer, Release, block, digest},
     peer::Peer,
 };

@@ -8,7 +8,6 @@ use std::{future::Future, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-pub(crate) use conformance::dice;
 use conformance::{
     node::{ContentDigest, NodePeer, digest},
     peer::Peer,
