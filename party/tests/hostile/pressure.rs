@@ -122,7 +122,10 @@ async fn who_refuses_for_ever_is_left_in_peace() {
         let refusal = Message::NoData(NoData { request: request.id, reason: 1 });
         vec![refusal, sync(100), Message::Range(Range { drop: false, start: 0, length: 100 })]
     });
-    thinks(&reader.attacked, |status| status.has_given_up).await;
+    let start = Instant::now();
+    thinks(&reader.attacked, |status| status.counters.refused_by_remote >= 5).await;
+    // After 5, 10 and 20 seconds more.
+    assert!(start.elapsed() >= Duration::from_secs(35), "it is asked ever more rarely: {:?}", start.elapsed());
     nobody_else_notices(&reader).await;
     attacker.abort();
 }
