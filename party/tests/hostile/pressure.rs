@@ -125,7 +125,11 @@ async fn who_refuses_for_ever_is_left_in_peace() {
     let start = Instant::now();
     thinks(&reader.attacked, |status| status.counters.refused_by_remote >= 5).await;
     // After 5, 10 and 20 seconds more.
-    assert!(start.elapsed() >= Duration::from_secs(35), "it is asked ever more rarely: {:?}", start.elapsed());
+    assert!(
+        start.elapsed() >= Duration::from_secs(35),
+        "it is asked ever more rarely: {:?}",
+        start.elapsed()
+    );
     nobody_else_notices(&reader).await;
     attacker.abort();
 }
