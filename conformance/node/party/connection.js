@@ -18,7 +18,7 @@ const VERSION = 1;
 const OFFERS = 64;
 const KEEP_ALIVE = 5000;
 /** The longest that anybody is kept without having been admitted: from the handshake on, whatever was offered. */
-const ADMIT_WITHIN = 10_000;
+const ADMIT_WITHIN = 30_000;
 /** How often a connection looks whether it is done. */
 const SETTLE_EVERY = 50;
 
