@@ -6,6 +6,7 @@ const { openCores } = require('./cores');
 const { complete, describe, digest, held, reached, stored, treeHash } = require('./inspect');
 const { block, dial, listen } = require('./lib');
 const { measuring } = require('./measure');
+const { partying } = require('./members');
 const { talking } = require('./talk');
 
 const APPEND_AT_ONCE = 8 * 1024 * 1024;
@@ -20,10 +21,12 @@ class Peer {
     this.wanted = new Map();
     this.streams = new Set();
     this.extensions = new Map();
+    this.membership = null;
     this.server = null;
     this.orders = {
       ...ORDERS,
       ...talking,
+      ...partying,
       ...measuring({
         find: (name) => this.find(name),
         create: async (name) => this.remember(name, await this.cores.create('default')),
@@ -53,7 +56,8 @@ class Peer {
     stream.opened.then((ok) => {
       if (ok) this.emit('connected', { remotePublicKey: stream.remotePublicKey.toString('hex') });
     });
-    this.cores.replicate(stream);
+    if (this.membership) this.membership.connect(stream);
+    else this.cores.replicate(stream);
   }
 
   remember(name, core) {

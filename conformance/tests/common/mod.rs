@@ -1,6 +1,6 @@
 //! What the tests with Node peers share.
 // Each test binary has its own copy and uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub(crate) mod proxy;
 
