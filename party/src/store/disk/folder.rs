@@ -21,6 +21,8 @@ use std::{
     fs::{self, File, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use super::{
@@ -34,6 +36,8 @@ use crate::error::StorageError;
 const MARKER: &str = "party-store";
 const MARKER_DRAFT: &str = "party-store.new";
 const LOCK: &str = "lock";
+const LOCK_TRIES: usize = 6;
+const LOCK_WAIT: Duration = Duration::from_millis(10);
 const EXTENT: &str = "extent";
 const EXTENT_DRAFT: &str = "extent.new";
 const COMMITS: &str = "commits";
@@ -175,13 +179,26 @@ fn write_marker(path: &Path, marker: &str) -> io::Result<()> {
     sync_folder(path)
 }
 
+/// Takes the lock of the store at `path`, or says that somebody has it.
+///
+/// When this process starts another one, that one holds what is locked here from its fork to its exec, and so a lock that
+/// was given up meanwhile. So it is tried a few times.
 fn lock(path: &Path) -> Result<File, StorageError> {
     let file = File::options().create(true).truncate(false).write(true).open(path.join(LOCK))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StorageError::Locked { path: path.display().to_string() }),
-        Err(TryLockError::Error(error)) => Err(error.into()),
+    for _ in 1..LOCK_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => thread::sleep(LOCK_WAIT),
+            other => return taken(other, path).map(|()| file),
+        }
     }
+    taken(file.try_lock(), path).map(|()| file)
+}
+
+fn taken(lock: Result<(), TryLockError>, path: &Path) -> Result<(), StorageError> {
+    lock.map_err(|error| match error {
+        TryLockError::WouldBlock => StorageError::Locked { path: path.display().to_string() },
+        TryLockError::Error(error) => error.into(),
+    })
 }
 
 /// Makes renames in a folder survive a power loss, where the system can.
