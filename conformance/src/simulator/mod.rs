@@ -12,7 +12,8 @@
 //! use std::time::Duration;
 //! use conformance::simulator::{Config, run};
 //!
-//! let config = Config { seed: 7, peers: 4, appends: 2, duration: Duration::from_secs(600), ..Config::default() };
+//! let duration = Duration::from_secs(600);
+//! let config = Config { seed: 7, peers: 4, appends: 2, malicious_percent: 0, duration, ..Config::default() };
 //! let report = run(&config);
 //! assert_eq!(report.violation, None);
 //! assert_eq!(report.counts.acknowledged, 4 * 2);
