@@ -74,6 +74,32 @@ where
     Ok(())
 }
 
+/// As [`both_ways`], against all releases. A hypercore 10 that follows a fork stands still now and then, whoever it reads from
+/// (`node_controls.rs`), so it is given three tries.
+async fn forked_both_ways<F>(test: impl Fn(Two) -> F) -> Result<()>
+where
+    F: Future<Output = Result<()>>,
+{
+    let process =
+        NodePeer::spawn(&NodeOptions { lifetime: Duration::from_secs(240), ..NodeOptions::store() })?;
+    for options in &releases() {
+        for rust_writes in [true, false] {
+            let tries = if rust_writes && options.release != Release::Eleven { 3 } else { 1 };
+            for n in 1..=tries {
+                let trying = async { test(Two::new(&process, options, rust_writes).await?).await };
+                let done =
+                    tokio::time::timeout(Duration::from_secs(if tries > 1 { 20 } else { 100 }), trying);
+                if let Ok(done) = done.await {
+                    done.with_context(|| format!("rust writes: {rust_writes}, {:?}", options.release))?;
+                    break;
+                }
+                ensure!(n < tries, "a standstill; rust writes: {rust_writes}, {:?}", options.release);
+            }
+        }
+    }
+    Ok(())
+}
+
 fn releases() -> [NodeOptions; 3] {
     [NodeOptions::store(), NodeOptions::cores(Release::Ten), NodeOptions::cores(Release::TenNineteen)]
 }
@@ -128,7 +154,7 @@ async fn a_feed_that_is_cleared_while_live() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_feed_that_is_truncated_while_live() -> Result<()> {
-    both_ways(&releases(), |two| async move {
+    forked_both_ways(|two| async move {
         two.feed("a").await?;
         two.writer.append("a", 1, 100, 50).await?;
         two.connect().await?;
@@ -149,7 +175,7 @@ async fn a_feed_that_is_truncated_while_live() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fork_while_the_reader_is_away() -> Result<()> {
-    both_ways(&releases(), |two| async move {
+    forked_both_ways(|two| async move {
         two.feed("a").await?;
         two.writer.append("a", 1, 200, 50).await?;
         let proxy = Proxy::to(two.writer.listen().await?).await?;
