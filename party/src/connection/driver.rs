@@ -217,7 +217,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 wake = wake.min(timeout);
             }
 
-            match self.next(&mut closing, &bell, flushed, wake).await {
+            match self.next(&mut closing, &bell, can_read, unsent > 0 || !flushed, wake).await {
                 Happened::Read(read) => {
                     if read? == 0 {
                         return self.ended_by_remote();
@@ -282,14 +282,13 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         &mut self,
         closing: &mut oneshot::Receiver<()>,
         bell: &Bell,
-        flushed: bool,
+        reads: bool,
+        writes: bool,
         wake: Instant,
     ) -> Happened {
         const KINDS: usize = 8;
         self.turn = (self.turn + 1) % KINDS;
         let (turn, engine, stream) = (self.turn, &mut self.engine, &mut self.stream);
-        let unsent = stream.outgoing().len();
-        let (reads, writes) = (engine.can_read(unsent), unsent > 0 || !flushed);
         let mut read = pin!(self.reader.read_buf(&mut self.input));
         let mut write = pin!(write_or_flush(&mut self.writer, stream.outgoing()));
         let (commands, jobs, changes) = (&mut self.commands, &mut engine.jobs, &mut engine.changes);
