@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use conformance::measure::Order;
+use conformance::{measure::Order, node::NodePeer};
 
 use crate::{
     contest::{Figures, Work, of_processes, used},
@@ -14,6 +14,28 @@ use crate::{
 
 /// Bytes in a request, and in its answer.
 const SIZE: usize = 64;
+
+/// A process that answers at a port, and one that asks.
+struct Pair {
+    answering: NodePeer,
+    asking: [NodePeer; 1],
+    port: u16,
+}
+
+impl Pair {
+    async fn spawn(side: Side, scratch: &Path) -> Result<Self> {
+        let (answering, asking) =
+            (spawn(side, &scratch.join("answering"))?, [spawn(side, &scratch.join("asking"))?]);
+        let port = answering.answer().await?;
+        Ok(Self { answering, asking, port })
+    }
+
+    async fn end(self) -> Result<()> {
+        let [asking] = self.asking;
+        asking.end().await?;
+        self.answering.end().await
+    }
+}
 
 /// Requests over a connection that is up.
 pub(crate) struct Requests {
@@ -47,20 +69,16 @@ impl Work for Requests {
     }
 
     async fn round(&self, side: Side, (): &(), scratch: &Path, _: usize) -> Result<Figures> {
-        let (answering, asking) =
-            (spawn(side, &scratch.join("answering"))?, [spawn(side, &scratch.join("asking"))?]);
-        let port = answering.answer().await?;
-        let meter = Meter::start(&answering, &asking).await?;
+        let pair = Pair::spawn(side, scratch).await?;
+        let meter = Meter::start(&pair.answering, &pair.asking).await?;
         let mut figures = Vec::new();
         for (name, at_once) in [("requests/s, one by one", 1), ("requests/s, 64 at once", 64)] {
-            let order = Order::Ask { port, count: self.count, size: SIZE, at_once };
-            let span = asking[0].span(&order).await?;
+            let order = Order::Ask { port: pair.port, count: self.count, size: SIZE, at_once };
+            let span = pair.asking[0].span(&order).await?;
             figures.push((name.to_owned(), self.count as f64 / (span.last - span.first)));
         }
         figures.extend(used(&meter.read().await?));
-        let [asking] = asking;
-        asking.end().await?;
-        answering.end().await?;
+        pair.end().await?;
         Ok(figures)
     }
 }
@@ -97,18 +115,14 @@ impl Work for Bootstrap {
     }
 
     async fn round(&self, side: Side, (): &(), scratch: &Path, _: usize) -> Result<Figures> {
-        let (answering, asking) =
-            (spawn(side, &scratch.join("answering"))?, [spawn(side, &scratch.join("asking"))?]);
-        let port = answering.answer().await?;
-        let meter = Meter::start(&answering, &asking).await?;
-        let span = asking[0].span(&Order::Bootstrap { port, count: self.count }).await?;
+        let pair = Pair::spawn(side, scratch).await?;
+        let meter = Meter::start(&pair.answering, &pair.asking).await?;
+        let span = pair.asking[0].span(&Order::Bootstrap { port: pair.port, count: self.count }).await?;
         let each = (span.last - span.first) / self.count as f64;
         let mut figures =
             vec![("bootstraps/s".to_owned(), 1.0 / each), ("one takes, us".to_owned(), 1e6 * each)];
         figures.extend(used(&meter.read().await?));
-        let [asking] = asking;
-        asking.end().await?;
-        answering.end().await?;
+        pair.end().await?;
         Ok(figures)
     }
 }
