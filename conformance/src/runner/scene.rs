@@ -54,6 +54,12 @@ impl Scene {
         self.shim
     }
 
+    /// A fresh shim, for the next round of a behaviour.
+    pub(super) async fn again(&mut self) -> Result<()> {
+        self.port = None;
+        self.shim.reset().await
+    }
+
     pub(super) fn has(&self, feature: Feature) -> bool {
         self.shim.features.contains(&feature)
     }

@@ -43,7 +43,7 @@ pub struct Shim {
     events: VecDeque<Vec<String>>,
     errors: Arc<Mutex<VecDeque<String>>>,
     patience: Duration,
-    memory: u64,
+    most_memory: u64,
     /// What it calls itself.
     pub name: String,
     /// What it can do.
@@ -108,7 +108,7 @@ impl Shim {
             events: VecDeque::new(),
             errors,
             patience: options.patience,
-            memory: options.memory,
+            most_memory: options.memory,
             name: String::new(),
             features: Vec::new(),
         };
@@ -230,14 +230,19 @@ impl Shim {
         self.errors.lock().map(|lines| lines.iter().cloned().collect()).unwrap_or_default()
     }
 
+    /// Bytes of memory that it has, if the system tells.
+    pub fn memory(&self) -> Option<u64> {
+        self.child.id().and_then(resident)
+    }
+
     /// Fails if it uses more memory than it may.
     ///
     /// # Errors
     ///
     /// When it does.
     pub fn check_memory(&self) -> Result<()> {
-        let Some(used) = self.child.id().and_then(resident) else { return Ok(()) };
-        ensure!(used <= self.memory, "the shim uses {} MiB of memory", used >> 20);
+        let Some(used) = self.memory() else { return Ok(()) };
+        ensure!(used <= self.most_memory, "the shim uses {} MiB of memory", used >> 20);
         Ok(())
     }
 

@@ -33,19 +33,25 @@ pub(super) struct Raw {
     pub(super) io: TcpStream,
     pub(super) input: BytesMut,
     pub(super) patience: Duration,
+    /// If not 0, what is written goes out in pieces of this many bytes.
+    pub(super) piece: usize,
 }
 
 impl Raw {
     pub(super) fn new(io: TcpStream, patience: Duration) -> Self {
         // Small messages go out at once; where it can't be set, later.
         let _ = io.set_nodelay(true);
-        Self { io, input: BytesMut::new(), patience }
+        Self { io, input: BytesMut::new(), patience, piece: 0 }
     }
 
     /// The shim may have hung up, which is seen when it is listened to.
     pub(super) async fn write(&mut self, bytes: &[u8]) {
         let deadline = now() + self.patience;
-        let _ = timeout_at(deadline, self.io.write_all(bytes)).await;
+        let piece = if self.piece == 0 { bytes.len().max(1) } else { self.piece };
+        for piece in bytes.chunks(piece) {
+            let _ = timeout_at(deadline, self.io.write_all(piece)).await;
+            tokio::task::yield_now().await;
+        }
     }
 
     /// A frame of these bytes.
@@ -207,6 +213,19 @@ impl Wire {
     /// The shim ends the connection.
     pub(super) async fn ends(&mut self) -> Result<()> {
         self.raw.ends().await.map(drop)
+    }
+
+    /// The shim ends the connection, and says nothing before.
+    pub(super) async fn ends_silently(&mut self) -> Result<()> {
+        match self.said().await? {
+            None => Ok(()),
+            Some(said) => bail!("the shim says {said:?}"),
+        }
+    }
+
+    /// An open of what nobody knows, as a message of the control channel.
+    pub(super) fn open_unknown(id: u64) -> Vec<u8> {
+        open(id, UNKNOWN, &[], &[])
     }
 
     /// The next event of the mux; `None` at the end of the stream.
@@ -376,4 +395,37 @@ fn unbatch(message: &Bytes) -> Result<Vec<Said>> {
 pub(super) fn fresh() -> [u8; 32] {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     hash(&[b"conformance", &NEXT.fetch_add(1, Ordering::Relaxed).to_le_bytes()])
+}
+
+/// A uint, in its shortest form.
+pub(super) fn uint(value: u64) -> Vec<u8> {
+    match value {
+        0..=0xfc => vec![value as u8],
+        0xfd..=0xffff => [&[0xfd], &(value as u16).to_le_bytes()[..]].concat(),
+        0x1_0000..=0xffff_ffff => [&[0xfe], &(value as u32).to_le_bytes()[..]].concat(),
+        _ => [&[0xff], &value.to_le_bytes()[..]].concat(),
+    }
+}
+
+/// An open as a message of the control channel.
+pub(super) fn open(id: u64, protocol: &str, channel_id: &[u8], handshake: &[u8]) -> Vec<u8> {
+    let lengths = (uint(protocol.len() as u64), uint(channel_id.len() as u64));
+    [&[0, 1], &uint(id)[..], &lengths.0, protocol.as_bytes(), &lengths.1, channel_id, handshake].concat()
+}
+
+/// A batch of items, each with its channel.
+pub(super) fn batch(items: &[(u64, &[u8])]) -> Vec<u8> {
+    let mut out = vec![0, 0];
+    let mut current = None;
+    for (channel, item) in items {
+        match current {
+            None => out.extend(uint(*channel)),
+            Some(current) if current == *channel => {}
+            Some(_) => out.extend([&[0], &uint(*channel)[..]].concat()),
+        }
+        current = Some(*channel);
+        out.extend(uint(item.len() as u64));
+        out.extend_from_slice(item);
+    }
+    out
 }
