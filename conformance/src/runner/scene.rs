@@ -5,7 +5,8 @@ use std::{net::Ipv4Addr, time::Duration};
 use anyhow::{Context as _, Result, anyhow, ensure};
 use party::{
     admission::{PROTOCOL, membership},
-    key::{KeyPair, PartyKey, PublicKey},
+    feed::Feed,
+    key::{FeedKey, KeyPair, PartyKey, PublicKey},
     mux::{ChannelId, Event, Incoming},
 };
 use tokio::{
@@ -153,8 +154,38 @@ impl Scene {
         Ok((wire, channel))
     }
 
+    /// What the party is called, or the open mode if the shim knows no parties.
+    pub(super) fn room(&self) -> &'static str {
+        if self.has(Feature::Party) { "a" } else { "open" }
+    }
+
+    /// A connection on which feeds may be opened.
+    pub(super) async fn joined(&mut self, dials: Dials) -> Result<Wire> {
+        if self.has(Feature::Party) { Ok(self.member(dials).await?.0) } else { self.connect(dials).await }
+    }
+
+    /// A fresh shim that has released a feed `f` of so many blocks to us, and the channel that it has opened for that.
+    pub(super) async fn served(&mut self, dials: Dials, blocks: u64) -> Result<(Wire, ChannelId, FeedKey)> {
+        self.prepare().await?;
+        let key = self.written("f", blocks).await?;
+        self.tell(format!("release f {}", self.room())).await?;
+        let mut wire = self.joined(dials).await?;
+        let channel = wire.feed_offered(&key).await?;
+        Ok((wire, channel, key))
+    }
+
+    /// A fresh shim that reads a feed `f` of ours, and the channel that it has opened for that.
+    pub(super) async fn reads(&mut self, dials: Dials, feed: &Feed) -> Result<(Wire, ChannelId)> {
+        self.prepare().await?;
+        self.tell(format!("add f {}", feed.key())).await?;
+        self.tell(format!("release f {}", self.room())).await?;
+        let mut wire = self.joined(dials).await?;
+        let channel = wire.feed_offered(&feed.key()).await?;
+        Ok((wire, channel))
+    }
+
     /// Makes a feed there with blocks `block 0` and so on, and gives its key.
-    pub(super) async fn written(&mut self, name: &str, blocks: u64) -> Result<party::key::FeedKey> {
+    pub(super) async fn written(&mut self, name: &str, blocks: u64) -> Result<FeedKey> {
         let words = self.tell(format!("create {name}")).await?;
         self.append(name, 0..blocks).await?;
         words.first().context("create is answered with a key")?.parse().map_err(|_| anyhow!("no key: {words:?}"))

@@ -1,13 +1,27 @@
 //! The behaviours, by area.
 
+mod admission;
+mod feeds;
 mod frames;
+mod messages;
 mod mux;
 mod noise;
+mod serving;
 mod stream;
 
 use super::Behaviour;
 
 /// All behaviours, in the order of the layers.
 pub fn all() -> impl Iterator<Item = Behaviour> {
-    [frames::BEHAVIOURS, noise::BEHAVIOURS, stream::BEHAVIOURS, mux::BEHAVIOURS].into_iter().flatten().copied()
+    let areas = [
+        frames::BEHAVIOURS,
+        noise::BEHAVIOURS,
+        stream::BEHAVIOURS,
+        mux::BEHAVIOURS,
+        admission::BEHAVIOURS,
+        messages::BEHAVIOURS,
+        feeds::BEHAVIOURS,
+        serving::BEHAVIOURS,
+    ];
+    areas.into_iter().flatten().copied()
 }
