@@ -118,6 +118,17 @@ impl Wire {
         Ok(())
     }
 
+    /// Says where we stand, to who has said this of itself.
+    async fn tells(&mut self, channel: ChannelId, length: u64, fork: u64, heard: (u64, u64)) -> Result<()> {
+        let mut sync = syncs(length, fork);
+        sync.remote_length = if heard.1 == fork { heard.0 } else { 0 };
+        sync.can_upgrade = length > sync.remote_length && heard.1 == fork;
+        self.mux.send(channel, 0, &Message::Sync(sync).encode())?;
+        let range = Range { drop: false, start: 0, length };
+        self.mux.send(channel, 8, &Message::Range(range).encode())?;
+        self.flush().await
+    }
+
     /// Answers requests, as `answer` has it, until told to stop, or until the channel or the connection ends.
     pub(super) fn answering(
         mut self,
@@ -129,6 +140,9 @@ impl Wire {
         let task = tokio::spawn(async move {
             let mut requests = Vec::new();
             let mut closed = false;
+            let mut changes = feed.subscribe();
+            // What the shim has said of itself last: its length, its fork.
+            let mut heard = (0, 0);
             loop {
                 let next = self.until("a request", |event| match event {
                     Event::Message { channel: from, message_type, payload } if *from == channel => {
@@ -140,6 +154,11 @@ impl Wire {
                 let next = tokio::select! {
                     biased;
                     _ = &mut stopped => break,
+                    () = changes.changed() => {
+                        let info = feed.info();
+                        self.tells(channel, info.length, info.fork, heard).await?;
+                        continue;
+                    }
                     next = next => next,
                 };
                 match next {
@@ -150,6 +169,13 @@ impl Wire {
                             self.mux.send(channel, message.message_type(), &message.encode())?;
                         }
                         requests.push(request);
+                    }
+                    Ok(Some(Message::Sync(sync))) => {
+                        if heard != (sync.length, sync.fork) {
+                            heard = (sync.length, sync.fork);
+                            let info = feed.info();
+                            self.tells(channel, info.length, info.fork, heard).await?;
+                        }
                     }
                     Ok(Some(_)) => {}
                     // The channel is closed, or the connection has ended, or it has been silent for too long.
@@ -194,6 +220,13 @@ impl Serving {
         // It may have ended by itself.
         let _ = self.stop.send(());
         self.task.await?
+    }
+
+    /// Ends it when something was asked, or after a moment in which nothing was.
+    pub(super) async fn stop_when_asked(self) -> Result<Served> {
+        // Whether it asks at all is its own matter, so that there is nothing to wait for but time.
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        self.stop().await
     }
 
     /// Waits until the shim has had enough.

@@ -214,6 +214,9 @@ impl Shim {
     pub async fn reset(&mut self) -> Result<()> {
         self.tell("reset").await?;
         self.events.clear();
+        if let Ok(mut errors) = self.errors.lock() {
+            errors.clear();
+        }
         Ok(())
     }
 

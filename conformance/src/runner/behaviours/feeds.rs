@@ -1,6 +1,6 @@
 //! Who gets the channel of which feed.
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use party::{
     key::{FeedKey, KeyPair},
     mux::Event,
@@ -66,7 +66,8 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
         }
         let mut before = Vec::new();
         for (id, _) in (2..).zip(&opens) {
-            before.extend(wire.rejected(id).await?);
+            let said = wire.rejected(id).await;
+            before.extend(said.with_context(|| format!("the answer to open {id}, after {before:?}"))?);
         }
         // What the shim says on the party's channel is another matter.
         ensure!(before.iter().all(|said| said.channel != 0 || said.kind == 1), "there is {before:?}");

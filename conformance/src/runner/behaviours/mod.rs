@@ -6,6 +6,7 @@ mod frames;
 mod messages;
 mod mux;
 mod noise;
+mod reading;
 mod serving;
 mod stream;
 
@@ -22,6 +23,7 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         messages::BEHAVIOURS,
         feeds::BEHAVIOURS,
         serving::BEHAVIOURS,
+        reading::BEHAVIOURS,
     ];
     areas.into_iter().flatten().copied()
 }

@@ -80,7 +80,9 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
         for length in 1..=13 {
             let ask = ProofRequest { manifest: true, ..ask_upgrade(0, length) };
             let proof = wire.asks(channel, length, ask).await?.context("it has no data")?;
-            ensure!(holds(&copy_of(&key).await?, proof).await?.length == Some(length), "another length");
+            let proved = proof.upgrade.as_ref().map(|upgrade| upgrade.start + upgrade.length);
+            ensure!(proved == Some(length), "it proves {proved:?} and not {length}");
+            holds(&copy_of(&key).await?, proof).await?;
         }
     }),
     behaviour!(AREA, "hashes", "It proves a node of its tree by its index.", ["REPL-23", "FEED-57"], [Write], |s| {
