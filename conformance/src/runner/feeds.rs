@@ -123,10 +123,7 @@ impl Wire {
         let mut sync = syncs(length, fork);
         sync.remote_length = if heard.1 == fork { heard.0 } else { 0 };
         sync.can_upgrade = length > sync.remote_length && heard.1 == fork;
-        self.mux.send(channel, 0, &Message::Sync(sync).encode())?;
-        let range = Range { drop: false, start: 0, length };
-        self.mux.send(channel, 8, &Message::Range(range).encode())?;
-        self.flush().await
+        self.tell(channel, Message::Sync(sync)).await
     }
 
     /// Answers requests, as `answer` has it, until told to stop, or until the channel or the connection ends.
@@ -157,6 +154,8 @@ impl Wire {
                     () = changes.changed() => {
                         let info = feed.info();
                         self.tells(channel, info.length, info.fork, heard).await?;
+                        let range = Range { drop: false, start: 0, length: info.length };
+                        self.tell(channel, Message::Range(range)).await?;
                         continue;
                     }
                     next = next => next,

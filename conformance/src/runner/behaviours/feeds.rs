@@ -45,21 +45,24 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
     behaviour!(AREA, "refused-alike", "Unknown feeds, forbidden ones and wrong capabilities get the same reject, in order.", ["PARTY-87", "PARTY-92", "PARTY-94", "PARTY-96"], [Party, Write], |s| {
         s.prepare().await?;
         let forbidden = s.written("f", 1).await?;
-        let permitted = s.written("g", 1).await?;
-        s.tell("permit g a").await?;
+        let mut permitted = Vec::new();
+        for name in ["g", "h", "i", "j"] {
+            permitted.push(s.written(name, 1).await?);
+            s.tell(format!("permit {name} a")).await?;
+        }
         let mut wire = s.connect(Dials::Runner).await?;
         wire.say(&open(1, party::admission::PROTOCOL, &wire.party_id(&PARTY), &wire.hello(&PARTY))).await?;
         s.event("admitted a").await?;
-        let unknown = FeedKey::from_bytes([7; 32]);
+        let (unknown, other) = (FeedKey::from_bytes([7; 32]), FeedKey::from_bytes([8; 32]));
         let right = handshake(wire.session(), &forbidden);
         let opens = [
             (unknown, handshake(wire.session(), &unknown)),
             (forbidden, right.clone()),
-            (permitted, right.clone()),
-            (permitted, vec![0; 33]),
-            (permitted, vec![]),
-            (permitted, right[..20].to_vec()),
-            (unknown, vec![1; 33]),
+            (permitted[0], right.clone()),
+            (permitted[1], vec![0; 33]),
+            (permitted[2], vec![]),
+            (permitted[3], right[..20].to_vec()),
+            (other, vec![1; 33]),
         ];
         for (id, (key, handshake)) in (2..).zip(&opens) {
             wire.say(&open(id, PROTOCOL, key.discovery_key().as_bytes(), handshake)).await?;

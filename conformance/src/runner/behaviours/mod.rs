@@ -1,11 +1,13 @@
 //! The behaviours, by area.
 
 mod admission;
+mod credentials;
 mod feeds;
 mod frames;
 mod messages;
 mod mux;
 mod noise;
+mod open;
 mod reading;
 mod serving;
 mod stream;
@@ -24,6 +26,8 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         feeds::BEHAVIOURS,
         serving::BEHAVIOURS,
         reading::BEHAVIOURS,
+        credentials::BEHAVIOURS,
+        open::BEHAVIOURS,
     ];
     areas.into_iter().flatten().copied()
 }
