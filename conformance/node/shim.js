@@ -340,8 +340,9 @@ function hex(bytes) {
 }
 
 function unhex(word) {
-  if (word !== '-' && !/^([0-9a-f]{2})+$/.test(word)) throw new Wrong('usage', `no bytes in hex: ${word}`);
-  return word === '-' ? Buffer.alloc(0) : Buffer.from(word, 'hex');
+  const bytes = word === '-' ? Buffer.alloc(0) : Buffer.from(word, 'hex');
+  if (word !== '-' && (word === '' || bytes.byteLength * 2 !== word.length)) throw new Wrong('usage', 'no bytes in hex');
+  return bytes;
 }
 
 async function obey(state, line) {

@@ -71,7 +71,9 @@ async fn shims_that_lie_fail_most_behaviours() {
             .collect();
         // They are good peers up to the secret stream, and who rejects all rejects also what must be.
         assert!(report.failed() * 2 > report.outcomes.len(), "{manner}: {passed:?} pass");
-        let is_deep = |name: &&String| !["frames/", "noise/", "stream/", "mux/"].iter().any(|area| name.starts_with(area));
+        let is_deep = |name: &&String| {
+            !["frames/", "noise/", "stream/", "mux/"].iter().any(|area| name.starts_with(area))
+        };
         let deep = passed.iter().filter(is_deep).count();
         assert!(deep * 4 < report.outcomes.len(), "{manner}: {passed:?} pass");
     }
@@ -85,16 +87,25 @@ async fn shims_that_crash_hang_or_talk_nonsense_fail_and_the_run_ends() {
         ("crashes", format!("sh -c \"{greeting}; read line; read line; exit 3\"")),
         ("hangs", format!("sh -c \"{greeting}; exec sleep 60\"")),
         ("talks nonsense", format!("sh -c \"{greeting}; while read line; do echo what; done\"")),
-        ("says nothing but errors", format!("sh -c \"{greeting}; while read line; do echo error other no; done\"")),
+        (
+            "says nothing but errors",
+            format!("sh -c \"{greeting}; while read line; do echo error other no; done\""),
+        ),
     ] {
         let report = of(script, behaviours()).await;
-        assert_eq!((report.failed(), report.outcomes.len()), (3, 3), "one that {what}: {}", report.describe());
+        assert_eq!(
+            (report.failed(), report.outcomes.len()),
+            (3, 3),
+            "one that {what}: {}",
+            report.describe()
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failure_that_is_expected_and_does_not_come_fails_the_run() {
-    let behaviours: Vec<Behaviour> = all().filter(|behaviour| behaviour.full_name() == "frames/empty").collect();
+    let behaviours: Vec<Behaviour> =
+        all().filter(|behaviour| behaviour.full_name() == "frames/empty").collect();
     let mut options = Options::new(env!("CARGO_BIN_EXE_party_shim"));
     options.expected = Expected::parse("frames/empty: it doesn't end").unwrap();
     let report = run(behaviours, &options).await.unwrap();

@@ -34,7 +34,10 @@ impl Behaviour {
 
 impl fmt::Debug for Behaviour {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Behaviour").field("area", &self.area).field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Behaviour")
+            .field("area", &self.area)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -1,5 +1,7 @@
 //! The channel of a feed, from the runner's end: reading what a shim serves, and serving, well or badly, what it reads.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use party::{
@@ -34,7 +36,8 @@ impl Wire {
     /// Opens the channel of a feed, which must be answered with a capability that holds.
     pub(super) async fn feed(&mut self, key: &FeedKey) -> Result<ChannelId> {
         let ours = handshake(self.session(), key);
-        let (channel, shown) = self.is_answered(PROTOCOL, Some(key.discovery_key().as_bytes()), &ours).await?;
+        let (channel, shown) =
+            self.is_answered(PROTOCOL, Some(key.discovery_key().as_bytes()), &ours).await?;
         self.check_capability(key, &shown)?;
         Ok(channel)
     }
@@ -83,7 +86,12 @@ impl Wire {
     }
 
     /// Asks, and waits for the answer: `None` if it is `noData`.
-    pub(super) async fn asks(&mut self, channel: ChannelId, id: u64, proof: ProofRequest) -> Result<Option<Proof>> {
+    pub(super) async fn asks(
+        &mut self,
+        channel: ChannelId,
+        id: u64,
+        proof: ProofRequest,
+    ) -> Result<Option<Proof>> {
         self.asks_in(channel, id, 0, proof).await
     }
 
@@ -143,7 +151,10 @@ impl Wire {
             loop {
                 let next = self.until("a request", |event| match event {
                     Event::Message { channel: from, message_type, payload } if *from == channel => {
-                        Message::decode(*message_type, payload, true, &Limits::default()).ok().flatten().map(Some)
+                        Message::decode(*message_type, payload, true, &Limits::default())
+                            .ok()
+                            .flatten()
+                            .map(Some)
                     }
                     Event::Closed { channel: from, .. } if *from == channel => Some(None),
                     _ => None,
@@ -228,11 +239,12 @@ impl Serving {
         self.stop().await
     }
 
-    /// Waits until the shim has had enough.
-    pub(super) async fn closed(self) -> Result<Served> {
-        let served = self.task.await??;
-        ensure!(served.closed, "the shim closes neither the channel nor the connection");
-        Ok(served)
+    /// Waits until the shim has had enough, or asks for nothing any more, or has asked for as long as we are patient.
+    pub(super) async fn until_enough(mut self, patience: Duration) -> Result<Served> {
+        match tokio::time::timeout(patience, &mut self.task).await {
+            Ok(served) => served?,
+            Err(_) => self.stop().await,
+        }
     }
 }
 

@@ -104,7 +104,11 @@ impl Report {
             }
         }
         writeln!(text, "behaviours of {}:", self.shim)?;
-        writeln!(text, "  {:<12} {:>5} {:>7} {:>7} {:>9} {:>8}", "", "ran", "passed", "failed", "expected", "skipped")?;
+        writeln!(
+            text,
+            "  {:<12} {:>5} {:>7} {:>7} {:>9} {:>8}",
+            "", "ran", "passed", "failed", "expected", "skipped"
+        )?;
         let mut areas: Vec<&str> = self.outcomes.iter().map(|outcome| outcome.behaviour.area).collect();
         areas.dedup();
         for area in areas {

@@ -188,7 +188,11 @@ impl Scene {
     pub(super) async fn written(&mut self, name: &str, blocks: u64) -> Result<FeedKey> {
         let words = self.tell(format!("create {name}")).await?;
         self.append(name, 0..blocks).await?;
-        words.first().context("create is answered with a key")?.parse().map_err(|_| anyhow!("no key: {words:?}"))
+        words
+            .first()
+            .context("create is answered with a key")?
+            .parse()
+            .map_err(|_| anyhow!("no key: {words:?}"))
     }
 
     pub(super) async fn append(&mut self, name: &str, blocks: std::ops::Range<u64>) -> Result<()> {

@@ -161,7 +161,8 @@ impl Shim {
             Err(_) => bail!("the shim doesn't take `{}`", shortened(command)),
         }
         loop {
-            let line = self.line(deadline).await.with_context(|| format!("after `{}`", shortened(command)))?;
+            let line =
+                self.line(deadline).await.with_context(|| format!("after `{}`", shortened(command)))?;
             let Some(line) = line else { bail!("the shim doesn't answer `{}`", shortened(command)) };
             if let Some(answer) = self.take(&line)? {
                 return Ok(answer);

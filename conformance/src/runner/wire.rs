@@ -267,7 +267,9 @@ impl Wire {
     pub(super) async fn barrier(&mut self) -> Result<()> {
         let channel = self.mux.open(UNKNOWN, None, &[])?;
         self.until("a reject of an unknown protocol", |event| match event {
-            Event::Closed { channel: closed, reason: CloseReason::Rejected } => (*closed == channel).then_some(()),
+            Event::Closed { channel: closed, reason: CloseReason::Rejected } => {
+                (*closed == channel).then_some(())
+            }
             _ => None,
         })
         .await

@@ -153,7 +153,9 @@ impl World {
                 self.peer(name)?.send_ephemeral(&text(kind)?, unhex(value)?).await?;
                 String::new()
             }
-            ["membership" | "revocation" | "clock" | "ticket", ..] => return self.obey_credentials(words).await,
+            ["membership" | "revocation" | "clock" | "ticket", ..] => {
+                return self.obey_credentials(words).await;
+            }
             _ => return self.obey_feeds(words).await,
         };
         Ok(Some(done))
@@ -198,10 +200,14 @@ impl World {
                 self.members(name)?.add_revocation(&revocation).await?;
             }
             ["ticket", ticket] => {
-                let wrong = |error: party::ticket::TicketError| Wrong { class: "refused", text: error.to_string() };
+                let wrong =
+                    |error: party::ticket::TicketError| Wrong { class: "refused", text: error.to_string() };
                 let ticket = Ticket::parse(&text(ticket)?, limits).map_err(wrong)?;
-                let addresses: String =
-                    ticket.addresses().iter().map(|address| format!(" {}", hex(address.as_bytes()))).collect();
+                let addresses: String = ticket
+                    .addresses()
+                    .iter()
+                    .map(|address| format!(" {}", hex(address.as_bytes())))
+                    .collect();
                 return Ok(Some(format!("{}{addresses}", ticket.party().to_hex())));
             }
             _ => return Ok(None),

@@ -181,7 +181,8 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             let mut wire = s.meet(Dials::Runner).await?;
             let id = wire.party_id(&PARTY);
             let proof = membership::prove(wire.session(), &PARTY);
-            let hello = [speech::hello(1, 0xff, &proof), speech::bytes(77, b"later"), speech::number(78, 1)].concat();
+            let hello =
+                [speech::hello(1, 0xff, &proof), speech::bytes(77, b"later"), speech::number(78, 1)].concat();
             wire.is_answered(PROTOCOL, Some(&id), &hello).await?;
             s.event("admitted a").await?;
         }
@@ -264,7 +265,7 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
                 wire.mux.send(channel, speech::EPHEMERAL, &speech::ephemeral("t", b"v"))?;
             }
             wire.flush().await?;
-            s.event("ended").await?;
+            wire.ends().await?;
             s.silent("request").await?;
             s.silent("ephemeral").await?;
         }
@@ -281,7 +282,7 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             let (incoming, _) = wire.offered(PROTOCOL, &wire.party_id(&PARTY)).await?;
             wire.mux.reject(incoming);
             wire.flush().await?;
-            s.event("ended").await?;
+            wire.ends().await?;
             s.silent("admitted").await?;
         }
     ),
@@ -298,14 +299,17 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             let mut offers = Vec::new();
             while offers.len() < 4 {
                 let offer = wire.until("four offers", |event| match event {
-                    Event::Incoming { incoming, protocol, id: Some(id), handshake } if protocol == PROTOCOL => {
+                    Event::Incoming { incoming, protocol, id: Some(id), handshake }
+                        if protocol == PROTOCOL =>
+                    {
                         Some((*incoming, id.clone(), handshake.clone()))
                     }
                     _ => None,
                 });
                 offers.push(offer.await?);
             }
-            let hellos = offers.iter().all(|(_, id, hello)| id.len() == 32 && hello.len() == offers[0].2.len());
+            let hellos =
+                offers.iter().all(|(_, id, hello)| id.len() == 32 && hello.len() == offers[0].2.len());
             ensure!(hellos, "they can be told apart");
             let last = offers.pop();
             for (incoming, ..) in &offers {
@@ -579,7 +583,8 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
                     wire.say(&Wire::open_unknown(1)).await?;
                     said.extend(wire.rejected(1).await?);
                 }
-                let shows = |secret: &[u8]| said.iter().any(|said| said.payload.windows(32).any(|w| w == secret));
+                let shows =
+                    |secret: &[u8]| said.iter().any(|said| said.payload.windows(32).any(|w| w == secret));
                 ensure!(!shows(PARTY.as_bytes()), "it shows the party key");
                 ensure!(!shows(PARTY.discovery_key().as_bytes()), "it shows the discovery key");
                 s.again().await?;
@@ -623,7 +628,9 @@ async fn answers_wrongly(wire: &mut Wire, incoming: party::mux::Incoming, hello:
     let reason = wire
         .until("the end of the channel", |event| match event {
             Event::Closed { channel: closed, reason } if *closed == channel => Some(Ok(*reason)),
-            Event::Message { channel: from, message_type, .. } if *from == channel => Some(Err(*message_type)),
+            Event::Message { channel: from, message_type, .. } if *from == channel => {
+                Some(Err(*message_type))
+            }
             _ => None,
         })
         .await;

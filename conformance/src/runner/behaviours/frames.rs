@@ -13,23 +13,37 @@ use crate::runner::{
 const AREA: &str = "frames";
 
 pub(super) const BEHAVIOURS: &[Behaviour] = &[
-    behaviour!(AREA, "empty", "A frame of no bytes after the handshake ends the connection.", ["STREAM-11"], [], |s| {
-        for dials in BOTH {
-            let mut wire = s.meet(dials).await?;
-            wire.barrier().await?;
-            wire.raw.frame(&[]).await;
-            wire.ends().await?;
-            s.again().await?;
+    behaviour!(
+        AREA,
+        "empty",
+        "A frame of no bytes after the handshake ends the connection.",
+        ["STREAM-11"],
+        [],
+        |s| {
+            for dials in BOTH {
+                let mut wire = s.meet(dials).await?;
+                wire.barrier().await?;
+                wire.raw.frame(&[]).await;
+                wire.ends().await?;
+                s.again().await?;
+            }
         }
-    }),
-    behaviour!(AREA, "short", "A frame too short to be sealed ends the connection.", ["STREAM-11"], [], |s| {
-        s.prepare().await?;
-        for length in [1, 2, 15, 16] {
-            let mut wire = s.connect(Dials::Runner).await?;
-            wire.raw.frame(&vec![7; length]).await;
-            wire.ends().await?;
+    ),
+    behaviour!(
+        AREA,
+        "short",
+        "A frame too short to be sealed ends the connection.",
+        ["STREAM-11"],
+        [],
+        |s| {
+            s.prepare().await?;
+            for length in [1, 2, 15, 16] {
+                let mut wire = s.connect(Dials::Runner).await?;
+                wire.raw.frame(&vec![7; length]).await;
+                wire.ends().await?;
+            }
         }
-    }),
+    ),
     behaviour!(
         AREA,
         "byte-by-byte",
@@ -156,6 +170,7 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             wire.barrier().await?;
             s.tell("hangup").await?;
             wire.ends().await?;
+            drop(wire);
             s.event("ended").await?;
             s.again().await?;
         }

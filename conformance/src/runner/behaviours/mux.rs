@@ -28,15 +28,22 @@ const UNREADABLE: &[(&str, &[u8])] = &[
 ];
 
 pub(super) const BEHAVIOURS: &[Behaviour] = &[
-    behaviour!(AREA, "unknown-protocol", "An open of an unknown protocol is rejected.", ["MUX-17", "MUX-19"], [], |s| {
-        for dials in BOTH {
-            let mut wire = s.meet(dials).await?;
-            for id in [None, Some(&[1; 32][..]), Some(&[1][..])] {
-                wire.is_rejected(UNKNOWN, id, b"handshake").await?;
+    behaviour!(
+        AREA,
+        "unknown-protocol",
+        "An open of an unknown protocol is rejected.",
+        ["MUX-17", "MUX-19"],
+        [],
+        |s| {
+            for dials in BOTH {
+                let mut wire = s.meet(dials).await?;
+                for id in [None, Some(&[1; 32][..]), Some(&[1][..])] {
+                    wire.is_rejected(UNKNOWN, id, b"handshake").await?;
+                }
+                s.again().await?;
             }
-            s.again().await?;
         }
-    }),
+    ),
     behaviour!(
         AREA,
         "unknown-ids",
@@ -52,22 +59,36 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             ensure!(wire.rejected(1).await?.is_empty(), "something else is said");
         }
     ),
-    behaviour!(AREA, "stray-reject", "A reject of what was not opened ends the connection.", ["MUX-36"], [], |s| {
-        for dials in BOTH {
-            let mut wire = s.meet(dials).await?;
-            wire.say(&[0, 2, 77]).await?;
-            wire.ends().await?;
-            s.again().await?;
+    behaviour!(
+        AREA,
+        "stray-reject",
+        "A reject of what was not opened ends the connection.",
+        ["MUX-36"],
+        [],
+        |s| {
+            for dials in BOTH {
+                let mut wire = s.meet(dials).await?;
+                wire.say(&[0, 2, 77]).await?;
+                wire.ends().await?;
+                s.again().await?;
+            }
         }
-    }),
-    behaviour!(AREA, "unknown-control", "A control message of an unknown type is ignored.", ["MUX-3"], [], |s| {
-        let mut wire = s.meet(Dials::Runner).await?;
-        for kind in [4, 5, 100] {
-            wire.say(&[0, kind, 1, 2, 3]).await?;
+    ),
+    behaviour!(
+        AREA,
+        "unknown-control",
+        "A control message of an unknown type is ignored.",
+        ["MUX-3"],
+        [],
+        |s| {
+            let mut wire = s.meet(Dials::Runner).await?;
+            for kind in [4, 5, 100] {
+                wire.say(&[0, kind, 1, 2, 3]).await?;
+            }
+            wire.say(&batch(&[(0, &[9, 1]), (0, &open(1, UNKNOWN, &[], &[])[1..])])).await?;
+            wire.rejected(1).await?;
         }
-        wire.say(&batch(&[(0, &[9, 1]), (0, &open(1, UNKNOWN, &[], &[])[1..])])).await?;
-        wire.rejected(1).await?;
-    }),
+    ),
     behaviour!(AREA, "open-zero", "An open with the id 0 ends the connection.", ["MUX-25"], [], |s| {
         let mut wire = s.meet(Dials::Runner).await?;
         wire.say(&Wire::open_unknown(0)).await?;
@@ -138,18 +159,28 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             }
         }
     ),
-    behaviour!(AREA, "close-is-not-answered", "A close is never answered.", ["MUX-32", "MUX-33"], [Party], |s| {
-        s.prepare().await?;
-        let mut wire = s.connect(Dials::Runner).await?;
-        let (id, hello) = (wire.party_id(&PARTY), wire.hello(&PARTY));
-        wire.say(&open(1, admission::PROTOCOL, &id, &hello)).await?;
-        s.event("admitted a").await?;
-        wire.say(&[0, 3, 1]).await?;
-        s.event("left a").await?;
-        wire.say(&Wire::open_unknown(2)).await?;
-        let before = wire.rejected(2).await?;
-        ensure!(!before.iter().any(|said| (said.channel, said.kind) == (0, 3)), "there is a close: {before:?}");
-    }),
+    behaviour!(
+        AREA,
+        "close-is-not-answered",
+        "A close is never answered.",
+        ["MUX-32", "MUX-33"],
+        [Party],
+        |s| {
+            s.prepare().await?;
+            let mut wire = s.connect(Dials::Runner).await?;
+            let (id, hello) = (wire.party_id(&PARTY), wire.hello(&PARTY));
+            wire.say(&open(1, admission::PROTOCOL, &id, &hello)).await?;
+            s.event("admitted a").await?;
+            wire.say(&[0, 3, 1]).await?;
+            s.event("left a").await?;
+            wire.say(&Wire::open_unknown(2)).await?;
+            let before = wire.rejected(2).await?;
+            ensure!(
+                !before.iter().any(|said| (said.channel, said.kind) == (0, 3)),
+                "there is a close: {before:?}"
+            );
+        }
+    ),
     behaviour!(
         AREA,
         "early-close",
@@ -197,17 +228,25 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             }
         }
     ),
-    behaviour!(AREA, "many-opens", "Three thousand opens in a row are all answered.", ["MUX-17", "MUX-43"], [], |s| {
-        let mut wire = s.meet(Dials::Runner).await?;
-        let opens: Vec<Vec<u8>> = (1..=3000).map(|id| open(id, UNKNOWN, &uint(id), &[])[1..].to_vec()).collect();
-        for some in opens.chunks(100) {
-            let items: Vec<(u64, &[u8])> = some.iter().map(|open| (0, &open[..])).collect();
-            wire.say(&batch(&items)).await?;
+    behaviour!(
+        AREA,
+        "many-opens",
+        "Three thousand opens in a row are all answered.",
+        ["MUX-17", "MUX-43"],
+        [],
+        |s| {
+            let mut wire = s.meet(Dials::Runner).await?;
+            let opens: Vec<Vec<u8>> =
+                (1..=3000).map(|id| open(id, UNKNOWN, &uint(id), &[])[1..].to_vec()).collect();
+            for some in opens.chunks(100) {
+                let items: Vec<(u64, &[u8])> = some.iter().map(|open| (0, &open[..])).collect();
+                wire.say(&batch(&items)).await?;
+            }
+            for id in 1..=3000 {
+                wire.rejected(id).await?;
+            }
         }
-        for id in 1..=3000 {
-            wire.rejected(id).await?;
-        }
-    }),
+    ),
     behaviour!(
         AREA,
         "who-does-not-read",
@@ -218,7 +257,8 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             let mut wire = s.meet(Dials::Runner).await?;
             wire.raw.patience = std::time::Duration::from_millis(300);
             for _ in 0..200 {
-                let opens: Vec<Vec<u8>> = (1..=1000).map(|id| open(id, UNKNOWN, &[7; 200], &[])[1..].to_vec()).collect();
+                let opens: Vec<Vec<u8>> =
+                    (1..=1000).map(|id| open(id, UNKNOWN, &[7; 200], &[])[1..].to_vec()).collect();
                 let items: Vec<(u64, &[u8])> = opens.iter().map(|open| (0, &open[..])).collect();
                 wire.say(&batch(&items)).await?;
                 if !wire.raw.seems_alive() {
@@ -230,16 +270,23 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             s.connect(Dials::Runner).await?.barrier().await?;
         }
     ),
-    behaviour!(AREA, "batch", "The items of a batch count as messages of their own.", ["MUX-7", "MUX-40"], [], |s| {
-        let mut wire = s.meet(Dials::Runner).await?;
-        let opens: Vec<Vec<u8>> = (1..=50).map(|id| open(id, UNKNOWN, &[], &[])[1..].to_vec()).collect();
-        let mut items: Vec<(u64, &[u8])> = vec![(99, &[0, 1]), (98, &[0, 1])];
-        items.extend(opens.iter().map(|open| (0, &open[..])));
-        wire.say(&batch(&items)).await?;
-        for id in 1..=50 {
-            wire.rejected(id).await?;
+    behaviour!(
+        AREA,
+        "batch",
+        "The items of a batch count as messages of their own.",
+        ["MUX-7", "MUX-40"],
+        [],
+        |s| {
+            let mut wire = s.meet(Dials::Runner).await?;
+            let opens: Vec<Vec<u8>> = (1..=50).map(|id| open(id, UNKNOWN, &[], &[])[1..].to_vec()).collect();
+            let mut items: Vec<(u64, &[u8])> = vec![(99, &[0, 1]), (98, &[0, 1])];
+            items.extend(opens.iter().map(|open| (0, &open[..])));
+            wire.say(&batch(&items)).await?;
+            for id in 1..=50 {
+                wire.rejected(id).await?;
+            }
         }
-    }),
+    ),
     behaviour!(
         AREA,
         "batch-that-changes-channels",
@@ -254,12 +301,19 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             wire.rejected(1).await?;
         }
     ),
-    behaviour!(AREA, "batch-in-a-batch", "A batch within a batch ends the connection.", ["MUX-8", "MUX-9"], [], |s| {
-        let mut wire = s.meet(Dials::Runner).await?;
-        let inner = batch(&[(0, &open(1, UNKNOWN, &[], &[])[1..])]);
-        wire.say(&batch(&[(0, &inner[1..])])).await?;
-        wire.ends_silently().await?;
-    }),
+    behaviour!(
+        AREA,
+        "batch-in-a-batch",
+        "A batch within a batch ends the connection.",
+        ["MUX-8", "MUX-9"],
+        [],
+        |s| {
+            let mut wire = s.meet(Dials::Runner).await?;
+            let inner = batch(&[(0, &open(1, UNKNOWN, &[], &[])[1..])]);
+            wire.say(&batch(&[(0, &inner[1..])])).await?;
+            wire.ends_silently().await?;
+        }
+    ),
     behaviour!(
         AREA,
         "batch-beyond-its-end",
@@ -319,7 +373,8 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
         |s| {
             let mut wire = s.meet(Dials::Runner).await?;
             let name = [&[0xfd, UNKNOWN.len() as u8, 0], UNKNOWN.as_bytes()].concat();
-            wire.say(&[&[0, 1, 0xfe, 1, 0, 0, 0], &name[..], &[0xff, 0, 0, 0, 0, 0, 0, 0, 0]].concat()).await?;
+            wire.say(&[&[0, 1, 0xfe, 1, 0, 0, 0], &name[..], &[0xff, 0, 0, 0, 0, 0, 0, 0, 0]].concat())
+                .await?;
             wire.rejected(1).await?;
             wire.say(&[0, 3, 0xfd, 99, 0, 1, 2, 3]).await?;
             wire.say(&Wire::open_unknown(1)).await?;
@@ -336,7 +391,8 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             s.prepare().await?;
             for _ in 0..20 {
                 let mut wire = s.connect(Dials::Runner).await?;
-                wire.say(&[&[0, 1, 1, 0xff][..], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0]].concat()).await?;
+                wire.say(&[&[0, 1, 1, 0xff][..], &[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x1f, 0]].concat())
+                    .await?;
                 wire.ends().await?;
             }
             s.shim.check_memory()?;

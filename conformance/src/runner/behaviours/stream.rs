@@ -145,12 +145,19 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             wire.ends_silently().await?;
         }
     ),
-    behaviour!(AREA, "left-out", "A message that is left out ends the connection with the next.", ["STREAM-12"], [], |s| {
-        let mut wire = s.meet(Dials::Runner).await?;
-        let _left_out = wire.sealed(&Wire::open_unknown(1))?;
-        wire.say(&Wire::open_unknown(2)).await?;
-        wire.ends_silently().await?;
-    }),
+    behaviour!(
+        AREA,
+        "left-out",
+        "A message that is left out ends the connection with the next.",
+        ["STREAM-12"],
+        [],
+        |s| {
+            let mut wire = s.meet(Dials::Runner).await?;
+            let _left_out = wire.sealed(&Wire::open_unknown(1))?;
+            wire.say(&Wire::open_unknown(2)).await?;
+            wire.ends_silently().await?;
+        }
+    ),
     behaviour!(
         AREA,
         "shortened",
@@ -202,23 +209,37 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
             wire.ends_silently().await?;
         }
     ),
-    behaviour!(AREA, "keep-alive", "A keep-alive means nothing to the layer above.", ["STREAM-15"], [], |s| {
-        let mut wire = s.meet(Dials::Runner).await?;
-        for _ in 0..100 {
-            wire.say(&[]).await?;
+    behaviour!(
+        AREA,
+        "keep-alive",
+        "A keep-alive means nothing to the layer above.",
+        ["STREAM-15"],
+        [],
+        |s| {
+            let mut wire = s.meet(Dials::Runner).await?;
+            for _ in 0..100 {
+                wire.say(&[]).await?;
+            }
+            wire.barrier().await?;
         }
-        wire.barrier().await?;
-    }),
-    behaviour!(AREA, "order", "A thousand messages are taken in their order.", ["STREAM-9", "STREAM-2"], [], |s| {
-        let mut wire = s.meet(Dials::Runner).await?;
-        for id in 1..=1000 {
-            wire.say(&Wire::open_unknown(id)).await?;
+    ),
+    behaviour!(
+        AREA,
+        "order",
+        "A thousand messages are taken in their order.",
+        ["STREAM-9", "STREAM-2"],
+        [],
+        |s| {
+            let mut wire = s.meet(Dials::Runner).await?;
+            for id in 1..=1000 {
+                wire.say(&Wire::open_unknown(id)).await?;
+            }
+            for id in 1..=1000 {
+                let before = wire.rejected(id).await?;
+                ensure!(before.is_empty(), "before the reject of {id} there is {before:?}");
+            }
         }
-        for id in 1..=1000 {
-            let before = wire.rejected(id).await?;
-            ensure!(before.is_empty(), "before the reject of {id} there is {before:?}");
-        }
-    }),
+    ),
 ];
 
 /// The handshake is over, and nothing was sent behind it.
