@@ -101,11 +101,11 @@ pub(super) fn fields(mut message: &[u8]) -> Result<Vec<Field>> {
 
 /// The number in a field, 0 if it isn't there.
 pub(super) fn number_of(fields: &[Field], field: u64) -> u64 {
-    let numbers = fields.iter().filter_map(|one| match one {
+    let mut numbers = fields.iter().filter_map(|one| match one {
         Field::Number(n, value) if *n == field => Some(*value),
         _ => None,
     });
-    numbers.last().unwrap_or(0)
+    numbers.next_back().unwrap_or(0)
 }
 
 /// All that a field holds which is bytes.
