@@ -43,7 +43,10 @@ async fn main() -> Result<()> {
                 let features: Vec<&str> = Feature::ALL.iter().map(|feature| feature.name()).collect();
                 println!("ok 1 liar {}", features.join(" "));
             }
-            ["quit"] => return Ok(println!("ok")),
+            ["quit"] => {
+                println!("ok");
+                return Ok(());
+            }
             ["key", word] => {
                 let seed = u8::from_str_radix(&word[..2], 16)?;
                 key_pair = KeyPair::from_seed(&[seed; 32]);
@@ -120,7 +123,8 @@ async fn lie(mut io: TcpStream, is_initiator: bool, key_pair: KeyPair, manner: M
         }
         io.write_all(&stream.outgoing().split()).await.context("the runner is gone")?;
         if io.read_buf(&mut input).await? == 0 {
-            return Ok(println!("event ended clean"));
+            println!("event ended clean");
+            return Ok(());
         }
     }
 }
