@@ -24,6 +24,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+//= OVER-3, PARTY-1, PARTY-5
 #[test]
 fn the_page_and_the_code_agree_on_ids_and_proofs() {
     let party = PartyKey::from_bytes([0x70; 32]);

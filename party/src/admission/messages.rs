@@ -113,6 +113,7 @@ pub enum Body {
 }
 
 impl Body {
+    //= PARTY-51, PARTY-71
     fn check(&self, limits: &Limits) -> Result<(), ApiMisuse> {
         let Self::IntroduceFeeds(feeds) = self else { return Ok(()) };
         let is_long =
@@ -226,7 +227,7 @@ fn decode<M: prost::Message + Default>(bytes: Bytes) -> Result<M, DecodeError> {
     M::decode(bytes).map_err(|_| DecodeError::Protobuf)
 }
 
-//= protocol-spec/08-party.md#introduction
+//= PARTY-46, PARTY-47, PARTY-67, PARTY-68, PARTY-69
 fn introduction(feeds: proto::IntroduceFeeds, limits: &Limits) -> Result<Body, crate::error::Error> {
     let proto::IntroduceFeeds { keys, labels } = feeds;
     if keys.len() > limits.max_introduced_feeds {

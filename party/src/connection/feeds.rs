@@ -295,6 +295,7 @@ impl FeedLink {
     }
 
     /// Whether a block that was read for the remote may go to it; if so, it is paid for.
+    //= PARTY-100, PARTY-102
     pub(super) fn may_send(&self, proof: &Proof) -> bool {
         if self.allowed.serve.is_everything() {
             return true;
@@ -333,6 +334,7 @@ impl FeedLink {
         }
     }
 
+    //= PARTY-103, PARTY-104
     fn options(&self, finite: bool) -> Options {
         let how = self.allowed.how;
         Options {

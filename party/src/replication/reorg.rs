@@ -91,6 +91,7 @@ impl Wanted {
 
 impl Forks {
     /// Whether the remote has a fork to which we may follow it.
+    //= REPL-80
     pub(super) fn leads(&self, local: &dyn Local, remote: &Remote) -> bool {
         let sync = &remote.sync;
         remote.synced && sync.uploading && sync.fork > local.fork() && sync.length > 0
@@ -179,6 +180,7 @@ impl Forks {
     }
 
     /// Whether everything was tried with the remote, of what could show what is wanted.
+    //= REPL-81
     fn can_not_show(&self, pending: &PendingReorg, remote: &Remote, asking: &Asking) -> bool {
         let is_asked =
             self.want.as_ref().is_some_and(|(fork, want)| *fork == pending.fork && *want == pending.want);
@@ -203,6 +205,7 @@ impl Forks {
         Some(self.ask_for_tree(local, remote, asking))
     }
 
+    //= REPL-77, REPL-78
     fn ask_for_tree(&mut self, local: &dyn Local, remote: &Remote, asking: &mut Asking) -> Message {
         let manifest = local.needs_manifest() && remote.sync.has_manifest;
         let upgrade = Some(UpgradeRequest { start: 0, length: remote.sync.length });

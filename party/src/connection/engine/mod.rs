@@ -439,6 +439,7 @@ impl Engine {
 
     /// Lets everybody who has something to say say it, and hands over what is to be sealed and sent.
     /// `unsent` is what the socket has not taken yet, in bytes.
+    //= LIMIT-4
     pub(super) fn flush(
         &mut self,
         unsent: usize,
@@ -531,6 +532,7 @@ impl Engine {
     }
 
     /// Whether there is room for more from the remote. `unsent` is what the socket has not taken yet.
+    //= LIMIT-5, LIMIT-6, MUX-43
     pub(super) fn can_read(&self, unsent: usize) -> bool {
         // The second bound is above what our own serving can bring, or two peers could wait for each other.
         let serving = SERVING_JOBS * (jobs::SERVE_BYTES + self.limits.max_block);
