@@ -32,13 +32,19 @@ pub struct Citation {
 pub(super) fn of_source(path: &str, text: &str) -> (Vec<Citation>, Vec<String>) {
     let (mut found, mut faults) = (Vec::new(), Vec::new());
     let mut role = role_of(path);
+    let mut before = "";
     for (at, line) in text.lines().enumerate() {
         let place = format!("{path}:{}", at + 1);
         let cite = |what: &str, role| Citation { what: what.to_owned(), role, place: place.clone() };
-        // Unit tests stand at the end of their file.
-        if line == "#[cfg(test)]" && role == Role::Enforces {
+        // Unit tests stand at the end of their file, if they have none of their own.
+        if before == "#[cfg(test)]"
+            && line.starts_with("mod ")
+            && line.ends_with('{')
+            && role == Role::Enforces
+        {
             role = Role::Test;
         }
+        before = line;
         if let Some(cited) = line.trim_start().strip_prefix("//= ") {
             for what in cited.split(',').map(str::trim) {
                 if is_id(what) {
@@ -132,7 +138,7 @@ mod tests {
 
     #[test]
     fn code_enforces_until_its_tests_begin() {
-        let text = "    //= MUX-1, MUX-2\nfn a() {}\n#[cfg(test)]\nmod tests {\n//= MUX-1\n}\n";
+        let text = "#[cfg(test)]\nmod more;\n    //= MUX-1, MUX-2\nfn a() {}\n#[cfg(test)]\nmod tests {\n//= MUX-1\n}\n";
         let expected = [("MUX-1", Role::Enforces), ("MUX-2", Role::Enforces), ("MUX-1", Role::Test)];
         assert_eq!(cited("party/src/mux/mod.rs", text), expected.map(|(id, role)| (id.to_owned(), role)));
         assert_eq!(cited("party/src/mux/tests/bounds.rs", "//= MUX-1"), [("MUX-1".to_owned(), Role::Test)]);
