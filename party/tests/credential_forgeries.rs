@@ -233,6 +233,7 @@ fn keys_of_small_order_are_neither_named_nor_believed() {
     assert_eq!(membership.check(&PartyKey::from_bytes(neutral)), Err(flaw));
 }
 
+//= CRED-16, CRED-24
 #[test]
 fn no_flipped_bit_goes_unnoticed() {
     let bytes = chain(&[2, 3]).encode();

@@ -247,7 +247,7 @@ fn journal(dir: &Path) -> PathBuf {
         .unwrap()
 }
 
-//= STORE-7
+//= STORE-7, STORE-6
 #[tokio::test]
 async fn acknowledged_commits_that_a_damaged_journal_has_lost_are_missed() {
     let dir = scratch();

@@ -209,6 +209,7 @@ async fn a_store_whose_making_was_cut_off_is_made_again() {
     assert_eq!(get(&storage, Key::Head(SLOT)).await, Some("works".into()));
 }
 
+//= STORE-18
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_full_disk_fails_the_commit_as_a_whole() {

@@ -201,6 +201,7 @@ async fn a_responder_opens_only_what_was_offered_and_remembers_so_many() {
     assert_eq!(opened, [12, 15]);
 }
 
+//= PARTY-31
 #[tokio::test(start_paused = true)]
 async fn an_initiator_rejects_an_open_of_a_party_that_it_is_not_in_or_with_a_wrong_proof() {
     let (known, rules) = party(1);

@@ -31,6 +31,7 @@ impl Hello {
     }
 
     /// What goes into the Protomux open.
+    //= PARTY-50
     pub fn encode(&self) -> Vec<u8> {
         proto::Hello { version: VERSION, features: self.features, proof: self.proof.clone() }.encode_to_vec()
     }
@@ -39,6 +40,7 @@ impl Hello {
     ///
     /// # Errors
     /// [`DecodeError::Protobuf`], or [`DecodeError::Unknown`] for a version other than ours.
+    //= PARTY-9, PARTY-44, PARTY-74
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let hello = proto::Hello::decode(bytes).map_err(|_| DecodeError::Protobuf)?;
         if hello.version != VERSION {

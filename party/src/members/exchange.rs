@@ -102,6 +102,7 @@ impl Inner {
     }
 
     /// What it has shown holds, unless it was revoked.
+    //= CRED-52
     fn take_shown(
         self: &Arc<Self>,
         peer: &Peer,

@@ -79,7 +79,7 @@ fn who_knows_feed_keys_without_the_party_learns_nothing() {
     nothing_shows(Case::FeedKeys);
 }
 
-//= protocol-spec/08-party.md#what-this-hides-and-what-not
+//= PARTY-19
 #[test]
 fn who_recorded_what_members_say_elsewhere_learns_nothing() {
     nothing_shows(Case::Recording);

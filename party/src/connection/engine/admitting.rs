@@ -90,6 +90,7 @@ impl Engine {
     }
 
     /// Begins a transaction; `reply` is told how it ends.
+    //= PARTY-13
     pub(super) fn ask(
         &mut self,
         member: MemberId,

@@ -25,7 +25,7 @@ impl Engine {
     }
 
     /// Offers our parties, if we dialled, and begins the open mode.
-    //= PARTY-10, PARTY-11
+    //= PARTY-10, PARTY-11, PARTY-12
     pub(in crate::connection) fn start(&mut self) -> Result<(), Error> {
         let mut parties: Vec<Option<MemberId>> = Vec::new();
         for (id, member) in self.members.iter() {
@@ -98,7 +98,7 @@ impl Engine {
     }
 
     /// The remote claims to be a member of some party.
-    //= PARTY-14, PARTY-15, PARTY-19, PARTY-29, PARTY-110, PARTY-111
+    //= PARTY-14, PARTY-15, PARTY-19, PARTY-29, PARTY-110, PARTY-111, PARTY-18, PARTY-31, PARTY-39
     pub(super) fn handle_offer(&mut self, incoming: Incoming, id: &[u8], hello: Bytes) {
         let member = self.answering(id, hello).filter(|member| {
             let may = self.may_be_here(*member);
@@ -140,7 +140,7 @@ impl Engine {
     }
 
     /// The remote opened the channel of a party that we had opened.
-    //= PARTY-20, PARTY-21, PARTY-23
+    //= PARTY-20, PARTY-21, PARTY-23, PARTY-32, PARTY-34
     pub(super) fn handle_offer_answered(&mut self, member: MemberId, channel: ChannelId, hello: Bytes) {
         let party = self.members.get(member).and_then(|entry| entry.party);
         let proved = party.is_some_and(|party| {

@@ -139,6 +139,7 @@ impl BlockFiles {
     }
 
     /// Whether the files reach to `least`.
+    //= STORE-11
     pub(super) fn check(&self, least: End) -> Result<(), StorageError> {
         if self.find_end()? < least {
             let what = format!("{} ends before byte {}", self.path(least.file).display(), least.offset);
@@ -325,6 +326,7 @@ impl BlockFiles {
         self.append_to(number.ok_or_else(|| StorageError::Database("no block file is left".into()))?)
     }
 
+    //= STORE-15
     fn append_to(&self, number: u32) -> Result<(File, End), StorageError> {
         let path = self.path(number);
         let is_new = !path.exists();

@@ -154,6 +154,7 @@ impl Database {
     }
 
     /// What becomes of each key, still in the order of `writes`.
+    //= STORE-9
     fn plan(&self, writes: Vec<Write>) -> Result<Plan, StorageError> {
         let mut plan = Plan { changes: Vec::with_capacity(writes.len()), ..Plan::default() };
         for write in writes {

@@ -61,6 +61,7 @@ impl Sweep {
     }
 
     /// The parts of it that lie between `kept`, which are sorted and in it.
+    //= STORE-16
     pub(super) fn without(self, kept: &[Vec<u8>]) -> Vec<Self> {
         let Self { id, space, keys: Range { mut start, end } } = self;
         let mut parts = vec![];
