@@ -255,7 +255,9 @@ async fn produce(peer: &Peer, name: &str, seed: u32, count: u64, size: usize, ba
     // All of them beforehand, so that only appending is measured.
     let batches: Vec<Vec<_>> = (start..start + count)
         .step_by(usize::try_from(batch)?)
-        .map(|from| (from..start + count).take(batch as usize).map(|index| block(seed, index, size)).collect())
+        .map(|from| {
+            (from..start + count).take(batch as usize).map(|index| block(seed, index, size)).collect()
+        })
         .collect();
     let first = monotonic();
     for blocks in batches {
