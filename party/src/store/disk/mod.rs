@@ -65,7 +65,7 @@
 //! A thread takes longer to wake than most of what it is woken for takes. So one that has read a single block lingers a
 //! moment before it sleeps (`queue.rs`), and who reads in order is read ahead for (`ahead.rs`).
 //! Keys that are asked for together are read together: a row once for all that is asked of it, rows that follow each
-//! other as a range, blocks that lie together with one call. Rows that were read stay in memory (`database/rows.rs`), 8 MiB
+//! other as a range, blocks that lie together with one call. Rows that were read stay in memory (`database/rows.rs`), 4 MiB
 //! of them, and what is asked for next is mostly there: it is answered without a change of thread.
 //!
 //! The limit of appends that are awaited one by one is the signature and the hash, 30 µs of the 50 to 60 that one
