@@ -650,7 +650,6 @@ impl Verification {
     }
 
     /// A node that is known to be in the tree, with its size.
-    //= FEED-56
     pub(crate) fn known(&self, index: u64) -> Option<&Node> {
         self.known.get(&index)
     }

@@ -179,6 +179,7 @@ impl Message {
     }
 
     /// Its bytes, without the type.
+    //= ENC-8, REPL-7
     pub fn encode(&self) -> Bytes {
         self.encode_for(true)
     }
@@ -276,7 +277,6 @@ impl Message {
 }
 
 /// The bit of a flags field.
-//= ENC-8
 fn flag(set: bool, bit: u32) -> u64 {
     u64::from(set) << bit
 }

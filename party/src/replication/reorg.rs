@@ -91,7 +91,6 @@ impl Wanted {
 
 impl Forks {
     /// Whether the remote has a fork to which we may follow it.
-    //= REPL-80
     pub(super) fn leads(&self, local: &dyn Local, remote: &Remote) -> bool {
         let sync = &remote.sync;
         remote.synced && sync.uploading && sync.fork > local.fork() && sync.length > 0
@@ -221,6 +220,7 @@ impl Forks {
 
     /// A block that the remote has and from which the way up was not asked for. They lie apart, as nobody knows
     /// where the trees part.
+    //= REPL-80
     fn next_block(&self, pending: &PendingReorg, remote: &Remote) -> Option<u64> {
         let blocks = pending.want.blocks();
         let end = blocks.end.min(remote.sync.length);

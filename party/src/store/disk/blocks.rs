@@ -139,7 +139,6 @@ impl BlockFiles {
     }
 
     /// Whether the files reach to `least`.
-    //= STORE-11
     pub(super) fn check(&self, least: End) -> Result<(), StorageError> {
         if self.find_end()? < least {
             let what = format!("{} ends before byte {}", self.path(least.file).display(), least.offset);
@@ -191,6 +190,7 @@ impl BlockFiles {
     }
 
     /// The block at `place`.
+    //= STORE-11
     pub(super) fn read(&self, place: Place) -> Result<Bytes, StorageError> {
         match self.read_bytes(place, place.len as usize) {
             Ok(block) if xxh3_64(&block) == place.checksum => Ok(block),

@@ -145,6 +145,7 @@ impl Database {
     }
 
     /// A batch that is as durable as it has to be once it is committed.
+    //= STORE-9
     pub(super) fn batch(&self, capacity: usize) -> OwnedWriteBatch {
         let mode = match self.durability {
             Durability::Process => PersistMode::Buffer,
@@ -154,7 +155,6 @@ impl Database {
     }
 
     /// What becomes of each key, still in the order of `writes`.
-    //= STORE-9
     fn plan(&self, writes: Vec<Write>) -> Result<Plan, StorageError> {
         let mut plan = Plan { changes: Vec::with_capacity(writes.len()), ..Plan::default() };
         for write in writes {

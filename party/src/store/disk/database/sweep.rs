@@ -32,6 +32,7 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
+    //= STORE-16
     pub(super) fn covers(&self, space: Space, key: &[u8]) -> bool {
         self.space == space && self.keys.start.as_slice() <= key && key < self.keys.end.as_slice()
     }
@@ -61,7 +62,6 @@ impl Sweep {
     }
 
     /// The parts of it that lie between `kept`, which are sorted and in it.
-    //= STORE-16
     pub(super) fn without(self, kept: &[Vec<u8>]) -> Vec<Self> {
         let Self { id, space, keys: Range { mut start, end } } = self;
         let mut parts = vec![];
