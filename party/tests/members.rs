@@ -210,6 +210,7 @@ async fn a_member_that_is_not_answered_gives_up_too() {
     assert_eq!((rules.0.calls(), site.party.peers().len()), (0, 0));
 }
 
+//= CRED-43, CRED-70
 #[tokio::test(start_paused = true)]
 async fn a_member_that_lies_about_credentials_loses_its_place() {
     let me = KeyPair::from_seed(&[3; 32]);

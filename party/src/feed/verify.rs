@@ -529,6 +529,7 @@ impl Verification {
             Some(upgrade) => self.grow(upgrade, &mut top, proof.climbed.claimed, learned.as_ref())?,
             None => None,
         };
+        //= FEED-56
         if let Some(top) = top {
             match self.known.get(&top.index) {
                 Some(known) if known.hash == top.hash && known.size == top.size => {}
