@@ -10,5 +10,6 @@ pub mod process;
 pub mod runner;
 pub mod scratch;
 pub mod simulator;
+pub mod spec;
 mod talk;
 pub mod vectors;

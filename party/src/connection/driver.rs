@@ -50,6 +50,7 @@ const COMMANDS: usize = 64;
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Carries out the handshake and starts the task.
+//= LIMIT-3
 pub(super) async fn start<Io>(connecting: Connecting<Io>) -> Result<Connection, Error>
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,

@@ -20,6 +20,7 @@ use crate::{
 
 impl Engine {
     /// The remote as a peer in one of our parties, admitted or not.
+    //= PARTY-24
     pub(super) fn peer(&self, member: MemberId) -> Option<Peer> {
         let entry = self.members.get(member)?;
         let admission = match &entry.party {
@@ -30,6 +31,7 @@ impl Engine {
         Some(Peer::new(remote, admission, member, self.connection, commands, &entry.hub))
     }
 
+    //= PARTY-22, PARTY-112
     pub(super) fn admit(&mut self, member: MemberId, channel: Option<ChannelId>) {
         let Some(peer) = self.peer(member) else { return };
         let Some(entry) = self.members.get_mut(member) else { return };
@@ -53,6 +55,7 @@ impl Engine {
     }
 
     /// The app sees the peer from now on, and its other rules are asked.
+    //= PARTY-112
     fn vetted(&mut self, member: MemberId) {
         let Some(entry) = self.members.get_mut(member) else { return };
         let hub = entry.hub.clone();
@@ -87,6 +90,7 @@ impl Engine {
     }
 
     /// Begins a transaction; `reply` is told how it ends.
+    //= PARTY-13
     pub(super) fn ask(
         &mut self,
         member: MemberId,
@@ -129,6 +133,7 @@ impl Engine {
     }
 
     /// Takes what the party channel of a member has to tell and to send.
+    //= PARTY-75, PARTY-76
     pub(super) fn pump_member(&mut self, member: MemberId, now: Instant) {
         let timeout = self.limits.rule_timeout;
         let Some(entry) = self.members.get_mut(member) else { return };
@@ -205,6 +210,7 @@ impl Engine {
         }
     }
 
+    //= PARTY-52
     pub(super) fn fail_member(&mut self, member: MemberId, error: Error) {
         if let Some(entry) = self.members.get(member)
             && let Some(admitted) = entry.admitted()
@@ -217,6 +223,7 @@ impl Engine {
 
     /// The member is gone: its channel is closed and what only it has released is taken back. Returns what it is known by
     /// from now on.
+    //= PARTY-36, PARTY-37, PARTY-38
     pub(super) fn remove_member(&mut self, member: MemberId, standing: Standing) -> Option<MemberId> {
         let entry = self.members.get_mut(member)?;
         let before = std::mem::replace(&mut entry.standing, standing);
@@ -282,6 +289,7 @@ impl Engine {
         feeds
     }
 
+    //= PARTY-84, PARTY-85
     pub(super) fn handle_rule(&mut self, member: MemberId, outcome: RuleOutcome, now: Instant) {
         match outcome {
             RuleOutcome::Vetted(Ok(())) => self.vetted(member),
@@ -322,6 +330,7 @@ impl Engine {
         self.pump_member(member, now);
     }
 
+    //= LIMIT-21
     pub(super) fn answer(
         &mut self,
         member: MemberId,
