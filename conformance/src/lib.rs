@@ -7,6 +7,7 @@ pub mod measure;
 pub mod node;
 pub mod peer;
 pub mod process;
+pub mod runner;
 pub mod scratch;
 pub mod simulator;
 pub mod spec;
