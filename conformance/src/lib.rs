@@ -9,5 +9,6 @@ pub mod peer;
 pub mod process;
 pub mod scratch;
 pub mod simulator;
+pub mod spec;
 mod talk;
 pub mod vectors;
