@@ -95,6 +95,11 @@ async fn ask_many(peer: &Peer, count: u64, size: usize, at_once: usize) -> Resul
 
 /// Connects `count` times, one after the other, and each time introduces a feed and waits for the answer.
 pub(crate) async fn bootstrap(port: u16, count: u64) -> Result<Span> {
+    // A task like any other: the main thread is none of those that run tasks, and wakes up for each step.
+    tokio::spawn(dial_often(port, count)).await?
+}
+
+async fn dial_often(port: u16, count: u64) -> Result<Span> {
     let key_pair = KeyPair::generate();
     let party = party();
     let mut events = party.events();
