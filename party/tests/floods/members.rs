@@ -69,6 +69,37 @@ async fn of_a_flood_of_requests_all_but_a_few_are_told_that_we_are_busy() {
     ask_without_end(field(3, &custom), 20_000).await;
 }
 
+/// Rules that answer at once do so on the connection's own task, which others of the runtime wait for.
+//= protocol-spec/08-party.md#transactions
+#[tokio::test(start_paused = true)]
+async fn of_a_flood_that_comes_in_one_go_so_many_are_answered_and_the_rest_is_told_that_we_are_busy() {
+    const REQUESTS: u64 = 20_000;
+    const AT_ONCE: u64 = 256;
+    let scene = Scene::new().await;
+    let (mut peer, _flooded) = scene.dialled().await;
+    let channel = join(&mut peer).await;
+    let hello = field(3, &field(1, b"hello"));
+    for id in 1..=REQUESTS {
+        peer.mux.send(channel, 0, &request(id, &hello)).unwrap();
+    }
+    peer.flush().await;
+    let (mut answered, mut busy) = (0, 0);
+    while answered + busy < REQUESTS {
+        match peer.event().await.expect("the connection lives") {
+            MuxEvent::Message { message_type: 1, .. } => answered += 1,
+            MuxEvent::Message { message_type: 2, payload, .. } => {
+                assert_eq!(refusal(&payload).1, BUSY);
+                busy += 1;
+            }
+            MuxEvent::Message { message_type: 4, .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(answered >= AT_ONCE && busy > answered, "{answered} answered, {busy} not");
+    scene.others_do_not_notice().await;
+    scene.memory_is_flat();
+}
+
 //= protocol-spec/08-party.md#transactions
 #[tokio::test(start_paused = true)]
 async fn of_a_flood_of_introductions_all_but_a_few_are_told_that_we_are_busy() {
