@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use party::{
+    connection::{self, Connection},
     error::{Error, PeerMisbehaved},
     feed::Binary,
     limits::Limits,
     mux::{CloseReason, Event as MuxEvent},
-    party::Event,
+    party::{Event, Party},
     replication,
 };
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    common::{peer_added, until},
-    scene::{Scene, field, join, refusal, request},
+    common::{Shared, identity, party_key, peer_added, raw::RawPeer, until},
+    scene::{FLOODING, Scene, field, join, refusal, request},
 };
 
 const BUSY: u8 = 3;
@@ -75,8 +76,10 @@ async fn of_a_flood_of_requests_all_but_a_few_are_told_that_we_are_busy() {
 async fn of_a_flood_that_comes_in_one_go_so_many_are_answered_and_the_rest_is_told_that_we_are_busy() {
     const REQUESTS: u64 = 20_000;
     const AT_ONCE: u64 = 256;
-    let scene = Scene::new().await;
-    let (mut peer, _flooded) = scene.dialled().await;
+    let party = Party::new(party_key(1), Shared::default());
+    let (left, right) = connection::memory();
+    tokio::spawn(async move { Connection::accept(right, &identity(2)).join(&party).await?.closed().await });
+    let mut peer = RawPeer::dial(left, &identity(FLOODING)).await;
     let channel = join(&mut peer).await;
     let hello = field(3, &field(1, b"hello"));
     for id in 1..=REQUESTS {
@@ -96,8 +99,6 @@ async fn of_a_flood_that_comes_in_one_go_so_many_are_answered_and_the_rest_is_to
         }
     }
     assert!(answered >= AT_ONCE && busy > answered, "{answered} answered, {busy} not");
-    scene.others_do_not_notice().await;
-    scene.memory_is_flat();
 }
 
 //= protocol-spec/08-party.md#transactions
