@@ -41,7 +41,7 @@ impl Prober {
         let config = HandshakeConfig::xx(true, KeyPair::from_seed(&[1; 32]), [7; 32]);
         let mut handshake = Handshake::new(config, &limits)?;
         let mut input = BytesMut::new();
-        let stream = loop {
+        let mut stream = loop {
             if let Some(bytes) = handshake.poll_transmit() {
                 io.write_all(&bytes).await?;
             }
@@ -53,6 +53,8 @@ impl Prober {
                 Progress::Established(stream) => break stream,
             }
         };
+        // The rest of the handshake: the other end waits for it.
+        io.write_all(&stream.outgoing().split()).await?;
         Ok(Self { io, input, stream, mux: Mux::new(&limits) })
     }
 

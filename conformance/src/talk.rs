@@ -4,6 +4,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use party::{
     connection::{self, Connection, Listener},
     feed::Feed,
@@ -12,7 +13,6 @@ use party::{
     peer::{Message, Peer},
     rules::{self, Rules},
 };
-use tokio::task::JoinSet;
 
 use crate::measure::{Span, monotonic};
 
@@ -77,25 +77,29 @@ pub(crate) async fn ask(port: u16, count: u64, size: usize, at_once: usize) -> R
     Ok(Span { first, last: monotonic() })
 }
 
+/// In one task, as Node does it.
 async fn ask_many(peer: &Peer, count: u64, size: usize, at_once: usize) -> Result<()> {
     ensure!(at_once > 0, "nobody asks");
     let value = bytes::Bytes::from(vec![7; size]);
-    let mut asking = JoinSet::new();
-    for n in 0..at_once as u64 {
-        let (peer, value) = (peer.clone(), value.clone());
-        asking.spawn(async move {
-            for _ in (n..count).step_by(at_once) {
-                let answer = peer.request("echo", value.clone()).await?;
-                ensure!(answer.value == value, "another answer");
-            }
+    let peer = peer.clone();
+    let asking = tokio::spawn(async move {
+        let ask = async || {
+            let answer = peer.request("echo", value.clone()).await?;
+            ensure!(answer.value == value, "another answer");
             Ok(())
-        });
-    }
-    asking.join_all().await.into_iter().collect()
+        };
+        stream::iter(0..count).map(|_| ask()).buffer_unordered(at_once).try_collect::<()>().await
+    });
+    asking.await?
 }
 
 /// Connects `count` times, one after the other, and each time introduces a feed and waits for the answer.
 pub(crate) async fn bootstrap(port: u16, count: u64) -> Result<Span> {
+    // A task like any other: the main thread is none of those that run tasks, and wakes up for each step.
+    tokio::spawn(dial_often(port, count)).await?
+}
+
+async fn dial_often(port: u16, count: u64) -> Result<Span> {
     let key_pair = KeyPair::generate();
     let party = party();
     let mut events = party.events();

@@ -186,6 +186,11 @@ impl KeyPair {
         zeroize::Zeroizing::new(self.secret.to_bytes())
     }
 
+    /// What the public half is the multiple of, clamped.
+    pub(crate) fn scalar(&self) -> zeroize::Zeroizing<[u8; 32]> {
+        zeroize::Zeroizing::new(self.secret.to_scalar_bytes())
+    }
+
     /// Signs `message`.
     pub fn sign(&self, message: &[u8]) -> Signature {
         self.secret.sign(message).to_bytes()

@@ -96,6 +96,46 @@ async fn a_rule_that_fails_refuses_and_the_connection_lives_on() {
     }
 }
 
+/// Answers with the task that it runs on, after a wait if it is asked for one.
+struct Where(Option<Duration>);
+
+impl Rules for Where {
+    async fn handshake(&self, _: &Peer) -> rules::Result<()> {
+        Ok(())
+    }
+
+    async fn introduce_feeds(&self, _: &Peer, _: Vec<FeedKey>) -> rules::Result<Vec<FeedKey>> {
+        Ok(vec![])
+    }
+
+    async fn find_feed(&self, _: &Peer, _: &DiscoveryKey) -> rules::Result<Option<Feed>> {
+        Ok(None)
+    }
+
+    async fn request(&self, _: &Peer, _: Message) -> rules::Result<Message> {
+        if let Some(wait) = self.0 {
+            tokio::time::sleep(wait).await;
+        }
+        Ok(Message::new("task", tokio::task::id().to_string()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_answers_at_once_costs_no_task_and_others_wait_side_by_side() {
+    for wait in [None, Some(Duration::from_secs(1))] {
+        let (asking, answering) = (party_of(&Shared::default()), Party::new(party_key(1), Where(wait)));
+        let mut asker = asking.events();
+        let _connections = meet(&asking, &answering).await;
+        let peer = peer_added(&mut asker).await;
+        let (before, began) =
+            (tokio::runtime::Handle::current().metrics().num_alive_tasks(), tokio::time::Instant::now());
+        let (one, two) = tokio::try_join!(peer.request("a", &b""[..]), peer.request("b", &b""[..])).unwrap();
+        assert_eq!(one == two, wait.is_none(), "both on the connection's task, or each on its own");
+        assert_eq!(began.elapsed(), wait.unwrap_or_default());
+        assert_eq!(tokio::runtime::Handle::current().metrics().num_alive_tasks(), before);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_introduction_that_the_rule_does_not_take_is_refused() {
     for behaviour in [Behaviour::Deny, Behaviour::Panic, Behaviour::Hang] {

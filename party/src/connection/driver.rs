@@ -18,7 +18,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf},
     sync::{mpsc, oneshot, watch},
     task::JoinError,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, Sleep, sleep_until, timeout, timeout_at},
 };
 use tracing::Instrument as _;
 
@@ -188,6 +188,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         let mut last_write = Instant::now();
         let mut flushed = true;
         let bell = self.engine.bell.clone();
+        let mut timer = pin!(sleep_until(last_write + keep_alive));
 
         self.engine.start()?;
         // What the remote sent right behind its handshake.
@@ -218,7 +219,13 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 wake = wake.min(timeout);
             }
 
-            match self.next(&mut closing, &bell, can_read, unsent > 0 || !flushed, wake).await {
+            // It may ring early, for what is not waited for any more: that is cheaper than to set it anew each time.
+            if wake < timer.deadline() || timer.is_elapsed() {
+                timer.as_mut().reset(wake);
+            }
+
+            let writes = unsent > 0 || !flushed;
+            match self.next(&mut closing, &bell, can_read, writes, timer.as_mut()).await {
                 Happened::Read(read) => {
                     if read? == 0 {
                         return self.ended_by_remote();
@@ -235,6 +242,11 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 Happened::Command(command) => {
                     let now = Instant::now();
                     self.engine.handle_command(command, unsent, now);
+                    // What has been asked for at once goes into one frame.
+                    for _ in 1..COMMANDS {
+                        let Ok(command) = self.commands.try_recv() else { break };
+                        self.engine.handle_command(command, unsent, now);
+                    }
                     // Before anything more is sealed.
                     self.engine.written(self.written, self.stream.outgoing().len(), now);
                 }
@@ -283,7 +295,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         bell: &Bell,
         reads: bool,
         writes: bool,
-        wake: Instant,
+        mut timer: Pin<&mut Sleep>,
     ) -> Happened {
         const KINDS: usize = 8;
         self.turn = (self.turn + 1) % KINDS;
@@ -291,7 +303,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         let mut read = pin!(self.reader.read_buf(&mut self.input));
         let mut write = pin!(write_or_flush(&mut self.writer, stream.outgoing()));
         let (commands, jobs, changes) = (&mut self.commands, &mut engine.jobs, &mut engine.changes);
-        let (mut rung, mut time) = (pin!(bell.rung()), pin!(sleep_until(wake)));
+        let mut rung = pin!(bell.rung());
         poll_fn(|context| {
             for kind in (turn..KINDS).chain(0..turn) {
                 let happened = match kind {
@@ -313,7 +325,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                     },
                     5 => rung.as_mut().poll(context).map(Happened::Bell),
                     6 => Pin::new(&mut *closing).poll(context).map(|_| Happened::Closing),
-                    7 => time.as_mut().poll(context).map(|()| Happened::Time),
+                    7 => timer.as_mut().poll(context).map(|()| Happened::Time),
                     _ => Poll::Pending,
                 };
                 if happened.is_ready() {

@@ -1,7 +1,13 @@
 //! Work that a connection gives to tasks of their own: rules, proofs, commits.
 
 use std::{
-    any::Any, collections::VecDeque, convert::Infallible, future::Future, panic::AssertUnwindSafe,
+    any::Any,
+    collections::VecDeque,
+    convert::Infallible,
+    future::{Future, poll_fn},
+    panic::AssertUnwindSafe,
+    pin::pin,
+    task::Poll,
     time::Duration,
 };
 
@@ -110,16 +116,24 @@ pub(super) async fn while_here(peer: Peer, rule: impl Future<Output = Outcome>) 
     }
 }
 
-/// Lets a rule decide, within its time, whatever it does.
+/// Lets a rule decide, within its time, whatever it does. One that has its answer at once needs no timer.
 pub(super) async fn decide<T>(
     rule: impl Future<Output = rules::Result<T>>,
     timeout: Duration,
 ) -> Result<T, RuleFailure> {
-    match tokio::time::timeout(timeout, AssertUnwindSafe(rule).catch_unwind()).await {
-        Ok(Ok(Ok(decision))) => Ok(decision),
-        Ok(Ok(Err(denied))) => Err(RuleFailure::Denied(denied.to_string())),
-        Ok(Err(panic)) => Err(RuleFailure::Panicked(panic_message(&*panic))),
-        Err(_) => Err(RuleFailure::TimedOut),
+    let mut rule = pin!(AssertUnwindSafe(rule).catch_unwind());
+    let at_once = poll_fn(|context| Poll::Ready(rule.as_mut().poll(context))).await;
+    let decided = match at_once {
+        Poll::Ready(decided) => decided,
+        Poll::Pending => match tokio::time::timeout(timeout, rule).await {
+            Ok(decided) => decided,
+            Err(_) => return Err(RuleFailure::TimedOut),
+        },
+    };
+    match decided {
+        Ok(Ok(decision)) => Ok(decision),
+        Ok(Err(denied)) => Err(RuleFailure::Denied(denied.to_string())),
+        Err(panic) => Err(RuleFailure::Panicked(panic_message(&*panic))),
     }
 }
 

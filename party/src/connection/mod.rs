@@ -6,8 +6,8 @@
 //! ```
 //!
 //! The layers are state machines without IO; this is the only place that waits. One task per connection
-//! moves the bytes. Rules, proofs and commits run in tasks of their own, so neither a slow rule nor a slow
-//! disk stalls the stream. What the remote can make us keep is bounded by [`Limits`]: when too much is
+//! moves the bytes. Proofs, commits and rules that wait run in tasks of their own, so neither a slow rule nor a slow
+//! disk stalls the stream; a rule that answers at once does so on the connection's. What the remote can make us keep is bounded by [`Limits`]: when too much is
 //! unverified or unsent, no more is read from the socket.
 
 mod bucket;

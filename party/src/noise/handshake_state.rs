@@ -93,10 +93,11 @@ impl HandshakeState {
         }
         let seed = local.seed();
         // Building fails if a key is missing, and that is the remote's, or if one is given twice.
-        let builder = snow::Builder::with_resolver(pattern.params(), Box::new(Resolver { ephemeral_seed }))
-            .local_private_key(&*seed)
-            .and_then(|builder| builder.prologue(prologue))
-            .map_err(|_| ApiMisuse::BadKey)?;
+        let builder =
+            snow::Builder::with_resolver(pattern.params(), Box::new(Resolver::new(local, &ephemeral_seed)))
+                .local_private_key(&*seed)
+                .and_then(|builder| builder.prologue(prologue))
+                .map_err(|_| ApiMisuse::BadKey)?;
         let known = remote.filter(|_| is_initiator && pattern == Pattern::Ik);
         let builder = match &known {
             Some(key) => builder.remote_public_key(key.as_bytes()).map_err(|_| ApiMisuse::BadKey)?,

@@ -8,21 +8,28 @@
 //! libsodium up to 1.0.20 takes a point whose torsion part has order two, by mistake. We don't: no key pair
 //! has such a public key.
 
-use curve25519_dalek::{edwards::CompressedEdwardsY, traits::IsIdentity as _};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use curve25519_dalek::{
+    edwards::{CompressedEdwardsY, EdwardsPoint},
+    traits::IsIdentity as _,
+};
 use dryoc::classic::{
     crypto_aead_chacha20poly1305_ietf::{
         Nonce, crypto_aead_chacha20poly1305_ietf_decrypt, crypto_aead_chacha20poly1305_ietf_encrypt,
     },
     crypto_core::crypto_core_ed25519_is_valid_point,
 };
-use ed25519_dalek::SigningKey;
 use snow::{
     Error,
     params::{CipherChoice, DHChoice, HashChoice},
     resolvers::CryptoResolver,
     types::{Cipher, Dh, Hash, Random},
 };
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
+
+use crate::key::KeyPair;
 
 /// Bytes that sealing adds to a Noise payload.
 pub(super) const TAG: usize = 16;
@@ -34,19 +41,34 @@ pub(super) fn is_usable_public_key(bytes: &[u8; 32]) -> bool {
     crypto_core_ed25519_is_valid_point(bytes)
 }
 
-/// Gives `snow` our primitives, and `ephemeral_seed` as the one random number that a handshake draws.
+/// Gives `snow` our primitives, and one ephemeral key pair as the one random thing that a handshake draws.
 pub(super) struct Resolver {
-    pub(super) ephemeral_seed: Zeroizing<[u8; 32]>,
+    /// Ours, the static one and the ephemeral. Who answers has both ready while the first message is on its way.
+    local: Pair,
+    ephemeral: Pair,
+    /// Checked keys of the remote. Each of them has a part in two computations or more.
+    checked: Arc<Mutex<Vec<([u8; 32], EdwardsPoint)>>>,
+}
+
+impl Resolver {
+    pub(super) fn new(local: &KeyPair, ephemeral_seed: &[u8; 32]) -> Self {
+        let ephemeral = KeyPair::from_seed(ephemeral_seed);
+        Self { local: Pair::of(local), ephemeral: Pair::of(&ephemeral), checked: Arc::default() }
+    }
 }
 
 // What the choices say is of no account: `snow` has no name for Ed25519, and there is one of each.
 impl CryptoResolver for Resolver {
     fn resolve_rng(&self) -> Option<Box<dyn Random>> {
-        Some(Box::new(Once(Some(self.ephemeral_seed.clone()))))
+        Some(Box::new(Once(Some(self.ephemeral.seed.clone()))))
     }
 
     fn resolve_dh(&self, _: &DHChoice) -> Option<Box<dyn Dh>> {
-        Some(Box::new(Ed25519::default()))
+        Some(Box::new(Ed25519 {
+            pair: Pair::default(),
+            known: [self.local.clone(), self.ephemeral.clone()],
+            checked: self.checked.clone(),
+        }))
     }
 
     fn resolve_hash(&self, _: &HashChoice) -> Option<Box<dyn Hash>> {
@@ -70,20 +92,51 @@ impl Random for Once {
 }
 
 /// A key pair. The private key, for `snow`, is the seed that it grows from.
-#[derive(Default)]
-struct Ed25519 {
+#[derive(Clone, Default)]
+struct Pair {
     seed: Zeroizing<[u8; 32]>,
     scalar: Zeroizing<[u8; 32]>,
     public: [u8; 32],
 }
 
+impl Pair {
+    fn of(pair: &KeyPair) -> Self {
+        Self { seed: pair.seed(), scalar: pair.scalar(), public: *pair.public().as_bytes() }
+    }
+}
+
+/// One key pair of ours, static or ephemeral, and what is done with it.
+#[derive(Default)]
+struct Ed25519 {
+    pair: Pair,
+    /// Pairs that needn't be grown from their seeds again.
+    known: [Pair; 2],
+    checked: Arc<Mutex<Vec<([u8; 32], EdwardsPoint)>>>,
+}
+
 impl Ed25519 {
     //= NOISE-8
     fn set_seed(&mut self, seed: &[u8; 32]) {
-        let pair = SigningKey::from_bytes(seed);
-        *self.seed = *seed;
-        *self.scalar = pair.to_scalar_bytes();
-        self.public = pair.verifying_key().to_bytes();
+        let known = self.known.iter().find(|known| known.seed.ct_eq(seed).into());
+        self.pair = known.cloned().unwrap_or_else(|| Pair::of(&KeyPair::from_seed(seed)));
+    }
+
+    /// The remote's key as a point of prime order.
+    fn point(&self, public: &[u8; 32]) -> Result<EdwardsPoint, Error> {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, point)) = checked.iter().find(|(key, _)| key == public) {
+            return Ok(*point);
+        }
+        //= protocol-spec/03-noise.md#the-dh-function
+        if !is_usable_public_key(public) {
+            return Err(Error::Dh);
+        }
+        let point = CompressedEdwardsY(*public).decompress().ok_or(Error::Dh)?;
+        // A pattern has two keys of the remote's.
+        if checked.len() < 2 {
+            checked.push((*public, point));
+        }
+        Ok(point)
     }
 }
 
@@ -115,11 +168,11 @@ impl Dh for Ed25519 {
     }
 
     fn pubkey(&self) -> &[u8] {
-        &self.public
+        &self.pair.public
     }
 
     fn privkey(&self) -> &[u8] {
-        &*self.seed
+        &*self.pair.seed
     }
 
     //= NOISE-2, NOISE-7
@@ -127,12 +180,7 @@ impl Dh for Ed25519 {
         // `snow` hands over buffers made for the longest key of any curve.
         let public = pubkey.first_chunk::<32>().ok_or(Error::Dh)?;
         let out = out.first_chunk_mut::<32>().ok_or(Error::Dh)?;
-        //= protocol-spec/03-noise.md#the-dh-function
-        if !is_usable_public_key(public) {
-            return Err(Error::Dh);
-        }
-        let point = CompressedEdwardsY(*public).decompress().ok_or(Error::Dh)?;
-        let shared = point.mul_clamped(*self.scalar);
+        let shared = self.point(public)?.mul_clamped(*self.pair.scalar);
         if shared.is_identity() {
             return Err(Error::Dh);
         }
@@ -227,7 +275,7 @@ fn new_hash() -> blake2b_simd::State {
 
 #[cfg(test)]
 mod tests {
-    use curve25519_dalek::{constants::EIGHT_TORSION, edwards::EdwardsPoint};
+    use curve25519_dalek::constants::EIGHT_TORSION;
 
     use super::*;
     use crate::key::PublicKey;
@@ -246,8 +294,8 @@ mod tests {
     #[test]
     fn both_ends_compute_the_same_secret() {
         let (alice, bob) = (pair(1), pair(2));
-        assert_eq!(dh(&alice, &bob.public).unwrap(), dh(&bob, &alice.public).unwrap());
-        assert_ne!(dh(&alice, &bob.public).unwrap(), dh(&alice, &pair(3).public).unwrap());
+        assert_eq!(dh(&alice, &bob.pair.public).unwrap(), dh(&bob, &alice.pair.public).unwrap());
+        assert_ne!(dh(&alice, &bob.pair.public).unwrap(), dh(&alice, &pair(3).pair.public).unwrap());
     }
 
     //= NOISE-2
@@ -281,7 +329,7 @@ mod tests {
     //= NOISE-6
     #[test]
     fn points_with_a_torsion_part_are_refused() {
-        let honest = CompressedEdwardsY(pair(2).public).decompress().unwrap();
+        let honest = CompressedEdwardsY(pair(2).pair.public).decompress().unwrap();
         for torsion in &EIGHT_TORSION[1..] {
             let point: EdwardsPoint = honest + torsion;
             assert_eq!(dh(&pair(1), &point.compress().to_bytes()), Err(Error::Dh));
@@ -307,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_seed_is_drawn_once() {
-        let mut random = Resolver { ephemeral_seed: Zeroizing::new([7; 32]) }.resolve_rng().unwrap();
+        let mut random = Resolver::new(&KeyPair::from_seed(&[1; 32]), &[7; 32]).resolve_rng().unwrap();
         let mut pair = Ed25519::default();
         pair.generate(&mut *random).unwrap();
         assert_eq!(pair.privkey(), [7; 32]);

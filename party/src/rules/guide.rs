@@ -31,6 +31,11 @@
 //!   party.reevaluate() -----> admit, then decide(Serve, Ask, Accept) for each released feed, at once
 //! ```
 //!
+//! A rule is first polled by the connection itself, so that an answer which needs no waiting costs no task and no switch. (All but
+//! `find_feed`, which always has a task.) One that waits goes on in a task of its own, beside others, and holds up nothing. So wait by `.await`, and give what keeps a
+//! processor or a disk busy for long to `tokio::task::spawn_blocking`: until its first `.await` a rule holds up the feeds and messages of
+//! its connection. A rule that panics denies, wherever it runs.
+//!
 //! A rule that is still at work when its peer has left, or the connection has ended, is dropped where it waits. What must be done
 //! to its end belongs in a task of its own.
 //!

@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use party::{
+    connection::{self, Connection},
     error::{Error, PeerMisbehaved},
     feed::Binary,
     limits::Limits,
     mux::{CloseReason, Event as MuxEvent},
-    party::Event,
+    party::{Event, Party},
     replication,
 };
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    common::{peer_added, until},
-    scene::{Scene, field, join, refusal, request},
+    common::{Shared, identity, party_key, peer_added, raw::RawPeer, until},
+    scene::{FLOODING, Scene, field, join, refusal, request},
 };
 
 const BUSY: u8 = 3;
@@ -67,6 +68,37 @@ async fn ask_without_end(body: Vec<u8>, times: u64) {
 async fn of_a_flood_of_requests_all_but_a_few_are_told_that_we_are_busy() {
     let custom = [field(1, b"kind"), field(2, &[7; 20_000])].concat();
     ask_without_end(field(3, &custom), 20_000).await;
+}
+
+/// Rules that answer at once do so on the connection's own task, which others of the runtime wait for.
+//= protocol-spec/08-party.md#transactions
+#[tokio::test(start_paused = true)]
+async fn of_a_flood_that_comes_in_one_go_so_many_are_answered_and_the_rest_is_told_that_we_are_busy() {
+    const REQUESTS: u64 = 20_000;
+    const AT_ONCE: u64 = 256;
+    let party = Party::new(party_key(1), Shared::default());
+    let (left, right) = connection::memory();
+    tokio::spawn(async move { Connection::accept(right, &identity(2)).join(&party).await?.closed().await });
+    let mut peer = RawPeer::dial(left, &identity(FLOODING)).await;
+    let channel = join(&mut peer).await;
+    let hello = field(3, &field(1, b"hello"));
+    for id in 1..=REQUESTS {
+        peer.mux.send(channel, 0, &request(id, &hello)).unwrap();
+    }
+    peer.flush().await;
+    let (mut answered, mut busy) = (0, 0);
+    while answered + busy < REQUESTS {
+        match peer.event().await.expect("the connection lives") {
+            MuxEvent::Message { message_type: 1, .. } => answered += 1,
+            MuxEvent::Message { message_type: 2, payload, .. } => {
+                assert_eq!(refusal(&payload).1, BUSY);
+                busy += 1;
+            }
+            MuxEvent::Message { message_type: 4, .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(answered >= AT_ONCE && busy > answered, "{answered} answered, {busy} not");
 }
 
 //= protocol-spec/08-party.md#transactions

@@ -18,6 +18,9 @@ use crate::{
     rules::Action,
 };
 
+/// Rules that are asked on the connection's own task between two flushes. An honest peer has no more transactions under way.
+const ANSWERS_AT_ONCE: usize = 256;
+
 impl Engine {
     /// The remote as a peer in one of our parties, admitted or not.
     //= PARTY-24
@@ -38,20 +41,27 @@ impl Engine {
         self.ever_admitted = true;
         let channel = channel.map(|id| (id, PartyChannel::new(&self.limits)));
         entry.standing = Standing::Admitted(Admitted::new(peer.clone(), channel));
-        let (rules, span) = (entry.hub.rules(), entry.span.clone());
-        let timeout = self.limits.rule_timeout;
-        let mut vetting = Box::pin(async move { decide(rules.vet(&peer), timeout).await });
-        // Most rules ask nothing, and shall not cost a task switch.
-        match (&mut vetting).now_or_never() {
-            Some(Ok(())) => self.vetted(member),
-            outcome => drop(self.jobs.spawn(instrumented(&span, async move {
-                let outcome = match outcome {
-                    Some(outcome) => outcome,
-                    None => vetting.await,
-                };
-                Outcome::Rule { member, outcome: RuleOutcome::Vetted(outcome) }
-            }))),
+        let (rules, timeout) = (entry.hub.rules(), self.limits.rule_timeout);
+        let vetting = async move { RuleOutcome::Vetted(decide(rules.vet(&peer), timeout).await) };
+        self.run_rule(member, vetting);
+    }
+
+    /// Asks a rule. One that has its answer at once costs no task, no timer and no switch; any other goes on in a task of
+    /// its own, for as long as the peer is there.
+    fn run_rule(&mut self, member: MemberId, rule: impl Future<Output = RuleOutcome> + Send + 'static) {
+        let Some(entry) = self.members.get(member) else { return };
+        let Some(peer) = entry.admitted().map(|admitted| admitted.peer.clone()) else { return };
+        let span = entry.span.clone();
+        let mut rule = Box::pin(rule);
+        // Who has sent more than is to be answered in one go waits for the others: in tasks, whose number has a bound.
+        if self.answered_at_once < ANSWERS_AT_ONCE && self.mux.unsent_bytes() < self.limits.max_unsent_bytes {
+            self.answered_at_once += 1;
+            if let Some(outcome) = span.in_scope(|| (&mut rule).now_or_never()) {
+                return self.conclude_rule(member, outcome);
+            }
         }
+        let rule = async move { Outcome::Rule { member, outcome: rule.await } };
+        self.jobs.spawn(instrumented(&span, while_here(peer, rule)));
     }
 
     /// The app sees the peer from now on, and its other rules are asked.
@@ -72,21 +82,15 @@ impl Engine {
         hub.add_peer(&peer);
         entry.span.in_scope(|| tracing::debug!("admitted"));
 
-        let rules = entry.hub.rules();
-        let timeout = self.limits.rule_timeout;
-        let span = entry.span.clone();
-        self.jobs.spawn(instrumented(
-            &span,
-            while_here(peer.clone(), async move {
-                let outcome = match decide(rules.ready(&peer), timeout).await {
-                    Ok(()) => decide(rules.handshake(&peer), timeout)
-                        .await
-                        .map_err(|failure| (Rule::Handshake, failure)),
-                    Err(failure) => Err((Rule::Ready, failure)),
-                };
-                Outcome::Rule { member, outcome: RuleOutcome::Handshake(outcome) }
-            }),
-        ));
+        let (rules, timeout) = (entry.hub.rules(), self.limits.rule_timeout);
+        self.run_rule(member, async move {
+            RuleOutcome::Handshake(match decide(rules.ready(&peer), timeout).await {
+                Ok(()) => decide(rules.handshake(&peer), timeout)
+                    .await
+                    .map_err(|failure| (Rule::Handshake, failure)),
+                Err(failure) => Err((Rule::Ready, failure)),
+            })
+        });
     }
 
     /// Begins a transaction; `reply` is told how it ends.
@@ -135,78 +139,80 @@ impl Engine {
     /// Takes what the party channel of a member has to tell and to send.
     //= PARTY-75, PARTY-76
     pub(super) fn pump_member(&mut self, member: MemberId, now: Instant) {
+        if let Some(channel) = self.channel_of(member) {
+            channel.handle_timeout(now.into_std());
+        }
+        while let Some(event) = self.channel_of(member).and_then(PartyChannel::poll_event) {
+            self.handle_party_event(member, event);
+        }
+        self.hand_out_ephemeral(member);
+        let Some(Admitted { channel: Some((id, channel)), .. }) = self.members.admitted_mut(member) else {
+            return;
+        };
+        while let Some((message_type, payload)) = channel.poll_transmit() {
+            let _ = self.mux.send(*id, message_type, &payload);
+        }
+    }
+
+    fn handle_party_event(&mut self, member: MemberId, event: admission::Event) {
         let timeout = self.limits.rule_timeout;
         let Some(entry) = self.members.get_mut(member) else { return };
-        let (rules, span) = (entry.hub.rules(), entry.span.clone());
         let Standing::Admitted(admitted) = &mut entry.standing else { return };
-        let Some((id, channel)) = &mut admitted.channel else { return };
-        channel.handle_timeout(now.into_std());
-        while let Some(event) = channel.poll_event() {
-            let (rules, peer) = (rules.clone(), admitted.peer.clone());
-            match event {
-                admission::Event::Answered { id, result } => {
-                    if let Some(reply) = admitted.waiting.remove(&id) {
-                        let _ = reply.send(result);
+        let peer = &admitted.peer;
+        match event {
+            admission::Event::Answered { id, result } => {
+                if let Some(reply) = admitted.waiting.remove(&id) {
+                    let _ = reply.send(result);
+                }
+            }
+            admission::Event::Request { id, body } => {
+                peer.said().requests_received.add_one();
+                let (rules, peer) = (entry.hub.rules(), peer.clone());
+                match body {
+                    Body::IntroduceFeeds(feeds) => self.run_rule(member, async move {
+                        let answer = decide(rules.introduce_feeds(&peer, feeds), timeout).await;
+                        RuleOutcome::Introduced(id, answer)
+                    }),
+                    Body::Custom(message) => self.run_rule(member, async move {
+                        RuleOutcome::Answered(id, decide(rules.request(&peer, message), timeout).await)
+                    }),
+                }
+            }
+            admission::Event::Ephemeral(message) => {
+                peer.said().ephemeral_received.add_one();
+                let waiting = (admitted.ephemeral.len(), admitted.ephemeral_bytes);
+                let for_rules = match admitted.is_vetted {
+                    true => entry.hub.hand_out(peer, message, &self.limits),
+                    false => Some(message),
+                };
+                match for_rules {
+                    Some(Message { kind, value }) if has_room(waiting.0, waiting.1, &value, &self.limits) => {
+                        admitted.ephemeral_bytes += value.len();
+                        admitted.ephemeral.push_back(Message { kind, value: kept(&value) });
                     }
-                }
-                admission::Event::Request { id, body: Body::IntroduceFeeds(feeds) } => {
-                    peer.said().requests_received.add_one();
-                    self.jobs.spawn(instrumented(
-                        &span,
-                        while_here(peer.clone(), async move {
-                            let answer = decide(rules.introduce_feeds(&peer, feeds), timeout).await;
-                            Outcome::Rule { member, outcome: RuleOutcome::Introduced(id, answer) }
-                        }),
-                    ));
-                }
-                admission::Event::Request { id, body: Body::Custom(message) } => {
-                    peer.said().requests_received.add_one();
-                    self.jobs.spawn(instrumented(
-                        &span,
-                        while_here(peer.clone(), async move {
-                            let answer = decide(rules.request(&peer, message), timeout).await;
-                            Outcome::Rule { member, outcome: RuleOutcome::Answered(id, answer) }
-                        }),
-                    ));
-                }
-                admission::Event::Ephemeral(message) => {
-                    peer.said().ephemeral_received.add_one();
-                    let waiting = (admitted.ephemeral.len(), admitted.ephemeral_bytes);
-                    let for_rules = match admitted.is_vetted {
-                        true => entry.hub.hand_out(&peer, message, &self.limits),
-                        false => Some(message),
-                    };
-                    match for_rules {
-                        Some(Message { kind, value })
-                            if has_room(waiting.0, waiting.1, &value, &self.limits) =>
-                        {
-                            admitted.ephemeral_bytes += value.len();
-                            admitted.ephemeral.push_back(Message { kind, value: kept(&value) });
-                        }
-                        Some(_) => peer.said().ephemeral_dropped.add_one(),
-                        None => {}
-                    }
+                    Some(_) => peer.said().ephemeral_dropped.add_one(),
+                    None => {}
                 }
             }
         }
-        if admitted.is_vetted
-            && !admitted.ephemeral_running
-            && let Some(message) = admitted.ephemeral.pop_front()
-        {
+    }
+
+    /// Gives the rules the ephemeral messages that wait for them, one after the other.
+    fn hand_out_ephemeral(&mut self, member: MemberId) {
+        let timeout = self.limits.rule_timeout;
+        while let Some(entry) = self.members.get_mut(member) {
+            let rules = entry.hub.rules();
+            let Standing::Admitted(admitted) = &mut entry.standing else { return };
+            if !admitted.is_vetted || admitted.ephemeral_running {
+                return;
+            }
+            let Some(message) = admitted.ephemeral.pop_front() else { return };
             admitted.ephemeral_running = true;
-            let (rules, peer) = (rules.clone(), admitted.peer.clone());
             admitted.ephemeral_bytes -= message.value.len();
-            self.jobs.spawn(instrumented(
-                &span,
-                while_here(peer.clone(), async move {
-                    let outcome =
-                        RuleOutcome::Ephemeral(decide(rules.ephemeral(&peer, message), timeout).await);
-                    Outcome::Rule { member, outcome }
-                }),
-            ));
-        }
-        while let Some((message_type, payload)) = channel.poll_transmit() {
-            let _ = self.mux.send(*id, message_type, &payload);
+            let peer = admitted.peer.clone();
+            self.run_rule(member, async move {
+                RuleOutcome::Ephemeral(decide(rules.ephemeral(&peer, message), timeout).await)
+            });
         }
     }
 
@@ -291,6 +297,12 @@ impl Engine {
 
     //= PARTY-84, PARTY-85
     pub(super) fn handle_rule(&mut self, member: MemberId, outcome: RuleOutcome, now: Instant) {
+        self.conclude_rule(member, outcome);
+        self.pump_member(member, now);
+    }
+
+    /// Does what a rule has decided. What is to be said for it is said when the member is pumped next, or with the next flush.
+    fn conclude_rule(&mut self, member: MemberId, outcome: RuleOutcome) {
         match outcome {
             RuleOutcome::Vetted(Ok(())) => self.vetted(member),
             RuleOutcome::Vetted(Err(failure)) => {
@@ -327,7 +339,6 @@ impl Engine {
             }
             RuleOutcome::Found(search, found) => self.handle_found(member, search, found),
         }
-        self.pump_member(member, now);
     }
 
     //= LIMIT-21

@@ -112,6 +112,8 @@ pub(super) struct Engine {
     wakes: BTreeMap<DiscoveryKey, std::time::Instant>,
     unsettled: BTreeSet<DiscoveryKey>,
     writable: bool,
+    /// Rules that were asked on the connection's own task since the last flush.
+    answered_at_once: usize,
     serving: usize,
     unverified_bytes: usize,
     /// What went wrong first with a feed.
@@ -192,6 +194,7 @@ impl Engine {
             wakes: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             writable: true,
+            answered_at_once: 0,
             serving: 0,
             unverified_bytes: 0,
             failure: None,
@@ -455,6 +458,7 @@ impl Engine {
             self.dirty.extend(self.feeds.keys().copied());
         }
         self.writable = writable;
+        self.answered_at_once = 0;
 
         self.open_feeds(now);
         self.pump_feeds(now);
