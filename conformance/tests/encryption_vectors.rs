@@ -125,6 +125,7 @@ fn each_case(check: impl Fn(&Case) -> Result<bool>) -> Result<()> {
     Ok(())
 }
 
+//= FEED-48
 #[test]
 fn keys_are_derived_as_by_hypercore() -> Result<()> {
     each_case(|case| {
@@ -141,6 +142,7 @@ fn keys_are_derived_as_by_hypercore() -> Result<()> {
     })
 }
 
+//= FEED-50
 #[test]
 fn blocks_are_sealed_and_opened_as_by_hypercore() -> Result<()> {
     each_case(|case| {

@@ -154,6 +154,7 @@ async fn ingest(feed: &Feed, proof: Proof) -> Result<(), Error> {
     if ingested.unconnected { Err(PeerMisbehaved::InvalidProof("it leads nowhere").into()) } else { Ok(()) }
 }
 
+//= FEED-1, FEED-8
 #[tokio::test]
 async fn manifests_and_keys_are_those_of_hypercore() -> Result<()> {
     each_case(|kind| async move {
@@ -181,6 +182,7 @@ async fn manifests_and_keys_are_those_of_hypercore() -> Result<()> {
     .await
 }
 
+//= FEED-18, FEED-19, FEED-22
 #[tokio::test]
 async fn trees_and_signatures_are_those_of_hypercore() -> Result<()> {
     each_case(|kind| async move {
@@ -213,6 +215,7 @@ async fn trees_and_signatures_are_those_of_hypercore() -> Result<()> {
     .await
 }
 
+//= FEED-19, FEED-22
 #[tokio::test]
 async fn signatures_are_accepted_and_refused_as_by_hypercore() -> Result<()> {
     each_case(|kind| async move {
@@ -266,6 +269,7 @@ async fn proofs_are_those_of_hypercore() -> Result<()> {
     .await
 }
 
+//= FEED-56, FEED-57, FEED-59
 #[tokio::test]
 async fn proofs_of_hypercore_are_accepted_and_refused_as_by_hypercore() -> Result<()> {
     each_case(|kind| async move {

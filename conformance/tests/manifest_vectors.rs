@@ -199,6 +199,7 @@ fn verifier(key: &Hex, manifest: &Hex) -> Result<Verifier> {
     Ok(Verifier::new(FeedKey::from_bytes(key.array()?), decode(manifest)?)?)
 }
 
+//= FEED-8, FEED-9, FEED-17
 #[test]
 fn what_hypercore_makes_the_builder_makes_and_what_it_refuses_is_refused() -> Result<()> {
     each_case(|kind| {
@@ -246,6 +247,7 @@ fn what_hypercore_makes_the_builder_makes_and_what_it_refuses_is_refused() -> Re
     })
 }
 
+//= FEED-5, FEED-6, FEED-7, FEED-10, FEED-11, FEED-12, FEED-13, FEED-14, FEED-15
 #[test]
 fn manifests_of_peers_are_taken_and_refused_as_by_hypercore() -> Result<()> {
     each_case(|kind| {
@@ -326,6 +328,7 @@ fn a_flipped_bit_matters_where_it_matters_to_hypercore() -> Result<()> {
     })
 }
 
+//= FEED-23, FEED-24, FEED-25, FEED-26, FEED-27, FEED-28, FEED-29, FEED-30
 #[test]
 fn signatures_hold_and_fail_as_in_hypercore() -> Result<()> {
     each_case(|kind| {
@@ -338,6 +341,7 @@ fn signatures_hold_and_fail_as_in_hypercore() -> Result<()> {
     })
 }
 
+//= FEED-31, FEED-32, FEED-33, FEED-34, FEED-35, FEED-36
 #[tokio::test]
 async fn feeds_with_a_prologue_are_written_and_read_as_by_hypercore() -> Result<()> {
     let mut checked = 0;

@@ -276,6 +276,7 @@ fn replay(case: &Case, answer: Answer) -> (usize, usize) {
     (frames, same)
 }
 
+//= MUX-2, MUX-8, MUX-10
 #[test]
 fn what_node_tells_and_writes_we_tell_and_write() {
     let vectors: Vectors = serde_json::from_str(include_str!("../vectors/protomux.json")).expect("vectors");

@@ -25,6 +25,7 @@ struct Expect {
     legacy_key: Option<Hex>,
 }
 
+//= NAME-3, NAME-4, NAME-5, NAME-6, NAME-7
 #[tokio::test]
 async fn names_lead_to_the_feeds_of_a_corestore() -> Result<()> {
     let cases = cases::<Case>("names.json")?;

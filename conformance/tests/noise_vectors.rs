@@ -126,6 +126,7 @@ struct ConversationCase {
     messages_to_responder: Vec<Hex>,
 }
 
+//= NOISE-1, NOISE-11, NOISE-17, STREAM-1
 #[test]
 fn handshakes_are_those_of_node() -> Result<()> {
     let mut count = 0;
@@ -139,6 +140,7 @@ fn handshakes_are_those_of_node() -> Result<()> {
     Ok(())
 }
 
+//= NOISE-2
 #[test]
 fn diffie_hellman_is_that_of_node() -> Result<()> {
     let mut count = 0;
@@ -152,6 +154,7 @@ fn diffie_hellman_is_that_of_node() -> Result<()> {
     Ok(())
 }
 
+//= STREAM-5, STREAM-9, STREAM-10
 #[test]
 fn streams_are_those_of_node() -> Result<()> {
     for case in cases::<StreamCase>("secret_stream.json")? {

@@ -188,6 +188,7 @@ struct ExtensionFields {
     message: Hex,
 }
 
+//= REPL-6, REPL-7, ENC-8
 #[test]
 fn messages_are_those_of_hypercore() -> Result<()> {
     let mut count = 0;
@@ -208,6 +209,7 @@ fn messages_are_those_of_hypercore() -> Result<()> {
     Ok(())
 }
 
+//= REPL-2
 #[test]
 fn capabilities_are_those_of_hypercore() -> Result<()> {
     let mut count = 0;

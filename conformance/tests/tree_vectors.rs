@@ -261,6 +261,7 @@ async fn ensure_tree(feed: &Feed, expect: &TreeExpect) -> Result<Bytes> {
     Ok(signature)
 }
 
+//= FEED-72, FEED-73, FEED-74, FEED-75
 #[tokio::test]
 async fn proofs_with_seeks_are_those_of_hypercore() -> Result<()> {
     each_case(|kind| async move {
@@ -285,6 +286,7 @@ async fn proofs_with_seeks_are_those_of_hypercore() -> Result<()> {
     .await
 }
 
+//= FEED-58
 #[tokio::test]
 async fn proofs_with_seeks_of_hypercore_are_accepted_and_refused_as_by_hypercore() -> Result<()> {
     let writers = tokio::sync::Mutex::new(HashMap::new());
@@ -429,6 +431,7 @@ async fn a_reader_follows_to_a_higher_fork_as_in_hypercore() -> Result<()> {
     .await
 }
 
+//= FEED-76, FEED-77
 #[tokio::test]
 async fn forks_are_accepted_and_refused_as_by_hypercore() -> Result<()> {
     each_case(|kind| async move {

@@ -18,6 +18,7 @@ pub fn keyed_hash(key: &[u8], parts: &[&[u8]]) -> Hash {
 
 /// The `id`-th namespace of `name`: BLAKE2b-256 of BLAKE2b-256(`name`) and the one byte `id`, as
 /// `hypercore-crypto` derives them.
+//= OVER-3
 pub fn namespace(name: &str, id: u8) -> Hash {
     hash(&[&hash(&[name.as_bytes()]), &[id]])
 }

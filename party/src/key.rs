@@ -139,6 +139,7 @@ pub type Signature = [u8; 64];
 impl PublicKey {
     /// Whether `signature` is this key's over `message`. Keys and signatures of small order, and encodings
     /// that are not canonical, are refused, as libsodium does.
+    //= FEED-20, FEED-21
     pub fn verify(&self, message: &[u8], signature: &Signature) -> bool {
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
@@ -253,6 +254,7 @@ mod tests {
         assert!(!KeyPair::from_seed(&[8; 32]).public().verify(b"tree", &signature));
     }
 
+    //= FEED-20, FEED-21
     #[test]
     fn a_key_of_small_order_or_in_another_encoding_is_of_no_use() {
         assert!(KeyPair::from_seed(&[7; 32]).public().is_usable());

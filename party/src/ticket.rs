@@ -167,6 +167,7 @@ impl Ticket {
     ///
     /// # Errors
     /// [`TicketError::LimitExceeded`] if it is too long or has too many addresses.
+    //= TICKET-1
     pub fn to_text(&self, limits: &Limits) -> Result<String, TicketError> {
         if self.addresses.len() > limits.max_ticket_addresses {
             return Err(TicketError::LimitExceeded("max_ticket_addresses"));
@@ -187,7 +188,7 @@ impl Ticket {
     ///
     /// # Errors
     /// [`TicketError`], which tells a typing mistake from a text that never was a ticket.
-    //= protocol-spec/12-tickets.md#reading
+    //= TICKET-3, TICKET-5
     pub fn parse(text: &str, limits: &Limits) -> Result<Self, TicketError> {
         let Some(encoded) = text.strip_prefix(PREFIX) else {
             let is_later = text.strip_prefix("party").and_then(|rest| rest.split_once('_'));
@@ -213,6 +214,7 @@ impl Ticket {
         Ok(ticket)
     }
 
+    //= TICKET-2
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         let flag = |is_set: bool, bit: u8| if is_set { bit } else { 0 };
         let flags = flag(self.membership.is_some(), MEMBERSHIP)
@@ -236,6 +238,7 @@ impl Ticket {
         out
     }
 
+    //= TICKET-3, TICKET-4, TICKET-6, TICKET-7
     fn decode(content: &[u8], limits: &Limits) -> Result<Self, TicketError> {
         let mut reader = Reader::new(content);
         let flags = reader.u8()?;
@@ -266,6 +269,7 @@ impl Ticket {
     }
 }
 
+//= TICKET-10
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
@@ -350,6 +354,7 @@ mod base64 {
     mod tests {
         use super::*;
 
+        //= TICKET-1, TICKET-3
         #[test]
         fn text_is_read_in_its_one_form_only() {
             for length in 0..20_u8 {

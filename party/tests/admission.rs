@@ -73,6 +73,7 @@ fn feed_open(peer: &RawPeer, key: &FeedKey) -> (&'static str, Vec<u8>, Vec<u8>) 
     (replication::PROTOCOL, key.discovery_key().as_bytes().to_vec(), handshake)
 }
 
+//= PARTY-10, PARTY-14, PARTY-22
 #[tokio::test(start_paused = true)]
 async fn members_of_one_party_are_admitted_to_each_other() {
     let (alice, bob) =
@@ -97,6 +98,7 @@ async fn members_of_one_party_are_admitted_to_each_other() {
     assert!(alice.peers().is_empty() && peer.is_closed());
 }
 
+//= PARTY-15, PARTY-16, PARTY-18
 #[tokio::test(start_paused = true)]
 async fn whoever_does_not_know_the_party_key_sees_what_a_peer_without_the_party_shows() {
     let store = Store::memory();
@@ -140,6 +142,7 @@ async fn whoever_does_not_know_the_party_key_sees_what_a_peer_without_the_party_
     }
 }
 
+//= PARTY-8
 #[tokio::test(start_paused = true)]
 async fn a_proof_from_another_connection_is_worthless() {
     let key = party_key(1);
@@ -164,6 +167,7 @@ async fn a_proof_from_another_connection_is_worthless() {
     assert_eq!(rules.0.calls(), 0);
 }
 
+//= PARTY-12, PARTY-13, PARTY-20, PARTY-21
 #[tokio::test(start_paused = true)]
 async fn whom_we_dial_sees_one_opaque_open_and_an_echo_is_closed() {
     let rules = Shared::default();
@@ -226,6 +230,7 @@ async fn the_wrong_party_is_told_to_the_app_that_dialled() {
     assert!(right.closed().await.is_err());
 }
 
+//= PARTY-42
 #[tokio::test(start_paused = true)]
 async fn a_finite_connection_that_is_refused_has_not_done_its_work() {
     let (alice, bob) =
@@ -238,6 +243,7 @@ async fn a_finite_connection_that_is_refused_has_not_done_its_work() {
     assert!(matches!(dialled, Err(Error::Refused)));
 }
 
+//= PARTY-25
 #[tokio::test(start_paused = true)]
 async fn a_member_of_two_parties_gets_feeds_of_the_party_that_both_share_only() {
     let store = Store::memory();

@@ -98,7 +98,7 @@ async fn try_open(peer: &mut RawPeer, protocol: &str, id: &[u8], handshake: &[u8
     }
 }
 
-//= protocol-spec/08-party.md#parties-that-come-later
+//= PARTY-31
 #[tokio::test(start_paused = true)]
 async fn an_offer_that_comes_back_as_one_of_the_other_side_is_refused() {
     let rules = Shared::default();
@@ -136,7 +136,7 @@ async fn an_offer_that_comes_back_as_one_of_the_other_side_is_refused() {
     assert_eq!(rules.0.calls(), 0);
 }
 
-//= protocol-spec/08-party.md#values
+//= PARTY-8
 #[tokio::test(start_paused = true)]
 async fn an_offer_is_worthless_on_every_other_connection_with_the_same_member() {
     let rules = Shared::default();
@@ -190,7 +190,7 @@ async fn feed_open(peer: &mut RawPeer) -> (Incoming, Vec<u8>, Vec<u8>) {
     }
 }
 
-//= protocol-spec/08-party.md#party-mode
+//= PARTY-91, REPL-3
 #[tokio::test(start_paused = true)]
 async fn a_capability_that_comes_back_or_is_brought_to_another_opens_nothing() {
     let store = Store::memory();

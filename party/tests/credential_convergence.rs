@@ -258,7 +258,7 @@ fn seeds(count: u64) -> Vec<u64> {
     }
 }
 
-//= protocol-spec/11-credentials.md#convergence
+//= CRED-33, CRED-34, CRED-35
 #[test]
 fn partitioned_members_come_to_the_same_members_and_cut_offs() {
     let (mut removed, mut cut_off) = (0, 0);
@@ -276,7 +276,7 @@ fn partitioned_members_come_to_the_same_members_and_cut_offs() {
     assert!(removed > 0 && cut_off > 0, "nothing was shown");
 }
 
-//= protocol-spec/11-credentials.md#quotas
+//= CRED-36, CRED-37
 #[test]
 fn members_converge_at_the_quotas_too() {
     let limits = Limits {
@@ -312,6 +312,7 @@ fn members_converge_at_the_quotas_too() {
     assert!(is_full, "no quota was reached");
 }
 
+//= CRED-42
 #[test]
 fn messages_that_are_full_leave_the_rest_to_the_next_round() {
     let limits = Limits { max_sync_ids: 3, max_sync_bytes: 500, ..Limits::default() };

@@ -18,6 +18,7 @@ fn check(page: &str, values: &[(&str, Vec<u8>)]) {
     }
 }
 
+//= CRED-2, CRED-23
 #[test]
 fn the_example_of_credentials_is_what_is_made() {
     let limits = Limits::default();
@@ -50,6 +51,7 @@ fn the_example_of_credentials_is_what_is_made() {
     );
 }
 
+//= TICKET-1, TICKET-2
 #[test]
 fn the_example_of_tickets_is_what_is_made() {
     let ticket = Ticket::new(PartyKey::from_bytes([70; 32])).with_address("localhost:4977").unwrap();

@@ -67,6 +67,7 @@ fn verify(bytes: &[u8], shown_by: u8) -> Result<(), CredentialFlaw> {
     membership.verify_for(&party(), &pair(shown_by).public(), NOW).map(drop)
 }
 
+//= CRED-17
 #[test]
 fn a_membership_holds_for_its_party_and_its_key_only() {
     let membership = chain(&[2, 3, 4]);
@@ -126,6 +127,7 @@ fn links_of_two_chains_can_not_be_spliced() {
     assert_eq!(verify(&spliced, 3), Err(CredentialFlaw::Signature { link: 2 }));
 }
 
+//= CRED-18
 #[test]
 fn a_membership_ends_at_the_second_at_which_it_expires() {
     let grant = Grant::to(pair(2).public(), Terms::everything().expiring(NOW));
@@ -135,6 +137,7 @@ fn a_membership_ends_at_the_second_at_which_it_expires() {
     assert_eq!(membership.verify_for(&party(), &key, NOW), Err(CredentialFlaw::Expired(NOW)));
 }
 
+//= CRED-13, CRED-20
 #[test]
 fn a_link_that_widens_is_refused_however_well_it_is_signed() {
     let feed = DiscoveryKey::from_bytes([7; 32]);
@@ -171,6 +174,7 @@ fn a_link_that_widens_is_refused_however_well_it_is_signed() {
     assert!(matches!(made, Err(CredentialFlaw::Widens { link: 2, .. })));
 }
 
+//= CRED-21
 #[test]
 fn a_link_is_refused_that_another_than_its_issuer_signed() {
     let first = chain(&[2, 3]);
@@ -185,6 +189,7 @@ fn a_link_is_refused_that_another_than_its_issuer_signed() {
     assert_eq!(verify(&joined(&links), 4), Err(CredentialFlaw::Signature { link: 2 }));
 }
 
+//= CRED-15
 #[test]
 fn a_device_shows_its_own_link_and_delegates_nothing() {
     let identity = chain(&[2, 3]).check(&party()).unwrap().ancestor(1).unwrap();
@@ -205,6 +210,7 @@ fn a_device_shows_its_own_link_and_delegates_nothing() {
     assert_eq!(verify(&joined(&[forged]), 7), Err(CredentialFlaw::DeviceDelegates { link: 1 }));
 }
 
+//= CRED-19, CRED-21
 #[test]
 fn keys_of_small_order_are_neither_named_nor_believed() {
     let mut neutral = [0; 32];
@@ -227,6 +233,7 @@ fn keys_of_small_order_are_neither_named_nor_believed() {
     assert_eq!(membership.check(&PartyKey::from_bytes(neutral)), Err(flaw));
 }
 
+//= CRED-16, CRED-24
 #[test]
 fn no_flipped_bit_goes_unnoticed() {
     let bytes = chain(&[2, 3]).encode();
@@ -238,6 +245,7 @@ fn no_flipped_bit_goes_unnoticed() {
     }
 }
 
+//= CRED-4, CRED-5, CRED-6, CRED-7, CRED-8
 #[test]
 fn a_membership_has_one_encoding() {
     let grant = Grant::to(pair(2).public(), Terms::everything().only([DiscoveryKey::from_bytes([1; 32])]));
@@ -254,6 +262,7 @@ fn a_membership_has_one_encoding() {
     assert_eq!(Membership::decode(&trailing, &limits()), end);
 }
 
+//= CRED-9, CRED-10
 #[test]
 fn a_membership_is_no_larger_than_the_limits() {
     let short = Limits { max_links: 2, ..limits() };
@@ -267,6 +276,7 @@ fn a_membership_is_no_larger_than_the_limits() {
     assert_eq!(second, Err(CredentialFlaw::LimitExceeded("max_membership")));
 }
 
+//= CRED-25
 #[test]
 fn only_the_founder_those_above_and_the_holder_itself_revoke() {
     let target = chain(&[2, 3, 4]).check(&party()).unwrap();
@@ -300,6 +310,7 @@ fn only_the_founder_those_above_and_the_holder_itself_revoke() {
     }
 }
 
+//= CRED-28
 #[test]
 fn a_member_revokes_in_its_own_branch_only() {
     // Key 4 was let in by 2 and by 3.
@@ -341,6 +352,7 @@ fn a_revoked_link_can_be_granted_anew_and_a_revoked_key_can_not() {
     assert!(known.is_revoked(&granted(2)));
 }
 
+//= CRED-30
 #[test]
 fn the_cut_off_of_who_stands_nearest_to_the_founder_holds_and_of_that_the_lowest() {
     let writer = chain(&[2, 3]).check(&party()).unwrap();

@@ -172,6 +172,7 @@ async fn all_there_or_named(dir: &Path, all: &Stored, damage: &str) -> bool {
     is_all_there
 }
 
+//= STORE-11, STORE-19
 #[tokio::test]
 async fn bytes_that_are_flipped_and_files_that_are_cut_are_named() {
     let count = number("PARTY_DAMAGES", 1000);
@@ -223,6 +224,7 @@ fn copied(dir: &TempDir) -> TempDir {
     copy
 }
 
+//= STORE-4
 #[tokio::test]
 async fn a_missing_file_is_named_and_not_made_anew() {
     let (dir, all) = filled().await;
@@ -245,6 +247,7 @@ fn journal(dir: &Path) -> PathBuf {
         .unwrap()
 }
 
+//= STORE-7, STORE-6
 #[tokio::test]
 async fn acknowledged_commits_that_a_damaged_journal_has_lost_are_missed() {
     let dir = scratch();

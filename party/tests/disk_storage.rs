@@ -142,6 +142,7 @@ async fn a_key_that_is_too_long_fails_alone() {
     after.await.unwrap();
 }
 
+//= STORE-1
 #[tokio::test]
 async fn a_store_opens_once_at_a_time() {
     let dir = tempdir().unwrap();
@@ -181,6 +182,7 @@ async fn a_folder_with_other_files_is_left_alone() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
+//= STORE-5
 #[tokio::test]
 async fn a_later_format_is_refused() {
     let dir = tempdir().unwrap();
@@ -193,6 +195,7 @@ async fn a_later_format_is_refused() {
     );
 }
 
+//= STORE-3
 #[tokio::test]
 async fn a_store_whose_making_was_cut_off_is_made_again() {
     let dir = tempdir().unwrap();
@@ -206,6 +209,7 @@ async fn a_store_whose_making_was_cut_off_is_made_again() {
     assert_eq!(get(&storage, Key::Head(SLOT)).await, Some("works".into()));
 }
 
+//= STORE-18
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn a_full_disk_fails_the_commit_as_a_whole() {

@@ -74,6 +74,7 @@ async fn what_is_appended_with_the_key_is_read_with_it() {
     }
 }
 
+//= FEED-47
 #[tokio::test]
 async fn a_relay_without_the_key_stores_verifies_and_serves() {
     for identity in identities() {
@@ -109,6 +110,7 @@ async fn a_wrong_key_is_an_error_and_appends_nothing() {
     assert_eq!(right.append("more").await.unwrap(), 1);
 }
 
+//= FEED-55
 #[tokio::test]
 async fn an_encrypted_feed_takes_nothing_in_the_clear() {
     let locked = writer().await;
@@ -169,6 +171,7 @@ async fn a_snapshot_gives_what_was_encrypted_on_its_fork() {
     assert_eq!(feed.info().byte_length, 7);
 }
 
+//= FEED-52
 #[tokio::test]
 async fn no_keystream_is_used_twice_after_a_truncation() {
     let locked = writer().await;

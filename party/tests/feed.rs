@@ -234,6 +234,7 @@ async fn one_bad_proof_spoils_no_other() {
     assert!(reader.has(4) && !reader.has(5));
 }
 
+//= FEED-61
 #[tokio::test]
 async fn an_empty_upgrade_is_refused() {
     let writer = written(3).await;
@@ -268,6 +269,7 @@ async fn what_comes_too_late_is_stale_and_no_offence() {
     assert!(!reader.has(0));
 }
 
+//= FEED-62
 #[tokio::test]
 async fn an_upgrade_with_a_node_too_many_is_refused() {
     let writer = written(3).await;
@@ -278,6 +280,7 @@ async fn an_upgrade_with_a_node_too_many_is_refused() {
     assert!(matches!(refused, Err(Error::PeerMisbehaved(PeerMisbehaved::InvalidProof(_)))));
 }
 
+//= FEED-60
 #[tokio::test]
 async fn an_upgrade_that_skips_blocks_brings_nothing() {
     let writer = written(5).await;
@@ -288,6 +291,7 @@ async fn an_upgrade_that_skips_blocks_brings_nothing() {
     assert_eq!(reader.info().length, 0);
 }
 
+//= FEED-2, FEED-3
 #[tokio::test]
 async fn a_reader_learns_the_manifest_from_whoever_has_it() {
     let writer = written(5).await;
@@ -306,6 +310,7 @@ async fn a_reader_learns_the_manifest_from_whoever_has_it() {
     assert_eq!(ingest(&reader, without).await.unwrap().length, Some(5));
 }
 
+//= FEED-16
 #[tokio::test]
 async fn nobody_can_pass_a_feed_off_as_a_legacy_one() {
     let writer = written(5).await;
@@ -331,6 +336,7 @@ async fn a_legacy_feed_has_no_manifest_to_show() {
 }
 
 /// Two nodes that a peer supplies, and that meet in one parent, could have their sizes shifted unnoticed.
+//= FEED-65
 #[tokio::test]
 async fn sizes_that_only_a_peer_vouches_for_are_not_stored() {
     let writer = written(4).await;
@@ -479,6 +485,7 @@ impl Storage for Difficult {
     }
 }
 
+//= FEED-64
 #[tokio::test]
 async fn a_failed_commit_leaves_the_feed_as_it_was() {
     let storage = Arc::new(Difficult::default());

@@ -112,6 +112,7 @@ async fn two_of_three_append_by_hand_over() {
     }
 }
 
+//= FEED-43
 #[tokio::test]
 async fn a_signer_sees_that_it_is_asked_for_something_else() {
     let (signers, _) = copies(&quorum(2, 3, false)).await;
@@ -125,6 +126,7 @@ async fn a_signer_sees_that_it_is_asked_for_something_else() {
     assert_eq!(mine.check(&stranger), Err(SigningError::OtherFeed));
 }
 
+//= FEED-44, FEED-45
 #[tokio::test]
 async fn what_is_no_quorum_is_refused_by_name() {
     let (signers, reader) = copies(&quorum(2, 3, false)).await;
@@ -156,6 +158,7 @@ async fn what_is_no_quorum_is_refused_by_name() {
     assert_eq!(signing(other.sign(&draft).map(drop)), SigningError::OtherFeed);
 }
 
+//= FEED-46
 #[tokio::test]
 async fn a_draft_is_worth_nothing_once_the_feed_has_moved_on() {
     let (signers, _) = copies(&quorum(2, 2, false)).await;
@@ -254,6 +257,7 @@ async fn a_key_pair_of_no_signer_is_refused() {
     assert_eq!(misuse(outcome), ApiMisuse::WrongManifest);
 }
 
+//= FEED-37, FEED-38
 #[tokio::test]
 async fn a_static_feed_takes_its_blocks_and_no_others() {
     let manifest = Manifest::builder().prologue(Prologue::of_blocks(&blocks(70)).unwrap()).build().unwrap();
@@ -292,6 +296,7 @@ async fn a_static_feed_of_which_the_tree_is_known_is_filled() {
     assert!(feed.audit().await.unwrap().is_clean());
 }
 
+//= FEED-39, FEED-40
 #[tokio::test]
 async fn a_signer_goes_on_from_the_prologue() {
     let storage = Arc::new(MemoryStorage::new());
@@ -430,6 +435,7 @@ proptest! {
         prop_assert!(verifier.verify(agreed.tree(), fork + 1, &signature).is_err());
     }
 
+    //= FEED-42
     #[test]
     fn no_bytes_of_others_panic(bytes in prop::collection::vec(any::<u8>(), 0..300), version in 0u8..2) {
         let mut bytes = bytes;

@@ -172,6 +172,7 @@ async fn take_in(reader: &Peer, mut proofs: Vec<Proof>, batches: &[usize]) -> Ve
 }
 
 proptest! {
+    //= FEED-66
     #[test]
     fn any_order_and_any_batches_of_minimal_proofs_make_the_same_feed(
         steps in prop::collection::vec(1u64..40, 1..4),
@@ -189,6 +190,7 @@ proptest! {
         });
     }
 
+    //= FEED-63
     #[test]
     fn a_wrong_proof_among_them_harms_no_other(
         steps in prop::collection::vec(1u64..40, 1..3),
@@ -234,6 +236,7 @@ fn falsify(proof: &mut Proof, place: usize, how: usize) -> bool {
     true
 }
 
+//= FEED-67
 #[test]
 fn what_rests_on_nothing_is_no_offence_and_nothing_of_it_is_stored() {
     run(async {

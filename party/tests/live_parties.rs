@@ -57,7 +57,7 @@ async fn each_party_that_releases_a_forbidden_feed_is_told_so() {
     }
 }
 
-//= protocol-spec/08-party.md#parties-that-come-later
+//= PARTY-27, PARTY-30, PARTY-31, PARTY-32, PARTY-34
 #[tokio::test(start_paused = true)]
 async fn a_party_that_both_join_later_is_found_in_whatever_order() {
     for initiator_first in [true, false] {
@@ -82,7 +82,7 @@ async fn a_party_that_both_join_later_is_found_in_whatever_order() {
     }
 }
 
-//= protocol-spec/08-party.md#a-party-that-ends
+//= PARTY-37, PARTY-38
 #[tokio::test(start_paused = true)]
 async fn a_party_that_either_has_left_can_be_joined_again() {
     for initiator_leaves in [true, false] {
@@ -108,6 +108,7 @@ async fn a_party_that_either_has_left_can_be_joined_again() {
     }
 }
 
+//= PARTY-36
 #[tokio::test(start_paused = true)]
 async fn leaving_takes_back_what_only_that_party_has_released() {
     let store = Store::memory();
@@ -139,7 +140,7 @@ async fn leaving_takes_back_what_only_that_party_has_released() {
     assert!(a.peers().len() == 1 && b.peers().is_empty());
 }
 
-//= protocol-spec/08-party.md#parties-that-come-later
+//= PARTY-28, PARTY-29
 #[tokio::test(start_paused = true)]
 async fn a_responder_opens_only_what_was_offered_and_remembers_so_many() {
     let (known, _) = party(1);
@@ -200,6 +201,7 @@ async fn a_responder_opens_only_what_was_offered_and_remembers_so_many() {
     assert_eq!(opened, [12, 15]);
 }
 
+//= PARTY-31
 #[tokio::test(start_paused = true)]
 async fn an_initiator_rejects_an_open_of_a_party_that_it_is_not_in_or_with_a_wrong_proof() {
     let (known, rules) = party(1);
@@ -261,7 +263,7 @@ async fn an_initiator_rejects_an_open_of_a_party_that_it_is_not_in_or_with_a_wro
     assert_eq!(late.peers().len(), 1);
 }
 
-//= protocol-spec/08-party.md#admission
+//= PARTY-11, PARTY-42
 #[tokio::test(start_paused = true)]
 async fn decoys_look_like_offers_and_hide_the_number_of_parties() {
     let mut seen = BTreeSet::new();
@@ -433,6 +435,7 @@ async fn nothing_leaks(seed: u64) {
     assert_eq!(copies[0][0].fetch(0).await.unwrap(), "of party 1", "seed {seed}");
 }
 
+//= PARTY-25
 #[tokio::test(start_paused = true)]
 async fn a_member_of_one_party_gets_nothing_of_another_however_parties_come_and_go() {
     for seed in 0..40 {

@@ -124,7 +124,7 @@ async fn arrives(feed: &Feed, index: u64) -> bool {
 
 const ALL: [Action; 3] = [Action::Serve, Action::Ask, Action::Accept];
 
-//= protocol-spec/08-party.md#a-release-that-ends
+//= PARTY-98, PARTY-105
 #[tokio::test(start_paused = true)]
 async fn what_is_not_allowed_any_more_stops_and_other_feeds_go_on() {
     let mut scene = scene(10).await;
@@ -153,6 +153,7 @@ async fn what_is_not_allowed_any_more_stops_and_other_feeds_go_on() {
     assert_eq!(scene.writer.reevaluate().await, party::party::Reevaluated::default(), "nothing has changed");
 }
 
+//= PARTY-100, PARTY-101
 #[tokio::test(start_paused = true)]
 async fn no_block_is_sent_or_stored_after_the_call_has_returned() {
     for by_writer in [true, false] {
@@ -224,6 +225,7 @@ async fn a_peer_that_takes_nothing_loses_its_connection_before_it_gets_what_is_f
     assert!(matches!(writes.closed().await, Err(Error::Timeout)));
 }
 
+//= PARTY-102, PARTY-104
 #[tokio::test(start_paused = true)]
 async fn each_action_is_decided_for_itself() {
     // Serve
@@ -387,6 +389,7 @@ async fn a_rule_that_panics_while_it_decides_denies() {
     assert!(!arrives(&read, 0).await);
 }
 
+//= PARTY-39
 #[tokio::test(start_paused = true)]
 async fn a_removed_peer_is_kept_out_until_it_is_readmitted() {
     let mut s = scene(10).await;
@@ -467,6 +470,7 @@ async fn a_list_of_feeds_allows_no_others_and_may_grow_while_connected() {
     assert!(arrives(&copy, 0).await);
 }
 
+//= LIMIT-20
 #[tokio::test(start_paused = true)]
 async fn a_party_is_joined_once_on_a_connection_and_no_more_than_the_limit() {
     let s = scene(1).await;

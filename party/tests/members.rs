@@ -89,7 +89,7 @@ async fn counting(n: u8) -> (Site, Shared) {
     (site, rules)
 }
 
-//= protocol-spec/11-credentials.md#on-a-connection
+//= CRED-44
 #[tokio::test(start_paused = true)]
 async fn members_meet_whoever_dials() {
     for (first, second) in [(1, 2), (2, 1)] {
@@ -106,6 +106,7 @@ async fn members_meet_whoever_dials() {
     }
 }
 
+//= CRED-46, CRED-47
 #[tokio::test(start_paused = true)]
 async fn who_has_no_membership_gets_nothing_and_the_app_is_never_asked() {
     for stranger_dials in [true, false] {
@@ -128,6 +129,7 @@ async fn who_has_no_membership_gets_nothing_and_the_app_is_never_asked() {
     }
 }
 
+//= CRED-17, CRED-45
 #[tokio::test(start_paused = true)]
 async fn somebody_elses_membership_is_refused() {
     let (mut site, rules) = counting(1).await;
@@ -170,6 +172,7 @@ async fn a_membership_of_another_party_or_from_somebody_else_or_that_is_over_is_
     }
 }
 
+//= CRED-48
 #[allow(clippy::disallowed_methods)] // virtual time is looked at
 #[tokio::test(start_paused = true)]
 async fn who_never_shows_anything_is_refused_in_time_and_gets_nothing_meanwhile() {
@@ -207,6 +210,7 @@ async fn a_member_that_is_not_answered_gives_up_too() {
     assert_eq!((rules.0.calls(), site.party.peers().len()), (0, 0));
 }
 
+//= CRED-43, CRED-70
 #[tokio::test(start_paused = true)]
 async fn a_member_that_lies_about_credentials_loses_its_place() {
     let me = KeyPair::from_seed(&[3; 32]);
@@ -233,6 +237,7 @@ async fn a_member_that_lies_about_credentials_loses_its_place() {
     }
 }
 
+//= CRED-71
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_questions_about_credentials_is_cut() {
     let me = KeyPair::from_seed(&[3; 32]);
@@ -342,6 +347,7 @@ async fn a_device_is_let_in_by_the_link_that_its_owner_has_signed() {
     drop(connections);
 }
 
+//= CRED-49, CRED-50, CRED-51
 #[tokio::test(start_paused = true)]
 async fn a_member_may_show_another_membership_while_it_is_connected() {
     let ann = Site::member(1, Terms::everything()).await;

@@ -28,7 +28,7 @@ async fn three() -> [Site; 3] {
     [ann, bob, carol]
 }
 
-//= protocol-spec/11-credentials.md#removal
+//= CRED-60, CRED-61, CRED-73
 #[tokio::test(start_paused = true)]
 async fn a_removal_reaches_a_third_through_the_second_and_ends_the_removed_everywhere() {
     let [ann, mut bob, carol] = three().await;
@@ -88,6 +88,7 @@ async fn a_removal_reaches_a_third_through_the_second_and_ends_the_removed_every
     ));
 }
 
+//= CRED-31
 #[tokio::test(start_paused = true)]
 async fn blocks_beyond_the_cut_off_are_not_taken_from_a_member_that_has_them() {
     let [ann, bob, carol] = three().await;
@@ -111,6 +112,7 @@ async fn blocks_beyond_the_cut_off_are_not_taken_from_a_member_that_has_them() {
     assert_eq!((ann.members.removed().len(), carol.members.removed().len()), (1, 1));
 }
 
+//= CRED-63, CRED-64
 #[tokio::test(start_paused = true)]
 async fn who_was_removed_while_it_was_away_is_told_when_it_comes_back() {
     for removed_dials in [true, false] {
@@ -214,6 +216,7 @@ async fn a_restart_keeps_who_is_a_member_who_is_not_and_whose_feed_is_whose() {
     assert!(others.members().is_empty() && others.membership().is_none());
 }
 
+//= STORE-13
 #[tokio::test(start_paused = true)]
 async fn a_damaged_record_is_an_error_that_names_it() {
     let storage = Arc::new(MemoryStorage::default());

@@ -34,6 +34,7 @@ async fn has(site: &Site, feed: &Feed) -> Vec<u64> {
     }
 }
 
+//= CRED-53, CRED-54
 #[tokio::test(start_paused = true)]
 async fn who_may_only_read_brings_nothing_and_who_may_only_bring_reads_nothing() {
     let (ann, bob, of_ann, of_bob, _connections) = under(Terms::everything().read_only()).await;
@@ -51,6 +52,7 @@ async fn who_may_only_read_brings_nothing_and_who_may_only_bring_reads_nothing()
     );
 }
 
+//= CRED-55
 #[tokio::test(start_paused = true)]
 async fn feeds_that_a_membership_is_not_about_are_neither_told_nor_given_nor_taken() {
     let ann = Site::member(1, Terms::everything()).await;
@@ -66,6 +68,7 @@ async fn feeds_that_a_membership_is_not_about_are_neither_told_nor_given_nor_tak
     assert!(has(&ann, &of_bob).await.is_empty());
 }
 
+//= CRED-56
 #[tokio::test(start_paused = true)]
 async fn only_the_blocks_that_a_membership_is_about_come() {
     let (ann, bob, of_ann, of_bob, _connections) = under(Terms::everything().range(2..5)).await;
@@ -79,6 +82,7 @@ async fn only_the_blocks_that_a_membership_is_about_come() {
     assert!(copy.get(10).await.unwrap().is_some() && copy.get(7).await.unwrap().is_none());
 }
 
+//= CRED-57
 #[tokio::test(start_paused = true)]
 async fn the_blind_are_told_of_the_feeds_that_they_may_know() {
     let may_know = AllowFeeds::default();
@@ -95,6 +99,7 @@ async fn the_blind_are_told_of_the_feeds_that_they_may_know() {
     assert!(why.introduce.reason().contains("blind"), "{why}");
 }
 
+//= CRED-58
 #[tokio::test(start_paused = true)]
 async fn a_membership_that_expires_ends_while_its_holder_is_connected() {
     let mut ann = Site::member(1, Terms::everything()).await;

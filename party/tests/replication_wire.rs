@@ -56,6 +56,7 @@ async fn in_time<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
 }
 
+//= REPL-69
 #[tokio::test]
 async fn apps_talk_beside_a_feed() {
     in_time(async {

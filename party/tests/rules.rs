@@ -53,6 +53,7 @@ async fn an_introduction_is_a_question_and_the_answer_carries_keys_back() {
     assert_eq!(asked.peer.introduce_feeds([]).await.unwrap(), []);
 }
 
+//= PARTY-75
 #[tokio::test(start_paused = true)]
 async fn requests_and_ephemeral_messages_reach_the_rules_in_order() {
     let asked = asked().await;
@@ -67,6 +68,7 @@ async fn requests_and_ephemeral_messages_reach_the_rules_in_order() {
     assert_eq!(told, (0..10).collect::<Vec<_>>());
 }
 
+//= PARTY-84
 #[tokio::test(start_paused = true)]
 async fn a_rule_that_fails_refuses_and_the_connection_lives_on() {
     for behaviour in [Behaviour::Deny, Behaviour::Panic, Behaviour::Hang] {
@@ -147,6 +149,7 @@ async fn an_introduction_that_the_rule_does_not_take_is_refused() {
     }
 }
 
+//= PARTY-92
 #[tokio::test(start_paused = true)]
 async fn a_feed_that_the_rule_does_not_decide_on_is_refused() {
     let store = Store::memory();
@@ -170,6 +173,7 @@ async fn a_feed_that_the_rule_does_not_decide_on_is_refused() {
     }
 }
 
+//= PARTY-85
 #[tokio::test(start_paused = true)]
 async fn a_handshake_that_denies_ends_the_membership_and_not_the_connection() {
     let rules = Shared::default();
@@ -186,6 +190,7 @@ async fn a_handshake_that_denies_ends_the_membership_and_not_the_connection() {
     left.close().await.unwrap();
 }
 
+//= PARTY-64
 #[tokio::test(start_paused = true)]
 async fn a_transaction_ends_when_the_connection_does() {
     let Asked { peer, rules, _connections: (left, right), .. } = asked().await;
@@ -197,6 +202,7 @@ async fn a_transaction_ends_when_the_connection_does() {
     left.closed().await.unwrap();
 }
 
+//= PARTY-50, PARTY-51, PARTY-71
 #[tokio::test(start_paused = true)]
 async fn what_is_too_large_or_too_much_is_an_error_of_the_caller() {
     let Asked { peer, _connections, .. } = asked().await;
@@ -208,6 +214,7 @@ async fn what_is_too_large_or_too_much_is_an_error_of_the_caller() {
     peer.request("small", &b""[..]).await.unwrap();
 }
 
+//= PARTY-77, PARTY-82
 #[tokio::test(start_paused = true)]
 async fn whole_stores_become_equal_and_a_finite_connection_ends_by_itself() {
     let (left_store, right_store) = (Store::memory(), Store::memory());
@@ -268,6 +275,7 @@ async fn a_store_takes_no_more_feeds_from_a_peer_than_it_was_told() {
     assert_eq!(store.list().await.unwrap().len(), 10);
 }
 
+//= PARTY-107, PARTY-109
 #[tokio::test(start_paused = true)]
 async fn open_mode_asks_the_rules_and_has_no_party_channel() {
     struct Opened(Feed);

@@ -1,8 +1,11 @@
 //! The values that `protocol-spec/08-party.md#values` gives for checking an implementation are those of this one.
 
+use std::time::Instant;
+
 use party::{
-    admission::{Hello, membership},
+    admission::{Body, Event, Hello, Introduced, Message, PartyChannel, RefusalCode, membership},
     key::{FeedKey, PartyKey, PublicKey},
+    limits::Limits,
     replication,
     session::Session,
 };
@@ -24,6 +27,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+//= OVER-3, PARTY-1, PARTY-5
 #[test]
 fn the_page_and_the_code_agree_on_ids_and_proofs() {
     let party = PartyKey::from_bytes([0x70; 32]);
@@ -59,4 +63,61 @@ fn the_page_and_the_code_agree_on_capabilities() {
         let handshake = replication::handshake(&session(is_initiator), &FeedKey::from_bytes([1; 32]));
         assert_eq!(hex(&handshake), format!("01{}", stands_on(REPLICATION, name)));
     }
+}
+
+/// The examples of messages on the page of parties: each line of hexadecimal groups that begins with `start`.
+fn examples(start: &str) -> Vec<String> {
+    let is_hex = |word: &&str| word.len() % 2 == 0 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let lines =
+        PAGE.lines().filter_map(|line| line.strip_prefix("    ").filter(|line| line.starts_with(start)));
+    lines.map(|line| line.split_whitespace().take_while(is_hex).collect()).collect()
+}
+
+/// What a party channel has to send, as plaintexts of a channel that the sender calls 1.
+fn plaintexts(channel: &mut PartyChannel) -> Vec<String> {
+    std::iter::from_fn(|| channel.poll_transmit())
+        .map(|(message_type, payload)| format!("01{message_type:02x}{}", hex(&payload)))
+        .collect()
+}
+
+//= PARTY-53, PARTY-59
+#[test]
+fn the_page_and_the_code_agree_on_messages() {
+    let limits = Limits::default();
+    let (mut asker, mut answerer) = (PartyChannel::new(&limits), PartyChannel::new(&limits));
+    asker.request(Body::Custom(Message::new("word", "party")), Instant::now()).unwrap();
+    let mut made = Vec::new();
+    while let Some((message_type, payload)) = asker.poll_transmit() {
+        made.push(format!("01{message_type:02x}{}", hex(&payload)));
+        answerer.handle_message(message_type, payload.into()).unwrap();
+    }
+    let Some(Event::Request { id, .. }) = answerer.poll_event() else { panic!("nothing is asked") };
+    answerer.respond(id, Body::Custom(Message::new("word", "ytrap"))).unwrap();
+    made.extend(plaintexts(&mut answerer));
+
+    let mut refuser = PartyChannel::new(&limits);
+    asker.request(Body::Custom(Message::new("word", "party")), Instant::now()).unwrap();
+    let (message_type, payload) = asker.poll_transmit().unwrap();
+    // Under the number 1, as if it were the first.
+    let payload = [&[8, 1], &payload[2..]].concat();
+    refuser.handle_message(message_type, payload.into()).unwrap();
+    let Some(Event::Request { id, .. }) = refuser.poll_event() else { panic!("nothing is asked") };
+    refuser.refuse(id, RefusalCode::Refused);
+    refuser.send_ephemeral(Message::new("mood", vec![1, 2])).unwrap();
+    refuser.finish();
+    made.extend(plaintexts(&mut refuser));
+    assert_eq!(made, examples("01 0"));
+}
+
+#[test]
+fn the_page_and_the_code_agree_on_introductions() {
+    let key = FeedKey::from_bytes([1; 32]);
+    let feeds = [Introduced::new(key), Introduced::new(key).labelled("notes")];
+    let made = feeds.map(|feed| {
+        let mut channel = PartyChannel::new(&Limits::default());
+        channel.request(Body::IntroduceFeeds(vec![feed]), Instant::now()).unwrap();
+        hex(&channel.poll_transmit().unwrap().1)
+    });
+    // The third one is written with `...`.
+    assert_eq!(made, examples("08 01  ")[..2]);
 }

@@ -17,6 +17,7 @@ fn with_key(n: u8) -> StoreOptions {
     StoreOptions::default().primary_key([n; 32])
 }
 
+//= NAME-5, NAME-7
 #[tokio::test]
 async fn the_same_primary_key_and_name_give_the_same_feed() {
     let (one, same, other) =
@@ -34,6 +35,7 @@ async fn the_same_primary_key_and_name_give_the_same_feed() {
     assert_eq!(Store::memory_with(restored).named_feed("log").await.unwrap().key(), key);
 }
 
+//= NAME-4
 #[tokio::test]
 async fn namespaces_keep_names_apart() {
     let store = Store::memory_with(with_key(1));
@@ -72,6 +74,7 @@ async fn names_are_listed_by_their_beginning() {
     assert!(names("nothing").await.is_empty());
 }
 
+//= NAME-8
 #[tokio::test]
 async fn a_named_feed_is_made_once() {
     let store = Store::memory();
@@ -125,6 +128,7 @@ mod on_disk {
 
     use super::*;
 
+    //= NAME-2
     #[tokio::test]
     async fn a_primary_key_is_given_to_a_new_store_or_is_the_same() {
         let dir = tempfile::tempdir().unwrap();
@@ -192,6 +196,7 @@ mod on_disk {
         }
     }
 
+    //= NAME-1
     #[cfg(unix)]
     #[tokio::test]
     async fn the_primary_key_is_for_the_owner_only_and_nowhere_else() {

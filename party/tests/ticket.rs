@@ -72,6 +72,7 @@ fn a_ticket_comes_back_as_it_was_written() {
     assert_eq!(plain, text_of(&[&[0][..], party().as_bytes(), &[0]].concat()));
 }
 
+//= TICKET-10
 #[test]
 fn neither_debug_nor_an_error_shows_a_secret() {
     let shown = format!("{:?}", full());
@@ -89,6 +90,7 @@ fn neither_debug_nor_an_error_shows_a_secret() {
     }
 }
 
+//= TICKET-5
 #[test]
 fn any_mistyped_character_is_noticed() {
     let text = Ticket::new(party()).with_address("a.example:1").unwrap().to_text(&limits()).unwrap();
@@ -112,6 +114,7 @@ fn any_mistyped_character_is_noticed() {
     assert_eq!(parse("partying_AAAA").unwrap_err(), TicketError::NotATicket);
 }
 
+//= TICKET-3
 #[test]
 fn what_no_ticket_has_is_refused_with_a_sound_checksum_too() {
     let content = |flags: u8, rest: &[u8]| [&[flags][..], party().as_bytes(), rest].concat();
@@ -133,6 +136,7 @@ fn what_no_ticket_has_is_refused_with_a_sound_checksum_too() {
     assert_eq!(parse(&text_of(&long)).unwrap_err(), TicketError::LimitExceeded("max_ticket"));
 }
 
+//= TICKET-6, TICKET-7
 #[test]
 fn a_membership_in_a_ticket_holds_in_its_party_and_for_its_secret() {
     let other = PartyKey::from_bytes([9; 32]);
@@ -157,6 +161,7 @@ fn a_membership_in_a_ticket_holds_in_its_party_and_for_its_secret() {
     assert!(own.verify_for(&party(), &guest, 0).is_ok());
 }
 
+//= TICKET-4
 #[test]
 fn addresses_are_a_host_and_a_port() {
     let with = |address: &str| Ticket::new(party()).with_address(address).map(drop);

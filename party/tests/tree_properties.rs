@@ -316,6 +316,7 @@ proptest! {
         });
     }
 
+    //= FEED-57, FEED-63
     #[test]
     fn nothing_false_is_taken_from_a_changed_proof(
         blocks in blocks(24),
@@ -383,6 +384,7 @@ proptest! {
         });
     }
 
+    //= FEED-79
     #[test]
     fn a_reorg_keeps_what_both_trees_begin_with(
         old in blocks(40),
@@ -487,6 +489,7 @@ fn letters(n: u8) -> Vec<Bytes> {
     (0..n).map(|n| Bytes::from(vec![n; 3])).collect()
 }
 
+//= FEED-65
 #[test]
 fn a_pair_of_nodes_whose_sizes_a_peer_has_shifted_is_not_stored() {
     run(async {
@@ -505,6 +508,7 @@ fn a_pair_of_nodes_whose_sizes_a_peer_has_shifted_is_not_stored() {
     });
 }
 
+//= FEED-77
 #[test]
 fn ties_and_lower_forks_never_replace_a_tree() {
     run(async {
@@ -524,6 +528,7 @@ fn ties_and_lower_forks_never_replace_a_tree() {
     });
 }
 
+//= FEED-41
 #[test]
 fn an_unsigned_prologue_is_no_fork() {
     run(async {
@@ -548,6 +553,7 @@ fn an_unsigned_prologue_is_no_fork() {
     });
 }
 
+//= FEED-51
 #[test]
 fn the_bytes_of_an_encrypted_feed_are_counted_as_they_are_read() {
     run(async {
@@ -572,6 +578,7 @@ fn the_bytes_of_an_encrypted_feed_are_counted_as_they_are_read() {
     });
 }
 
+//= FEED-80
 #[test]
 fn a_reorg_of_a_tree_that_has_been_replaced_meanwhile_does_nothing() {
     run(async {
@@ -589,6 +596,7 @@ fn a_reorg_of_a_tree_that_has_been_replaced_meanwhile_does_nothing() {
     });
 }
 
+//= FEED-78
 #[test]
 fn an_answer_that_is_not_of_the_new_tree_is_refused_by_a_reorg() {
     run(async {
@@ -613,6 +621,7 @@ fn an_answer_that_is_not_of_the_new_tree_is_refused_by_a_reorg() {
     });
 }
 
+//= ENC-12, FEED-71
 #[test]
 fn no_number_of_a_peer_is_too_large() {
     const FAR: [u64; 5] = [1 << 40, 1 << 52, MAX_SAFE_INTEGER, 1 << 63, u64::MAX];

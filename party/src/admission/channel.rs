@@ -91,6 +91,7 @@ impl PartyChannel {
     /// # Errors
     /// [`ApiMisuse::MessageTooLarge`], or [`ApiMisuse::LimitExceeded`] when
     /// [`Limits::max_local_transactions`] are open.
+    //= PARTY-53
     pub fn request(&mut self, body: Body, now: Instant) -> Result<TransactionId, ApiMisuse> {
         if self.ours.len() >= self.limits.max_local_transactions {
             return Err(ApiMisuse::LimitExceeded("max_local_transactions"));
@@ -108,6 +109,7 @@ impl PartyChannel {
     ///
     /// # Errors
     /// [`ApiMisuse::MessageTooLarge`]; the remote is told a refusal then.
+    //= PARTY-59
     pub fn respond(&mut self, id: TransactionId, body: Body) -> Result<(), ApiMisuse> {
         let Some(asked) = self.theirs.remove(&id) else { return Ok(()) };
         debug_assert!(asked == discriminant(&body), "an answer is of the same kind as its question");
@@ -134,6 +136,7 @@ impl PartyChannel {
     }
 
     /// Tells the remote that our side of a finite replication is done. Whatever is sent later takes it back.
+    //= PARTY-81
     pub fn finish(&mut self) {
         if !self.sent_finish && self.send(Frame::Finish).is_ok() {
             self.sent_finish = true;
@@ -146,6 +149,7 @@ impl PartyChannel {
     }
 
     /// Whether the remote has said that it is done, and nothing since.
+    //= PARTY-80
     pub fn remote_finished(&self) -> bool {
         self.remote_finished
     }
@@ -159,6 +163,7 @@ impl PartyChannel {
     ///
     /// # Errors
     /// A [`DecodeError`], or a [`PeerMisbehaved`] for what has no place here. Close the channel.
+    //= PARTY-43, PARTY-56, PARTY-60
     pub fn handle_message(&mut self, message_type: u64, payload: Bytes) -> Result<(), Error> {
         let Some(frame) = Frame::decode(message_type, payload, &self.limits)? else { return Ok(()) };
         self.remote_finished = frame == Frame::Finish;
@@ -195,6 +200,7 @@ impl PartyChannel {
         Ok(())
     }
 
+    //= PARTY-54, PARTY-55, PARTY-57, PARTY-58, PARTY-61
     fn handle_request(&mut self, id: u64, body: Option<Body>) -> Result<(), Error> {
         if id == 0 || id > MAX_SAFE_INTEGER {
             return Err(DecodeError::Invalid("transaction id").into());
@@ -215,6 +221,7 @@ impl PartyChannel {
         Ok(())
     }
 
+    //= PARTY-62, PARTY-63
     fn handle_stray(&mut self, id: TransactionId) -> Result<(), PeerMisbehaved> {
         if self.given_up.remove(&id) {
             return Ok(());
@@ -333,7 +340,7 @@ mod tests {
         Introduced::new(FeedKey::from_bytes([n; 32]))
     }
 
-    //= protocol-spec/08-party.md#introduction
+    //= PARTY-68, PARTY-70
     #[test]
     fn labels_go_both_ways_beside_the_feeds_that_have_one() {
         let limits = Limits::default();
@@ -359,7 +366,7 @@ mod tests {
         assert!(pair.asker.is_idle());
     }
 
-    //= protocol-spec/08-party.md#introduction
+    //= PARTY-45, PARTY-47, PARTY-69
     #[test]
     fn labels_that_are_too_long_too_many_or_no_text_are_the_peers_fault() {
         let limits = Limits::default();
@@ -386,6 +393,7 @@ mod tests {
         assert_eq!(feeds, [feed(1).labelled("notes")]);
     }
 
+    //= PARTY-67, PARTY-59
     #[test]
     fn an_introduction_is_answered_with_keys_and_an_empty_list_stays_a_list() {
         let mut pair = Pair::new(Limits::default());
@@ -400,6 +408,7 @@ mod tests {
         assert!(pair.asker.is_idle() && pair.answerer.is_idle());
     }
 
+    //= PARTY-56
     #[test]
     fn answers_may_come_in_any_order() {
         let mut pair = Pair::new(Limits::default());
@@ -420,6 +429,7 @@ mod tests {
         ));
     }
 
+    //= PARTY-60
     #[test]
     fn an_answer_of_another_kind_is_misbehaviour() {
         let mut pair = Pair::new(Limits::default());
@@ -431,6 +441,7 @@ mod tests {
         assert!(matches!(error, Error::PeerMisbehaved(PeerMisbehaved::UnexpectedMessage(_))));
     }
 
+    //= PARTY-62
     #[test]
     fn a_transaction_without_an_answer_times_out_and_a_late_answer_is_no_misbehaviour() {
         let limits = Limits { max_stray_answers: 0, ..Limits::default() };
@@ -450,6 +461,7 @@ mod tests {
         assert!(pair.asker.poll_event().is_none());
     }
 
+    //= PARTY-63
     #[test]
     fn answers_to_nothing_are_counted_and_then_end_the_channel() {
         let limits = Limits { max_stray_answers: 3, ..Limits::default() };
@@ -461,6 +473,7 @@ mod tests {
         }
     }
 
+    //= PARTY-57, PARTY-58
     #[test]
     fn too_many_transactions_at_once_are_told_to_wait() {
         let limits = Limits { max_remote_transactions: 2, ..Limits::default() };
@@ -475,6 +488,7 @@ mod tests {
         assert!(pair.answerer.poll_event().is_none());
     }
 
+    //= PARTY-54, PARTY-55
     #[test]
     fn ids_may_not_be_used_again() {
         let limits = Limits::default();
@@ -484,6 +498,7 @@ mod tests {
         assert!(channel.handle_message(request.0, request.1.into()).is_err());
     }
 
+    //= PARTY-80, PARTY-81
     #[test]
     fn finish_is_taken_back_by_whatever_follows() {
         let mut pair = Pair::new(Limits::default());
@@ -498,6 +513,7 @@ mod tests {
         assert!(pair.answerer.remote_finished());
     }
 
+    //= PARTY-43, PARTY-45, MUX-4
     #[test]
     fn an_unknown_message_type_is_passed_over_and_a_malformed_one_is_not() {
         let mut channel = PartyChannel::new(&Limits::default());
@@ -506,6 +522,7 @@ mod tests {
         assert!(channel.poll_event().is_none());
     }
 
+    //= PARTY-46
     #[test]
     fn a_key_that_is_not_32_bytes_is_malformed() {
         use prost::Message as _;

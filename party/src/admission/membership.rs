@@ -18,17 +18,20 @@ const RESPONDER: u8 = 2;
 ///
 /// It tells a stranger nothing, and it is worthless on any other connection, as it is keyed with the
 /// handshake hash.
+//= PARTY-1
 pub fn channel_id(session: &Session, party: &PartyKey) -> Hash {
     keyed_hash(&session.binding, &[&namespace(NAME, CHANNEL), party.as_bytes()])
 }
 
 /// Our proof that we know the party key.
+//= PARTY-5
 pub fn prove(session: &Session, party: &PartyKey) -> Hash {
     proof(session, party, session.is_initiator)
 }
 
 /// Whether `claimed` proves that the remote knows the party key. The proof is bound to the remote's role, so
 /// an echo of ours proves nothing. Takes the same time whatever is wrong with it.
+//= PARTY-4, PARTY-8
 pub fn verify(session: &Session, party: &PartyKey, claimed: &[u8]) -> bool {
     proof(session, party, !session.is_initiator).ct_eq(claimed).into()
 }
@@ -52,6 +55,7 @@ mod tests {
         }
     }
 
+    //= PARTY-8
     #[test]
     fn a_proof_holds_for_its_party_connection_and_role_only() {
         let (party, other) = (PartyKey::from_bytes([7; 32]), PartyKey::from_bytes([8; 32]));
@@ -65,6 +69,7 @@ mod tests {
         assert!(!verify(&listener, &party, &[]));
     }
 
+    //= PARTY-1
     #[test]
     fn both_ends_compute_the_same_channel_id() {
         let party = PartyKey::from_bytes([7; 32]);

@@ -31,6 +31,7 @@ impl Hello {
     }
 
     /// What goes into the Protomux open.
+    //= PARTY-50
     pub fn encode(&self) -> Vec<u8> {
         proto::Hello { version: VERSION, features: self.features, proof: self.proof.clone() }.encode_to_vec()
     }
@@ -39,6 +40,7 @@ impl Hello {
     ///
     /// # Errors
     /// [`DecodeError::Protobuf`], or [`DecodeError::Unknown`] for a version other than ours.
+    //= PARTY-9, PARTY-44, PARTY-74
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let hello = proto::Hello::decode(bytes).map_err(|_| DecodeError::Protobuf)?;
         if hello.version != VERSION {
@@ -113,6 +115,7 @@ pub enum Body {
 }
 
 impl Body {
+    //= PARTY-51, PARTY-71
     fn check(&self, limits: &Limits) -> Result<(), ApiMisuse> {
         let Self::IntroduceFeeds(feeds) = self else { return Ok(()) };
         let is_long =
@@ -226,7 +229,7 @@ fn decode<M: prost::Message + Default>(bytes: Bytes) -> Result<M, DecodeError> {
     M::decode(bytes).map_err(|_| DecodeError::Protobuf)
 }
 
-//= protocol-spec/08-party.md#introduction
+//= PARTY-46, PARTY-47, PARTY-67, PARTY-68, PARTY-69
 fn introduction(feeds: proto::IntroduceFeeds, limits: &Limits) -> Result<Body, crate::error::Error> {
     let proto::IntroduceFeeds { keys, labels } = feeds;
     if keys.len() > limits.max_introduced_feeds {

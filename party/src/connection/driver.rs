@@ -50,6 +50,7 @@ const COMMANDS: usize = 64;
 static CONNECTIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Carries out the handshake and starts the task.
+//= LIMIT-3
 pub(super) async fn start<Io>(connecting: Connecting<Io>) -> Result<Connection, Error>
 where
     Io: AsyncRead + AsyncWrite + Send + Unpin + 'static,
@@ -253,11 +254,9 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                     // Jobs catch panics of the app's; one that is left is ours, and ends the connection.
                     let outcome = outcome.map_err(|error| io::Error::other(error.to_string()))?;
                     let now = Instant::now();
-                    let was_paused = self.engine.is_paused();
                     self.engine.handle_outcome(outcome, now);
-                    if was_paused {
-                        self.hand_on(now)?;
-                    }
+                    // A rule that has decided may have made room for more, or the turn of the next open of the same channel.
+                    self.hand_on(now)?;
                 }
                 Happened::Change(change) => {
                     if let Some(change) = change {

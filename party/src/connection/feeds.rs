@@ -259,6 +259,7 @@ impl FeedLink {
     ///
     /// # Errors
     /// What the remote did is to blame; the channel is to be closed.
+    //= PARTY-101
     pub(super) fn apply(&mut self, finite: bool) -> Result<(), Error> {
         let options = self.options(finite);
         let Line::Open(_, channel) = &mut self.channel else { return Ok(()) };
@@ -295,6 +296,7 @@ impl FeedLink {
     }
 
     /// Whether a block that was read for the remote may go to it; if so, it is paid for.
+    //= PARTY-100, PARTY-102
     pub(super) fn may_send(&self, proof: &Proof) -> bool {
         if self.allowed.serve.is_everything() {
             return true;
@@ -333,6 +335,7 @@ impl FeedLink {
         }
     }
 
+    //= PARTY-103, PARTY-104
     fn options(&self, finite: bool) -> Options {
         let how = self.allowed.how;
         Options {

@@ -98,6 +98,7 @@ mod tests {
         (Patience::new(&limits, now), now, limits)
     }
 
+    //= STREAM-19
     #[test]
     fn the_longest_frame_may_take_hours_at_the_least_rate() {
         let (mut patience, mut now, limits) = begun();
@@ -116,6 +117,7 @@ mod tests {
         assert_eq!(patience.deadline(), now + limits.idle_timeout);
     }
 
+    //= STREAM-18
     #[test]
     fn bytes_that_trickle_are_no_life() {
         let (mut patience, start, limits) = begun();
@@ -143,6 +145,7 @@ mod tests {
         }
     }
 
+    //= STREAM-20
     #[test]
     fn a_time_in_which_nothing_is_read_counts_against_nobody() {
         let (mut patience, start, limits) = begun();

@@ -98,6 +98,7 @@ impl Grant {
     }
 
     /// What holds of a subject whatever the limits.
+    //= CRED-15, CRED-19
     pub(super) fn check_subject(&self, link: usize) -> Result<(), CredentialFlaw> {
         if !self.subject.is_usable() {
             return Err(CredentialFlaw::BadKey { link });
@@ -109,7 +110,7 @@ impl Grant {
     }
 
     /// The id of a link that says this after the link `before`.
-    //= protocol-spec/11-credentials.md#links
+    //= CRED-2
     pub(super) fn id(&self, party: &PartyKey, before: LinkId) -> LinkId {
         let mut body = Vec::new();
         self.encode(&mut body);
@@ -148,6 +149,7 @@ impl Grant {
         }
     }
 
+    //= CRED-5, CRED-7, CRED-8
     fn decode(reader: &mut Reader<'_>, limits: &Limits) -> Result<Self, DecodeError> {
         let subject = PublicKey::from_bytes(reader.array()?);
         let flags = reader.u8()?;

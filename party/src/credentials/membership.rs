@@ -91,7 +91,7 @@ impl Membership {
     /// # Errors
     /// As [`check`](Self::check); [`CredentialFlaw::OtherKey`] and [`CredentialFlaw::Expired`], for which no
     /// signature is verified.
-    //= protocol-spec/11-credentials.md#verification
+    //= CRED-17, CRED-18, CRED-22
     pub fn verify_for(
         &self,
         party: &PartyKey,
@@ -121,7 +121,7 @@ impl Membership {
     ///
     /// # Errors
     /// [`DecodeError`] if the bytes are no chain, or go beyond the limits.
-    //= protocol-spec/11-credentials.md#memberships
+    //= CRED-3, CRED-4, CRED-6, CRED-10, CRED-16
     pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let membership = Self::read(&mut reader, limits)?;
@@ -180,6 +180,7 @@ impl Membership {
         Ok(self)
     }
 
+    //= CRED-20, CRED-21
     fn check_with(
         &self,
         party: &PartyKey,
@@ -210,6 +211,7 @@ impl Membership {
 
 impl CheckedChain {
     /// What the holder may.
+    //= CRED-14
     pub fn terms(&self) -> &Terms {
         &self.membership.last().grant.terms
     }

@@ -106,7 +106,7 @@ impl Revocation {
     ///
     /// # Errors
     /// [`CredentialFlaw`] of the chain, or [`CredentialFlaw::RevocationSignature`].
-    //= protocol-spec/11-credentials.md#revocations
+    //= CRED-24, CRED-25, CRED-27
     pub fn verify(&self, party: &PartyKey) -> Result<VerifiedRevocation, CredentialFlaw> {
         let chain = self.chain.check(party)?;
         let depth = usize::try_from(self.signer_depth).ok().filter(|depth| *depth <= chain.len());
@@ -131,6 +131,7 @@ impl Revocation {
     ///
     /// # Errors
     /// [`DecodeError`] if the bytes are no revocation, or go beyond the limits.
+    //= CRED-26
     pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
@@ -167,6 +168,7 @@ impl Revocation {
         self.id(self.chain.claimed_id(party))
     }
 
+    //= CRED-23
     fn id(&self, chain: LinkId) -> Hash {
         let mut statement = Vec::new();
         self.encode_statement(&mut statement);
@@ -220,6 +222,7 @@ impl VerifiedRevocation {
     }
 
     /// Whether it ends this chain.
+    //= CRED-28
     pub fn ends(&self, chain: &CheckedChain) -> bool {
         self.chain.party() == chain.party() && self.hits(chain).is_some()
     }

@@ -51,6 +51,7 @@ pub enum Inserted {
 
 impl Revocations {
     /// Nothing yet about this party.
+    //= CRED-36
     pub fn new(party: PartyKey, limits: &Limits) -> Self {
         let quota = |founder, branch| Quota { founder, branch, branches: limits.max_branches };
         Self {
@@ -122,6 +123,7 @@ impl Revocations {
     }
 
     /// Whether a revocation that is known ends this chain.
+    //= CRED-29, CRED-33
     pub fn is_revoked(&self, chain: &CheckedChain) -> bool {
         self.hitting(chain).next().is_some()
     }
@@ -136,7 +138,7 @@ impl Revocations {
     /// founder says; of what that one says, the lowest.
     ///
     /// `None` if the writer was not removed, or nobody has said.
-    //= protocol-spec/11-credentials.md#cut-offs
+    //= CRED-30, CRED-35
     pub fn cut_off(&self, feed: &DiscoveryKey, writer: &CheckedChain) -> Option<CutOff> {
         self.hitting(writer)
             .flat_map(|(depth, revocation)| {
@@ -160,6 +162,7 @@ impl Revocations {
     }
 
     /// The chains that are known, neither revoked nor expired at `now`, in seconds since 1970 UTC.
+    //= CRED-34
     pub fn members(&self, now: u64) -> impl Iterator<Item = &CheckedChain> {
         self.members.iter().filter(move |chain| !chain.terms().is_expired(now) && !self.is_revoked(chain))
     }

@@ -69,6 +69,7 @@ pub struct Handled {
 
 impl Revocations {
     /// What to begin with. `salt` is random.
+    //= CRED-38, CRED-39
     pub fn summary(&self, salt: [u8; 16]) -> SyncMessage {
         let buckets = self.buckets(&salt);
         SyncMessage::Summary { salt, buckets: Box::new(std::array::from_fn(|n| summed(&buckets[n]))) }
@@ -79,6 +80,7 @@ impl Revocations {
     ///
     /// # Errors
     /// [`PeerMisbehaved::Credential`] for something that doesn't hold. What came before it in the message is kept.
+    //= CRED-43
     pub fn handle(&mut self, message: &SyncMessage) -> Result<Handled, PeerMisbehaved> {
         match message {
             SyncMessage::Summary { salt, buckets } => Ok(reply(self.have(salt, buckets))),
@@ -138,6 +140,7 @@ impl Revocations {
     }
 
     /// As many of these as are known and fit into one message.
+    //= CRED-41
     pub(crate) fn items<'a>(&self, ids: impl Iterator<Item = &'a Hash>) -> Option<SyncMessage> {
         let (mut revocations, mut memberships, mut bytes) = (Vec::new(), Vec::new(), 0);
         for id in ids {
@@ -263,6 +266,7 @@ fn put_ids(out: &mut Vec<u8>, ids: &[Hash]) {
     ids.iter().for_each(|id| out.put_bytes(id));
 }
 
+//= CRED-40
 fn ids(reader: &mut Reader<'_>, limits: &Limits) -> Result<Vec<Hash>, DecodeError> {
     let count = reader.count(32, limits.max_sync_ids)?;
     (0..count).map(|_| reader.array()).collect()

@@ -147,7 +147,7 @@ impl Terms {
     ///
     /// # Errors
     /// The first thing that is wider than above.
-    //= protocol-spec/11-credentials.md#narrowing
+    //= CRED-12, CRED-13
     pub fn check_narrows(&self, above: &Self) -> Result<(), Widening> {
         let within = |fits: bool, what: Widening| if fits { Ok(()) } else { Err(what) };
         within(self.depth < above.depth, Widening::Depth)?;
@@ -165,6 +165,7 @@ impl Terms {
     }
 
     /// Whether the terms say something and have an encoding.
+    //= CRED-8, CRED-9
     pub(super) fn check(&self, limits: &Limits) -> Result<(), CredentialFlaw> {
         if let Feeds::Only(feeds) = &self.feeds
             && feeds.len() > limits.max_link_feeds
@@ -224,6 +225,7 @@ impl Extent {
 mod tests {
     use super::*;
 
+    //= CRED-12, CRED-13
     #[test]
     fn each_term_can_only_be_narrowed() {
         let feed = |byte| DiscoveryKey::from_bytes([byte; 32]);
@@ -255,6 +257,7 @@ mod tests {
         }
     }
 
+    //= CRED-18
     #[test]
     fn terms_expire_at_the_second_that_they_name() {
         let terms = Terms::everything().expiring(10);

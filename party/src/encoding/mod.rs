@@ -56,6 +56,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::UnexpectedEnd`] if fewer are left; nothing is read then.
+    //= ENC-5
     pub fn bytes(&mut self, n: usize) -> Result<&'a [u8], DecodeError> {
         let (head, tail) = self.rest.split_at_checked(n).ok_or(DecodeError::UnexpectedEnd)?;
         self.rest = tail;
@@ -93,6 +94,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::UnexpectedEnd`], or [`DecodeError::IntegerTooLarge`] above [`MAX_SAFE_INTEGER`].
+    //= ENC-4
     pub fn uint(&mut self) -> Result<u64, DecodeError> {
         match self.u8()? {
             0xfd => Ok(u16::from_le_bytes(self.array()?).into()),
@@ -124,6 +126,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// As [`buffer`](Self::buffer), or [`DecodeError::NotUtf8`].
+    //= ENC-7
     pub fn string(&mut self) -> Result<&'a str, DecodeError> {
         std::str::from_utf8(self.buffer()?).map_err(|_| DecodeError::NotUtf8)
     }
@@ -133,6 +136,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::UnexpectedEnd`], or [`DecodeError::TooMany`] above `max`.
+    //= ENC-6, ENC-10
     pub fn count(&mut self, item_size: usize, max: usize) -> Result<usize, DecodeError> {
         let n = usize::try_from(self.uint()?).map_err(|_| DecodeError::UnexpectedEnd)?;
         if n > max {
@@ -145,6 +149,7 @@ impl<'a> Reader<'a> {
     }
 }
 
+//= ENC-3
 fn safe(n: u64) -> Result<u64, DecodeError> {
     if n > MAX_SAFE_INTEGER { Err(DecodeError::IntegerTooLarge) } else { Ok(n) }
 }
@@ -156,6 +161,7 @@ pub trait Writer {
 
     /// A variable-length integer. The caller sees to it that it is at most [`MAX_SAFE_INTEGER`]; a Node
     /// peer refuses what is larger.
+    //= ENC-1, ENC-2
     fn put_uint(&mut self, n: u64) {
         debug_assert!(n <= MAX_SAFE_INTEGER, "{n} is more than a Node peer decodes");
         if n <= 0xfc {
@@ -220,6 +226,7 @@ pub const fn uint_len(n: u64) -> usize {
 mod tests {
     use super::*;
 
+    //= ENC-1
     #[test]
     fn integers_take_the_shortest_form_and_come_back() {
         for n in [0, 1, 0xfc, 0xfd, 0xff, 0xffff, 0x1_0000, 0xffff_ffff, 1 << 32, MAX_SAFE_INTEGER] {
@@ -231,6 +238,7 @@ mod tests {
         }
     }
 
+    //= ENC-3
     #[test]
     fn integers_above_two_to_the_53_are_refused() {
         let mut bytes = vec![0xff];
@@ -239,6 +247,7 @@ mod tests {
         assert_eq!(Reader::new(&bytes[1..]).uint64(), Err(DecodeError::IntegerTooLarge));
     }
 
+    //= ENC-5, ENC-6, ENC-10
     #[test]
     fn a_length_beyond_the_end_allocates_nothing() {
         let mut bytes = vec![0xff];
@@ -248,6 +257,7 @@ mod tests {
         assert_eq!(Reader::new(&[5, 0, 0]).count(1, 4), Err(DecodeError::TooMany { max: 4 }));
     }
 
+    //= ENC-7
     #[test]
     fn a_string_must_be_utf8() {
         assert_eq!(Reader::new(&[1, 0xff]).string(), Err(DecodeError::NotUtf8));

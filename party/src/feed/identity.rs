@@ -66,6 +66,7 @@ impl Identity {
     }
 
     /// A feed of someone else's.
+    //= FEED-2, FEED-3
     pub fn reader(key: FeedKey) -> Self {
         Self { key, manifest: None, signer: None }
     }

@@ -21,6 +21,7 @@ use crate::{
 const MAX_PAGES: u64 = 1 << 24;
 
 /// Reads the feed `key` as it is stored under `slot`; an empty one if nothing is there.
+//= STORE-10
 pub(super) async fn open(
     storage: &dyn Storage,
     slot: Slot,

@@ -112,6 +112,7 @@ impl Planner {
     ///
     /// # Errors
     /// [`PeerMisbehaved::InvalidRequest`] for what no feed of this length could answer.
+    //= FEED-72, FEED-73, FEED-74, FEED-75
     pub fn new(request: &ProofRequest, tree: &Tree, prologue: u64) -> Result<Option<Self>, PeerMisbehaved> {
         let length = tree.length();
         let mut planner = Self {
@@ -409,6 +410,7 @@ impl Plan {
 }
 
 /// An upgrade that begins within the prologue begins at 0 and brings the prologue first.
+//= FEED-36
 fn beyond_prologue(upgrade: UpgradeRequest, prologue: u64) -> UpgradeRequest {
     if upgrade.start >= prologue { upgrade } else { UpgradeRequest { start: 0, length: prologue } }
 }

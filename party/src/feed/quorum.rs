@@ -98,6 +98,7 @@ impl Signable {
     ///
     /// # Errors
     /// [`DecodeError`] for other than [`LEN`](Self::LEN) bytes, another version, and a length that no feed has.
+    //= FEED-42
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let signable = Self::decode_from(&mut reader)?;
@@ -307,6 +308,7 @@ impl Draft {
     ///
     /// # Errors
     /// [`SigningError::NotASigner`].
+    //= FEED-43
     pub fn sign(&self, key_pair: &KeyPair) -> Result<PartialSignature, SigningError> {
         self.verifier.sign_part(key_pair, &self.tree, self.fork)
     }
@@ -510,6 +512,7 @@ impl Verifier {
         Ok(MultiSignature::assemble(&checked, self.manifest().version))
     }
 
+    //= FEED-44
     fn check_part(
         &self,
         tree: &Tree,

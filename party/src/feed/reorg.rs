@@ -288,6 +288,7 @@ impl Reorg {
     ///
     /// # Errors
     /// [`PeerMisbehaved::InvalidProof`] if it does not hold. What was proved before stays.
+    //= FEED-78
     pub fn handle_proof(&mut self, proof: Proof) -> Result<bool, PeerMisbehaved> {
         let Stage::Down(at) = self.stage else { return Ok(false) };
         let Some((left, _)) = at.children().filter(|_| proof.fork == self.fork) else { return Ok(false) };
@@ -372,6 +373,7 @@ impl Reorg {
 }
 
 /// Verifies a proof of the new fork; only the first may have an upgrade.
+//= FEED-77
 fn verify(
     verification: &mut Verification,
     proof: Proof,

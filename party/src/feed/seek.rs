@@ -254,6 +254,7 @@ fn below(position: Position, rest: i128) -> DescentState {
 
 /// The bytes below a node, without the padding of each block. Below zero if a padding was named that
 /// the blocks don't have.
+//= FEED-71
 pub(crate) fn unpadded(node: &Node, position: Position, padding: u64) -> i128 {
     i128::from(node.size) - i128::from(padding) * i128::from(position.end() - position.start())
 }

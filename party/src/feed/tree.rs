@@ -43,11 +43,13 @@ pub(crate) struct Position {
 
 impl Position {
     /// The leaf of a block, `None` beyond [`MAX_LENGTH`].
+    //= FEED-18
     pub(crate) fn leaf(block: u64) -> Option<Self> {
         (block < MAX_LENGTH).then_some(Self { depth: 0, offset: block })
     }
 
     /// The place with this flat-tree index, `None` if it spans blocks beyond [`MAX_LENGTH`].
+    //= ENC-12
     pub(crate) fn from_index(index: u64) -> Option<Self> {
         if index > MAX_SAFE_INTEGER {
             return None;
@@ -72,6 +74,7 @@ impl Position {
     }
 
     /// The node above, `None` above the highest root that a feed can have.
+    //= FEED-18
     pub(crate) fn parent(self) -> Option<Self> {
         (self.depth < MAX_DEPTH).then_some(Self { depth: self.depth + 1, offset: self.offset >> 1 })
     }
@@ -217,6 +220,7 @@ fn params() -> Params {
     params
 }
 
+//= FEED-18
 fn digest(hash: blake2b_simd::Hash) -> Hash {
     let mut out = [0; 32];
     out.copy_from_slice(hash.as_bytes());
@@ -443,6 +447,7 @@ mod tests {
         }
     }
 
+    //= ENC-12
     #[test]
     fn no_index_of_a_peer_reaches_beyond_the_longest_feed() {
         assert!(Position::from_index(u64::MAX).is_none());

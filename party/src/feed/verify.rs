@@ -141,6 +141,7 @@ pub fn hash_proofs(proofs: Vec<Proof>) -> Vec<Result<HashedProof, PeerMisbehaved
 }
 
 /// Climbs as far as the nodes of each proof lead.
+//= FEED-57
 fn climb(climbs: &mut [Result<Option<Climb<'_>>, PeerMisbehaved>]) {
     // Proofs of neighbouring blocks meet on their way up. Side by side they come to the same pair one after
     // the other, and its parent is hashed once.
@@ -190,6 +191,7 @@ fn climb(climbs: &mut [Result<Option<Climb<'_>>, PeerMisbehaved>]) {
 
 impl<'a> Climb<'a> {
     /// From the node that a seek has found.
+    //= FEED-58
     fn begin_seek(proof: &'a Proof) -> Result<Option<Self>, PeerMisbehaved> {
         let Some(seek) = &proof.seek else { return Ok(None) };
         let mut siblings = seek.nodes.iter();
@@ -260,6 +262,7 @@ impl<'a> Climb<'a> {
     }
 
     /// The two to hash, left before right.
+    //= FEED-65
     fn pair(&self, Step { node: sibling, .. }: Step) -> (Node, Node) {
         if self.top.index < sibling.index { (self.top, sibling) } else { (sibling, self.top) }
     }
@@ -280,6 +283,7 @@ impl<'a> Climb<'a> {
         self.position = self.position.parent().unwrap_or(self.position);
     }
 
+    //= FEED-63, FEED-67
     fn finish(self) -> Climbed {
         Climbed { top: Some(self.top), nodes: self.nodes, unsure: self.unsure, claimed: self.claimed }
     }
@@ -525,6 +529,7 @@ impl Verification {
             Some(upgrade) => self.grow(upgrade, &mut top, proof.climbed.claimed, learned.as_ref())?,
             None => None,
         };
+        //= FEED-56
         if let Some(top) = top {
             match self.known.get(&top.index) {
                 Some(known) if known.hash == top.hash && known.size == top.size => {}
@@ -557,7 +562,7 @@ impl Verification {
 
     /// The verifier that this proof brings, if it brings one that we don't have. A manifest that is the key
     /// itself proves nothing, so a legacy feed is known by its first signature only.
-    //= protocol-spec/06-feeds.md#manifests
+    //= FEED-16
     fn learn(&self, proof: &HashedProof) -> Result<Option<Verifier>, PeerMisbehaved> {
         if self.verifier.is_some() {
             return Ok(None);
@@ -571,6 +576,7 @@ impl Verification {
 
     /// Grows the tree by an upgrade, with `top` as one of its nodes where it fits. `None` if the upgrade
     /// starts in the past.
+    //= FEED-34, FEED-59, FEED-60, FEED-61, FEED-62
     fn grow(
         &self,
         upgrade: &UpgradeProof,

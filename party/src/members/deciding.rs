@@ -79,6 +79,7 @@ impl Inner {
     }
 
     /// The first who may bring a feed is the one on whose word it is taken.
+    //= LIMIT-23
     fn take_word(
         &self,
         state: &mut State,
@@ -94,7 +95,7 @@ impl Inner {
         decision
     }
 
-    //= protocol-spec/11-credentials.md#what-terms-mean-on-a-connection
+    //= CRED-53, CRED-54, CRED-55, CRED-56
     fn judge_in(
         &self,
         state: &State,
@@ -179,6 +180,7 @@ fn within(allowed: Decision, extent: &Extent) -> Decision {
 
 impl State {
     /// Up to where a feed is good, if the member on whose word it is taken was removed.
+    //= CRED-31
     pub(super) fn cut_off(&self, feed: &DiscoveryKey) -> Option<CutOff> {
         self.set.cut_off(feed, self.words.get(feed)?)
     }

@@ -18,6 +18,7 @@ use crate::{
 
 impl Inner {
     /// Shows our membership and waits until the peer has shown its own. It is a member then.
+    //= CRED-44, CRED-48
     pub(super) async fn exchange(self: &Arc<Self>, peer: &Peer) -> Result<()> {
         if peer.admission() == Admission::Open {
             return Err(Refusal::OpenMode.into());
@@ -66,6 +67,7 @@ impl Inner {
     }
 
     /// The peer shows a membership: at the beginning, or another one later.
+    //= CRED-50, CRED-51
     pub(super) async fn answer_show(self: &Arc<Self>, peer: &Peer, value: &Bytes) -> Result<Message> {
         self.charge(peer)?;
         // Signatures are verified while nobody waits.
@@ -89,6 +91,7 @@ impl Inner {
         }
     }
 
+    //= CRED-45
     fn verify(&self, peer: &Peer, value: &Bytes) -> std::result::Result<CheckedChain, Refusal> {
         if value.is_empty() {
             return Err(Refusal::NoMembership);
@@ -99,6 +102,7 @@ impl Inner {
     }
 
     /// What it has shown holds, unless it was revoked.
+    //= CRED-52
     fn take_shown(
         self: &Arc<Self>,
         peer: &Peer,

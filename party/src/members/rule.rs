@@ -58,7 +58,7 @@ impl<R: Rules> Rules for MembersOnly<R> {
         }
     }
 
-    //= protocol-spec/11-credentials.md#on-a-connection
+    //= CRED-46, CRED-47
     async fn vet(&self, peer: &Peer) -> Result<()> {
         self.members.exchange(peer).await?;
         let decision = self.rules.admit(peer);

@@ -48,7 +48,7 @@ impl Inner {
         next.map_or(LOOK, |next| next.min(LOOK))
     }
 
-    //= protocol-spec/11-credentials.md#what-terms-mean-on-a-connection
+    //= CRED-58
     fn expire(&self) {
         let now = self.now();
         let mut state = self.state();
@@ -90,6 +90,7 @@ impl Inner {
         }
     }
 
+    //= CRED-60, CRED-61
     async fn settle_now(&self) -> Result<(), Error> {
         let _settling = self.settling.lock().await;
         let ((), saved) = tokio::join!(self.carry_out(), self.save());

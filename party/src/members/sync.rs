@@ -41,7 +41,7 @@ impl Inner {
     }
 
     /// A peer asks, or tells.
-    //= protocol-spec/11-credentials.md#spreading
+    //= CRED-64, CRED-67, CRED-68, CRED-71, CRED-73
     pub(super) async fn answer_sync(self: &Arc<Self>, peer: &Peer, value: &Bytes) -> Result<Message> {
         self.charge(peer)?;
         let message = match SyncMessage::decode(value, &self.limits) {
@@ -90,6 +90,7 @@ impl Inner {
     }
 
     /// Begins to compare with a peer that has just come. One of the two does, so that nothing is told twice.
+    //= CRED-65
     pub(super) async fn begin_to_compare(self: &Arc<Self>, peer: &Peer) {
         if self.me.public() > peer.remote_public_key() {
             return;
@@ -108,6 +109,7 @@ impl Inner {
     }
 
     /// Compares what we know with what the peer does. Returns whether nothing is left to tell.
+    //= CRED-66
     async fn compare(
         self: &Arc<Self>,
         peer: &Peer,

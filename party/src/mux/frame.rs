@@ -46,6 +46,7 @@ pub(super) enum Control<'a> {
 impl<'a> Control<'a> {
     /// Decodes what follows the channel: the type and its fields. What comes after the fields of a reject or
     /// a close is passed over, as in Node.
+    //= MUX-3, MUX-5, MUX-9
     pub(super) fn decode(message: &'a [u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(message);
         Ok(match reader.uint()? {
@@ -78,6 +79,7 @@ pub(super) struct Inbox {
 
 impl Inbox {
     /// Adds a plaintext. Empty ones mean nothing.
+    //= MUX-1
     pub(super) fn push(&mut self, message: Bytes) {
         if !message.is_empty() {
             self.messages.push_back(message);
@@ -89,6 +91,7 @@ impl Inbox {
     }
 
     /// The next message and the sender's id of the channel that it is for. The message starts with its type.
+    //= MUX-7
     pub(super) fn next(&mut self) -> Result<Option<(u64, Bytes)>, DecodeError> {
         loop {
             if let Some((channel, rest)) = &mut self.batch {
@@ -109,6 +112,7 @@ impl Inbox {
     }
 }
 
+//= MUX-11, MUX-12
 fn next_in_batch(channel: &mut u64, rest: &mut Bytes) -> Result<Option<Bytes>, DecodeError> {
     while !rest.is_empty() {
         let len = take_uint(rest)?;
@@ -138,6 +142,7 @@ pub(super) fn take_uint(message: &mut Bytes) -> Result<u64, DecodeError> {
 /// A message is written where it stays: at the end of a batch that is still growing. If it turns out to be the
 /// only one, its front is rewritten in place and it leaves as a message of its own.
 #[derive(Debug)]
+//= MUX-8, MUX-10, MUX-40, MUX-41, MUX-42
 pub(super) struct Outbox {
     finished: VecDeque<Bytes>,
     growing: BytesMut,

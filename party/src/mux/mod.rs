@@ -109,6 +109,7 @@ impl Mux {
 
     /// From now on opens of any of the aliases, by us or by the remote, are opens of `protocol`. It is the
     /// protocol's own name that we send. To be called before the first open.
+    //= MUX-23
     pub fn set_aliases(&mut self, protocol: &str, aliases: &[&str]) {
         let canonical: Arc<str> = protocol.into();
         for alias in aliases {
@@ -138,6 +139,7 @@ impl Mux {
     /// [`ApiMisuse::LimitExceeded`] if the name or the id is longer than [`Limits::max_channel_name`], or if
     /// [`Limits::max_channels`] are in use; [`ApiMisuse::MessageTooLarge`] if the handshake is longer than
     /// [`Limits::max_channel_handshake`].
+    //= MUX-24
     pub fn open(
         &mut self,
         protocol: &str,
@@ -196,6 +198,7 @@ impl Mux {
     /// # Errors
     /// [`ApiMisuse::MessageTooLarge`] if it does not fit into a frame of [`Limits::max_frame`] bytes,
     /// [`ApiMisuse::LimitExceeded`] if the number of the type is above 2^53 - 1.
+    //= MUX-2
     pub fn send(&mut self, channel: ChannelId, message_type: u64, payload: &[u8]) -> Result<bool, ApiMisuse> {
         self.send_parts(channel, message_type, &[payload])
     }
@@ -224,6 +227,7 @@ impl Mux {
 
     /// Closes a channel, after what was sent on it. No event of it comes any more. If it is closed already, this
     /// does nothing.
+    //= MUX-33, MUX-38
     pub fn close(&mut self, channel: ChannelId) {
         // There may be some of a channel that is closed already, which the remote has closed before we accepted it.
         self.ready.retain(|event| event.channel() != Some(channel));
@@ -282,6 +286,7 @@ impl Mux {
     /// Whether so much waits for the program to answer opens that no more should be read or polled before it
     /// has: half of [`Limits::max_incoming_opens`] or of [`Limits::max_early_bytes`]. Who goes on gets an error
     /// at the whole of either.
+    //= MUX-30, LIMIT-8
     pub fn paused(&self) -> bool {
         self.waiting.len() > self.limits.max_incoming_opens / 2
             || self.early_bytes > self.limits.max_early_bytes / 2
@@ -317,6 +322,7 @@ impl Mux {
         self.limits.max_channels.min(u32::MAX as usize)
     }
 
+    //= MUX-22
     fn canonical(&self, protocol: &str) -> Arc<str> {
         self.aliases.get(protocol).map_or_else(|| protocol.into(), Arc::clone)
     }
@@ -332,6 +338,7 @@ impl Mux {
     }
 
     /// Frees both ids of a paired channel.
+    //= MUX-37
     fn release(&mut self, channel: ChannelId, remote: u64) {
         self.remotes.release(remote);
         self.locals.release(channel.slot);
@@ -384,6 +391,7 @@ impl Mux {
         }
     }
 
+    //= MUX-35
     fn handle_channel_message(&mut self, sender: u64, mut message: Bytes) -> Result<Option<Event>, Error> {
         let message_type = take_uint(&mut message)?;
         match self.remotes.get(sender) {
@@ -400,6 +408,7 @@ impl Mux {
         }
     }
 
+    //= MUX-29, MUX-31, LIMIT-10
     fn keep_early(&mut self, number: u64, message_type: u64, payload: &Bytes) -> Result<(), Error> {
         let Some(waiting) = self.waiting.get_mut(&number).filter(|waiting| !waiting.closed) else {
             return Ok(());
@@ -425,6 +434,7 @@ impl Mux {
         }
     }
 
+    //= MUX-13, MUX-17, MUX-20, LIMIT-7, LIMIT-9, LIMIT-11, LIMIT-12
     fn handle_open(
         &mut self,
         sender: u64,
@@ -468,6 +478,7 @@ impl Mux {
     }
 
     /// The remote's open meets one of ours.
+    //= MUX-14, MUX-15, MUX-16
     fn pair(&mut self, slot: u32, remote: u64, handshake: &Bytes) -> Option<Event> {
         let Some(channel) = self.locals.channel(slot) else {
             //= protocol-spec/05-channels.md#opening-and-pairing
@@ -485,6 +496,7 @@ impl Mux {
         Some(Event::Opened { channel, handshake: handshake.clone() })
     }
 
+    //= MUX-36
     fn handle_reject(&mut self, receiver: u64) -> Result<Option<Event>, Error> {
         let slot = receiver.checked_sub(1).and_then(|slot| u32::try_from(slot).ok());
         let slot = slot.ok_or(PeerMisbehaved::UnknownReject)?;
@@ -498,6 +510,7 @@ impl Mux {
         Ok(channel.map(|channel| Event::Closed { channel, reason: CloseReason::Rejected }))
     }
 
+    //= MUX-32, MUX-34, MUX-39
     fn handle_close(&mut self, sender: u64) -> Option<Event> {
         match self.remotes.get(sender)? {
             Remote::Paired(channel) => {

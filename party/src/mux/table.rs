@@ -14,6 +14,7 @@ use crate::error::PeerMisbehaved;
 
 /// What channels are paired by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+//= MUX-21
 pub(super) struct Key {
     /// The canonical name of the protocol.
     pub(super) protocol: Arc<str>,
@@ -133,6 +134,7 @@ impl Remotes {
     ///
     /// # Errors
     /// [`PeerMisbehaved::InvalidOpen`] if it is in use, is 0, or is more than one above the highest so far.
+    //= MUX-25, MUX-26, MUX-27
     pub(super) fn announce(&mut self, id: u64) -> Result<(), PeerMisbehaved> {
         //= protocol-spec/05-channels.md#opening-and-pairing
         if id == 0 || id > self.highest.saturating_add(1) || self.get(id).is_some() {

@@ -38,6 +38,7 @@ pub struct HandshakeConfig {
 
 impl HandshakeConfig {
     /// [`Pattern::Xx`] with whoever is at the other end, as a Node stream does it if it isn't told otherwise.
+    //= NOISE-1
     pub fn xx(is_initiator: bool, local: KeyPair, ephemeral_seed: [u8; 32]) -> Self {
         Self {
             pattern: Pattern::Xx,
@@ -107,6 +108,7 @@ impl Handshake {
     ///
     /// # Errors
     /// [`PeerMisbehaved`], and the handshake is gone: close the transport, and send nothing more.
+    //= NOISE-12, NOISE-14, NOISE-15, NOISE-16, STREAM-5, LIMIT-2
     pub fn handle_input(mut self, input: &mut BytesMut) -> Result<Progress, Error> {
         while let Some(length) = frame::announced(input) {
             if length > self.max_message {
@@ -139,6 +141,7 @@ impl fmt::Debug for Handshake {
     }
 }
 
+//= NOISE-11, STREAM-1
 fn write(state: HandshakeState, outgoing: &mut BytesMut) -> Result<HandshakeState, Error> {
     let (state, message) = state.write(&[])?;
     frame::put_length(outgoing, message.len());

@@ -39,6 +39,7 @@ impl Pattern {
         }
     }
 
+    //= NOISE-10
     fn params(self) -> NoiseParams {
         let pattern = match self {
             Self::Xx => HandshakePattern::XX,
@@ -156,6 +157,7 @@ impl HandshakeState {
     /// [`PeerMisbehaved::HandshakeFailed`] if the message is not what the pattern asks for,
     /// [`PeerMisbehaved::UnexpectedPeer`] if the remote is another than the one that was given to
     /// [`new`](Self::new), and [`ApiMisuse::NotOurTurn`] if it is not the remote's turn.
+    //= NOISE-12, NOISE-13
     pub fn read(mut self, message: &[u8]) -> Result<(Self, Vec<u8>), Error> {
         if self.snow.is_my_turn() || self.is_finished() {
             return Err(ApiMisuse::NotOurTurn.into());
@@ -176,6 +178,7 @@ impl HandshakeState {
     ///
     /// # Errors
     /// [`ApiMisuse::NotOurTurn`] if it is not [finished](Self::is_finished).
+    //= NOISE-17
     pub fn split(mut self) -> Result<Split, ApiMisuse> {
         let remote = self.remote().filter(|_| self.is_finished()).ok_or(ApiMisuse::NotOurTurn)?;
         let (from_initiator, from_responder) = self.snow.dangerously_get_raw_split();

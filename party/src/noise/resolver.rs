@@ -36,6 +36,7 @@ pub(super) const TAG: usize = 16;
 
 /// Whether `bytes` are a public key that Diffie-Hellman can be done with: the one encoding of a point of
 /// prime order.
+//= NOISE-3, NOISE-4, NOISE-5, NOISE-6
 pub(super) fn is_usable_public_key(bytes: &[u8; 32]) -> bool {
     crypto_core_ed25519_is_valid_point(bytes)
 }
@@ -117,6 +118,7 @@ struct Ed25519 {
 }
 
 impl Ed25519 {
+    //= NOISE-8
     fn set_seed(&mut self, seed: &[u8; 32]) {
         let known = self.known.iter().find(|known| known.seed.ct_eq(seed).into());
         self.pair = known.cloned().unwrap_or_else(|| Pair::of(&KeyPair::from_seed(seed)));
@@ -176,6 +178,7 @@ impl Dh for Ed25519 {
         &*self.pair.seed
     }
 
+    //= NOISE-2, NOISE-7
     fn dh(&self, pubkey: &[u8], out: &mut [u8]) -> Result<(), Error> {
         // `snow` hands over buffers made for the longest key of any curve.
         let public = pubkey.first_chunk::<32>().ok_or(Error::Dh)?;
@@ -298,6 +301,7 @@ mod tests {
         assert_ne!(dh(&alice, &bob.pair.public).unwrap(), dh(&alice, &pair(3).pair.public).unwrap());
     }
 
+    //= NOISE-2
     #[test]
     fn secrets_are_those_of_node() {
         let file = include_str!("../../../conformance/vectors/noise.json");
@@ -317,6 +321,7 @@ mod tests {
         }
     }
 
+    //= NOISE-5
     #[test]
     fn points_of_small_order_are_refused() {
         for point in &EIGHT_TORSION {
@@ -324,6 +329,7 @@ mod tests {
         }
     }
 
+    //= NOISE-6
     #[test]
     fn points_with_a_torsion_part_are_refused() {
         let honest = CompressedEdwardsY(pair(2).pair.public).decompress().unwrap();
@@ -333,6 +339,7 @@ mod tests {
         }
     }
 
+    //= NOISE-3, NOISE-4
     #[test]
     fn what_is_no_point_and_second_encodings_are_refused() {
         let mut no_point = [0; 32];

@@ -112,6 +112,7 @@ impl SecretStream {
     }
 
     /// Who is at the two ends, and what binds proofs to this connection.
+    //= OVER-2
     pub fn session(&self) -> &Session {
         &self.session
     }
@@ -132,6 +133,7 @@ impl SecretStream {
         result.map_err(Error::from)
     }
 
+    //= STREAM-6, STREAM-11, STREAM-15, LIMIT-1
     fn open_frames(&mut self, input: &mut BytesMut) -> Result<(), PeerMisbehaved> {
         loop {
             match (&mut self.opener, frame::announced(input)) {
@@ -180,6 +182,7 @@ impl SecretStream {
     ///
     /// # Errors
     /// [`ApiMisuse::MessageTooLarge`] above [`MAX_MESSAGE`]. Nothing is written then.
+    //= STREAM-9, STREAM-10, STREAM-14
     pub fn seal(&mut self, message: &[u8]) -> Result<(), ApiMisuse> {
         let too_large = ApiMisuse::MessageTooLarge { len: message.len(), max: MAX_MESSAGE };
         if message.len() > MAX_MESSAGE {
@@ -196,6 +199,7 @@ impl SecretStream {
     }
 
     /// Seals an empty message, which tells the remote that we are there and nothing else.
+    //= STREAM-16
     pub fn keep_alive(&mut self) {
         // Whoever is silent needs no memory.
         self.buffers.clear();
@@ -215,6 +219,7 @@ impl SecretStream {
     /// # Errors
     /// [`PeerMisbehaved::Truncated`] if it ended in the middle of a frame, or before the header; the error
     /// that the stream ended with, if it did before.
+    //= STREAM-21
     pub fn handle_eof(&self) -> Result<(), PeerMisbehaved> {
         match &self.opener {
             Opener::Failed(error) => Err(error.clone()),
@@ -240,6 +245,7 @@ fn stream_id(handshake_hash: &[u8; 64], is_initiator: bool) -> Hash {
     keyed_hash(handshake_hash, &[&namespace("hyperswarm/secret-stream", role)])
 }
 
+//= STREAM-7
 fn check_header(frame: &[u8], session: &Session, rx: &[u8; 32]) -> Result<State, PeerMisbehaved> {
     let expected = stream_id(&session.binding, !session.is_initiator);
     let (id, header) = frame.split_first_chunk::<ID>().ok_or(PeerMisbehaved::WrongStreamHeader)?;
@@ -258,6 +264,7 @@ fn start(header: &[u8; HEADER], key: &[u8; 32]) -> State {
 }
 
 /// Opens one frame of at least [`SEAL_OVERHEAD`] bytes, on the way from `sealed` to where the message stays.
+//= STREAM-12, STREAM-13
 fn open(
     state: &mut State,
     sealed: &[u8],

@@ -140,6 +140,7 @@ fn both_patterns_end_with_both_ends_agreed() {
     }
 }
 
+//= NOISE-8
 #[test]
 fn other_randomness_gives_another_connection() {
     let [a, _] = connect(xx(), usize::MAX, intact).unwrap();
@@ -158,6 +159,7 @@ fn a_handshake_in_single_bytes_is_the_same_handshake() {
     }
 }
 
+//= STREAM-8
 #[test]
 fn what_follows_the_handshake_stays_in_the_input() {
     let [initiator, responder] = ik().map(new);
@@ -169,6 +171,7 @@ fn what_follows_the_handshake_stays_in_the_input() {
     assert_eq!(&input[..], b"rest");
 }
 
+//= NOISE-10
 #[test]
 fn a_prologue_that_differs_ends_the_handshake() {
     for [initiator, responder] in [xx(), ik()] {
@@ -190,6 +193,7 @@ fn a_payload_in_a_handshake_message_is_passed_over() {
     assert!(matches!(responder.handle_input(&mut input), Ok(Progress::Pending(_))));
 }
 
+//= NOISE-15
 #[test]
 fn a_peer_that_is_not_the_expected_one_learns_nothing_of_us() {
     let stranger = KeyPair::from_seed(&[3; 32]).public();
@@ -237,6 +241,7 @@ fn an_ephemeral_key_of_small_order_ends_the_handshake() {
     }
 }
 
+//= NOISE-14, LIMIT-2
 #[test]
 fn handshake_messages_have_a_limit() {
     let [_, responder] = xx().map(new);
@@ -279,6 +284,7 @@ fn messages_go_both_ways_after_a_handshake() {
     }
 }
 
+//= STREAM-15
 #[test]
 fn keep_alives_are_counted_and_not_returned() {
     let [mut a, mut b] = streams(&Limits::default());
@@ -291,7 +297,7 @@ fn keep_alives_are_counted_and_not_returned() {
     assert_eq!(b.keep_alives(), 2);
 }
 
-//= protocol-spec/04-secret-stream.md#keep-alive-and-end
+//= STREAM-21
 #[test]
 fn a_cut_is_told_from_an_end() {
     let [mut a, mut b] = streams(&Limits::default());
@@ -308,7 +314,7 @@ fn a_cut_is_told_from_an_end() {
     assert_eq!(before_the_header.handle_eof(), Err(PeerMisbehaved::Truncated));
 }
 
-//= protocol-spec/04-secret-stream.md#header
+//= STREAM-6, STREAM-7
 #[test]
 fn a_header_of_another_length_or_id_ends_the_stream() {
     for length in [0, 5, 55, 57, 65_535] {
@@ -323,6 +329,7 @@ fn a_header_of_another_length_or_id_ends_the_stream() {
     assert_eq!(receive(&mut a, &header), (vec![], Err(PeerMisbehaved::WrongStreamHeader)));
 }
 
+//= STREAM-7
 #[test]
 fn what_we_sent_reflected_ends_the_stream() {
     let [mut a, _] = streams_without_headers(&Limits::default());
@@ -330,7 +337,7 @@ fn what_we_sent_reflected_ends_the_stream() {
     assert_eq!(receive(&mut a, &own), (vec![], Err(PeerMisbehaved::WrongStreamHeader)));
 }
 
-//= protocol-spec/04-secret-stream.md#messages
+//= STREAM-11
 #[test]
 fn a_frame_too_short_to_be_sealed_ends_the_stream() {
     for length in 0..17 {
@@ -344,6 +351,7 @@ fn a_frame_too_short_to_be_sealed_ends_the_stream() {
     }
 }
 
+//= LIMIT-1
 #[test]
 fn a_frame_beyond_the_limit_ends_the_stream_at_its_length() {
     let limits = Limits { max_frame: 1_000, ..Limits::default() };
@@ -355,7 +363,7 @@ fn a_frame_beyond_the_limit_ends_the_stream_at_its_length() {
     assert_eq!(receive(&mut b, &wire[..3]).1, Err(PeerMisbehaved::FrameLength(1_001)));
 }
 
-//= protocol-spec/04-secret-stream.md#frames
+//= STREAM-3
 #[test]
 fn the_longest_frame_costs_no_more_than_what_has_come_of_it() {
     let [_, mut b] = streams(&Limits::default());
@@ -371,6 +379,7 @@ fn the_longest_frame_costs_no_more_than_what_has_come_of_it() {
     assert_eq!(b.handle_eof(), Err(PeerMisbehaved::Truncated));
 }
 
+//= STREAM-4, STREAM-14
 #[test]
 fn the_longest_message_goes_over_and_a_longer_one_is_refused() {
     let [mut a, mut b] = streams(&Limits::default());
@@ -383,6 +392,7 @@ fn the_longest_message_goes_over_and_a_longer_one_is_refused() {
     assert_eq!(b.poll_message().unwrap(), message[1..]);
 }
 
+//= NOISE-16
 #[test]
 fn the_first_error_is_final() {
     let [mut a, mut b] = streams(&Limits::default());
@@ -432,6 +442,7 @@ fn cut(wire: &[u8], cuts: &[Index]) -> Vec<BytesMut> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
+    //= STREAM-2
     #[test]
     fn any_split_of_the_bytes_gives_the_same_messages(
         sent in vec(vec(any::<u8>(), 0..300), 0..20),
@@ -455,6 +466,7 @@ proptest! {
         prop_assert_eq!(b.handle_eof(), Ok(()));
     }
 
+    //= STREAM-12, STREAM-13
     #[test]
     fn a_flipped_bit_in_the_stream_is_found(
         sent in vec(vec(any::<u8>(), 0..100), 1..6),
@@ -475,6 +487,7 @@ proptest! {
         prop_assert!(received.len() <= expected.len());
     }
 
+    //= NOISE-12
     #[test]
     fn a_flipped_bit_in_the_handshake_is_found(
         (is_ik, from, nth) in prop::sample::select(
@@ -498,6 +511,7 @@ proptest! {
         prop_assert_eq!(misbehaved(result), PeerMisbehaved::HandshakeFailed);
     }
 
+    //= OVER-6
     #[test]
     fn no_bytes_are_worse_than_an_error(data in vec(any::<u8>(), 0..400)) {
         for config in xx().into_iter().chain(ik()) {

@@ -124,6 +124,7 @@ impl Asking {
 
     /// We are on `fork` now. What was asked for in another is void, and so are the requests `void`; what the remote would
     /// not prove then, it may now.
+    //= REPL-76
     pub(super) fn fork_changed(&mut self, fork: u64, void: Vec<u64>, limits: &Limits) {
         let void = self.window.abandon(|asked| asked.fork != fork, void, limits);
         self.cancels.extend(void);
@@ -163,6 +164,7 @@ impl Asking {
     }
 
     /// The remote's sync was another before.
+    //= REPL-14
     pub(super) fn handle_sync(&mut self, before: &Sync, local: &dyn Local, remote: &Remote, limits: &Limits) {
         let now = &remote.sync;
         if (now.fork, now.length) != (before.fork, before.length) {
@@ -311,6 +313,7 @@ impl Asking {
 
     //= protocol-spec/07-replication.md#the-end-of-a-replication
     /// Whether there is nothing more to get from this remote: of what is demanded, of what it has.
+    //= REPL-98
     pub(super) fn is_in_sync(&self, local: &dyn Local, remote: &Remote) -> bool {
         if !remote.synced || !self.window.is_at_rest() {
             return false;
@@ -379,6 +382,7 @@ impl Asking {
         Some((asked, proof))
     }
 
+    //= REPL-19, REPL-20
     fn next_request(&mut self, local: &dyn Local, remote: &Remote, now: Instant) -> Option<(Asked, u64)> {
         let wants_manifest = self.wants_manifest(local, remote);
         let asked = Asked { fork: remote.sync.fork, manifest: wants_manifest, ..Asked::default() };
@@ -413,6 +417,7 @@ impl Asking {
 
     /// Whether to ask for the manifest with whatever is asked for: answers may overtake each other, and none
     /// can be verified without.
+    //= REPL-22
     fn wants_manifest(&self, local: &dyn Local, remote: &Remote) -> bool {
         local.needs_manifest() && remote.sync.has_manifest && !self.refused_manifest
     }

@@ -52,6 +52,7 @@ impl Backoff {
     }
 
     /// A request was not answered with what it asked for. Returns whether a pause begins.
+    //= REPL-54, REPL-57
     pub(super) fn failed(&mut self, invalid: bool, limits: &Limits) -> bool {
         self.failures = self.failures.saturating_add(1);
         self.invalid = self.invalid.saturating_add(invalid.into());

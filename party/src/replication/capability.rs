@@ -18,6 +18,7 @@ const SEEKS: u64 = 1;
 /// The capability of one end of `session` for the feed `key`: ours, or the one that the remote must show.
 ///
 /// BLAKE2b-256 over the namespace of the end's role and the key, keyed with the handshake hash.
+//= REPL-2
 pub fn capability(session: &Session, ours: bool, key: &FeedKey) -> Hash {
     let initiator = session.is_initiator == ours;
     let role = if initiator { 1 } else { 2 };
@@ -81,6 +82,7 @@ mod tests {
         }
     }
 
+    //= REPL-2, REPL-3, REPL-4
     #[test]
     fn a_capability_holds_for_its_feed_connection_and_end_only() {
         let key = FeedKey::from_bytes([7; 32]);

@@ -166,6 +166,7 @@ impl Channel {
     }
 
     /// What goes into our open.
+    //= REPL-1, REPL-2
     pub fn handshake(&self) -> Vec<u8> {
         self.handshake.clone()
     }
@@ -175,6 +176,7 @@ impl Channel {
     /// # Errors
     /// [`PeerMisbehaved::WrongCapability`] if the remote does not know the key; a
     /// [`DecodeError`](crate::error::DecodeError).
+    //= REPL-3, REPL-4
     pub fn verify_handshake(
         session: &Session,
         key: &FeedKey,
@@ -193,6 +195,7 @@ impl Channel {
     ///
     /// # Errors
     /// What the remote sent breaks the protocol; the channel is to be closed.
+    //= REPL-5, REPL-9
     pub fn handle_message(
         &mut self,
         message_type: u64,
@@ -311,6 +314,7 @@ impl Channel {
     }
 
     /// What to do next. To be called until it returns `None`.
+    //= REPL-5, REPL-12
     pub fn poll_output(&mut self, local: &dyn Local, now: Instant) -> Option<Output> {
         if let Some(output) = self.outputs.pop_front() {
             return Some(output);

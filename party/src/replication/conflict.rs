@@ -81,6 +81,7 @@ impl Conflicts {
 
     /// Whether data that answers no request may be the proof of a conflict, which is to be verified. Two at a time,
     /// and so many of no use.
+    //= REPL-89, REPL-92
     pub(super) fn takes(&mut self, proof: &Proof, local: &dyn Local, limits: &Limits) -> bool {
         let of_tree = proof.upgrade.as_ref().filter(|_| {
             proof.block.is_none()
@@ -166,6 +167,7 @@ impl Conflicts {
 }
 
 /// The tree that contradicts ours, if it is for the remote to see.
+//= REPL-91
 fn contradiction<'l>(local: &'l dyn Local, remote: &Remote) -> Option<&'l Proof> {
     let can_compare = |proof: &&Proof| {
         let length = proof.upgrade.as_ref().map(|upgrade| upgrade.length);

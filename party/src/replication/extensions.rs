@@ -33,6 +33,7 @@ struct Waiting<T> {
 impl Extensions {
     //= protocol-spec/07-replication.md#extension-9
     /// A message has come. Returns whether it was taken.
+    //= REPL-68, REPL-69, REPL-72, REPL-70
     pub(super) fn handle(&mut self, extension: Extension, limits: &Limits) -> bool {
         let Extension { name, message } = extension;
         if !name.is_empty() {

@@ -48,6 +48,7 @@ impl SharedHave {
     }
 
     /// [`Have::replace`].
+    //= REPL-66
     pub(super) fn replace(&self, start: u64, words: &[u32], limits: &Limits) -> Result<(), PeerMisbehaved> {
         self.have().replace(start, words, limits)
     }
@@ -232,6 +233,7 @@ impl Have {
     }
 
     /// Keeps to the limits, after a change of `range`.
+    //= REPL-60, REPL-61, LIMIT-17
     fn make_room(&mut self, range: Range<u64>, limits: &Limits) -> Result<(), PeerMisbehaved> {
         //= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
         while self.ranges.len() > limits.max_remote_ranges {
@@ -389,6 +391,7 @@ mod tests {
         }
     }
 
+    //= REPL-60
     #[test]
     fn a_range_of_two_to_the_40_costs_one_range() {
         let mut have = Have::default();
@@ -408,6 +411,7 @@ mod tests {
         assert!(have.has(2) && !have.has(3) && have.next(3) == Some(4));
     }
 
+    //= REPL-61, LIMIT-17
     #[test]
     fn single_blocks_without_end_are_refused_in_bounded_memory() {
         let limits = Limits { max_remote_ranges: 500, max_remote_pages: 20, ..limits() };

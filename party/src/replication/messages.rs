@@ -179,6 +179,7 @@ impl Message {
     }
 
     /// Its bytes, without the type.
+    //= ENC-8, REPL-7
     pub fn encode(&self) -> Bytes {
         self.encode_for(true)
     }
@@ -229,6 +230,7 @@ impl Message {
     /// # Errors
     /// A [`DecodeError`]. Nothing is allocated beyond the size of `payload`; the value of a block is a slice
     /// of it.
+    //= ENC-9, ENC-11, MUX-4, REPL-6, REPL-8
     pub fn decode(
         message_type: u64,
         payload: &Bytes,
@@ -464,6 +466,7 @@ fn encode_nodes(nodes: &[Node], out: &mut impl Writer) {
     }
 }
 
+//= FEED-68, LIMIT-14
 fn decode_nodes(reader: &mut Reader<'_>, limits: &Limits) -> Result<Vec<Node>, DecodeError> {
     let n = reader.count(NODE_MIN, limits.max_proof_nodes)?;
     (0..n).map(|_| Ok(Node { index: reader.uint()?, size: reader.uint()?, hash: reader.array()? })).collect()

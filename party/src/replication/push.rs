@@ -87,6 +87,7 @@ impl Push {
     //= protocol-spec/07-replication.md#push
     /// The block that is to be pushed next. With `appended`, whatever is appended while the remote takes it is. With
     /// `may_grow`, it may lie beyond what the remote has.
+    //= REPL-40, REPL-41, REPL-42
     pub(super) fn poll(
         &mut self,
         appended: bool,
@@ -257,6 +258,7 @@ impl Push {
     }
 
     /// What is of use in a push, and what it stands for; `None` if nothing is.
+    //= REPL-49
     pub(super) fn sift(
         &self,
         proof: Proof,
@@ -320,6 +322,7 @@ impl Push {
     ///
     /// # Errors
     /// [`PeerMisbehaved::UnrequestedData`] if there were too many.
+    //= REPL-47
     pub(super) fn handle_unwanted(
         &mut self,
         grows_to: Option<u64>,
@@ -340,6 +343,7 @@ impl Outgoing {
     }
 
     /// Takes note of how things stand.
+    //= LIMIT-19
     fn look(&mut self, appended: bool, local: &dyn Local, remote: &Remote, limits: &Limits) {
         if self.fork != local.fork() {
             (self.fork, self.length, self.allowed) = (local.fork(), 0, false);

@@ -179,6 +179,7 @@ impl Forks {
     }
 
     /// Whether everything was tried with the remote, of what could show what is wanted.
+    //= REPL-81
     fn can_not_show(&self, pending: &PendingReorg, remote: &Remote, asking: &Asking) -> bool {
         let is_asked =
             self.want.as_ref().is_some_and(|(fork, want)| *fork == pending.fork && *want == pending.want);
@@ -203,6 +204,7 @@ impl Forks {
         Some(self.ask_for_tree(local, remote, asking))
     }
 
+    //= REPL-77, REPL-78
     fn ask_for_tree(&mut self, local: &dyn Local, remote: &Remote, asking: &mut Asking) -> Message {
         let manifest = local.needs_manifest() && remote.sync.has_manifest;
         let upgrade = Some(UpgradeRequest { start: 0, length: remote.sync.length });
@@ -218,6 +220,7 @@ impl Forks {
 
     /// A block that the remote has and from which the way up was not asked for. They lie apart, as nobody knows
     /// where the trees part.
+    //= REPL-80
     fn next_block(&self, pending: &PendingReorg, remote: &Remote) -> Option<u64> {
         let blocks = pending.want.blocks();
         let end = blocks.end.min(remote.sync.length);

@@ -65,6 +65,7 @@ impl Seeking {
 
     /// The next hash to ask for. Those that another channel asks for are left to it; `wake` is when they are
     /// overdue.
+    //= REPL-21
     pub(super) fn next(
         &mut self,
         local: &dyn Local,

@@ -54,6 +54,7 @@ impl Serving {
     }
 
     /// Takes a request in. One with the same id is replaced. Returns whether there is room.
+    //= REPL-24, REPL-25
     pub(super) fn push(&mut self, request: Request, limits: &Limits) -> bool {
         self.cancel(request.id);
         if self.len() >= limits.max_queued_requests {
@@ -67,6 +68,7 @@ impl Serving {
     }
 
     /// The request is not to be answered any more.
+    //= REPL-51
     pub(super) fn cancel(&mut self, id: u64) {
         match self.ids.remove(&id) {
             Some(Stage::Waiting(place)) => {

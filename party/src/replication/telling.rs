@@ -77,6 +77,7 @@ impl Telling {
     }
 
     /// The remote wants to know of a range. Beyond a limit it is not listened to; Node keeps as many.
+    //= REPL-61, REPL-65, LIMIT-18
     pub(super) fn want(&mut self, want: Want, limits: &Limits) {
         // Node's are no longer than this; of a longer one, the start is answered.
         let place = (want.start / 32 * 32, want.length.min(SEGMENT));
@@ -98,6 +99,7 @@ impl Telling {
     }
 
     /// The next message. `sync` makes our sync, with nothing but [`Sync::can_upgrade`] to be filled in.
+    //= REPL-73, REPL-74, REPL-75
     pub(super) fn poll(
         &mut self,
         local: &dyn Local,
@@ -130,6 +132,7 @@ impl Telling {
         self.ready.pop_front()
     }
 
+    //= REPL-10, REPL-13, REPL-16
     fn next_sync(&mut self, local: &dyn Local, remote: &Remote, mut sync: Sync) -> Option<Sync> {
         let last = self.sync;
         // Also before the remote has said where it is: Node is taken to be on fork 0 then. A Node reader that has nothing
@@ -158,6 +161,7 @@ impl Telling {
     /// Whether we can prove our length to the remote. `None` if that can't be told without reading storage:
     /// it can if we know the roots of the remote's tree, for then we know the nodes that lead from there to
     /// ours, too.
+    //= REPL-11
     fn can_upgrade(&self, local: &dyn Local, remote: &Remote) -> Option<bool> {
         let (ours, theirs) = (local.length(), remote.sync.length);
         if theirs == 0 || local.contiguous_length() >= ours {
@@ -184,6 +188,7 @@ impl Telling {
         self.dirty = true;
     }
 
+    //= REPL-58
     fn next_contiguous(&mut self, local: &dyn Local, remote: &Remote) -> Option<Range> {
         let (told, contiguous) = (self.contiguous, local.contiguous_length().min(local.length()));
         if contiguous < told {
@@ -201,6 +206,7 @@ impl Telling {
         Some(Range { drop: false, start: 0, length: contiguous })
     }
 
+    //= REPL-62
     fn next_answer(&mut self, local: &dyn Local, limits: &Limits) -> Option<Message> {
         let (&(start, length), wanted) = self.wants.iter_mut().find(|(_, wanted)| wanted.unanswered)?;
         wanted.unanswered = false;
@@ -230,6 +236,7 @@ impl Telling {
     }
 
     /// Tells what has changed in the ranges that the remote wants to know of.
+    //= REPL-59, REPL-63, PARTY-114
     fn find_changes(&mut self, local: &dyn Local, limits: &Limits) {
         for (&(start, length), wanted) in &mut self.wants {
             let end = start.saturating_add(length);

@@ -127,6 +127,7 @@ impl Window {
     }
 
     /// The id that the next request gets.
+    //= REPL-18, REPL-50
     pub(super) fn next_id(&self) -> u64 {
         self.next_id
     }
@@ -152,6 +153,7 @@ impl Window {
     }
 
     /// Whether so much of this feed is under way, or waits to be stored, that no more is to be asked for.
+    //= LIMIT-16
     pub(super) fn is_full(&self, limits: &Limits) -> bool {
         self.waiting.len() >= limits.max_inflight_requests
             || self.storing.len() >= limits.max_inflight_requests.saturating_mul(8)
@@ -240,6 +242,7 @@ impl Window {
 
     /// Takes back the requests that are `void`, and `others` that were noted elsewhere. Returns the ids of all, to be
     /// cancelled. Answers to them come too late.
+    //= REPL-83
     pub(super) fn abandon(
         &mut self,
         void: impl Fn(&Asked) -> bool,
@@ -263,6 +266,7 @@ impl Window {
 
     /// The remote has answered `id`. The request is over, unless [`store`](Self::store) follows; what it does not
     /// bring is to be [given up](Self::give_up).
+    //= REPL-33, REPL-36
     pub(super) fn answered(&mut self, id: u64, now: Instant) -> Answered {
         match self.waiting.remove(&id) {
             Some(Waiting { asked, at, bytes }) => {
@@ -419,6 +423,7 @@ mod tests {
         assert!(window.next_id() - before > asked);
     }
 
+    //= REPL-36
     #[test]
     fn an_answer_to_a_cancelled_request_is_late_once() {
         let (mut window, now) = (window(), Instant::now());

@@ -50,6 +50,7 @@ impl Credential {
     }
 
     /// Reads what stands behind the prefix.
+    //= STORE-13
     fn decode(rest: &[u8]) -> Option<Self> {
         let (kind, id) = rest.split_first()?;
         match (kind, <Hash>::try_from(id)) {

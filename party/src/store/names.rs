@@ -44,11 +44,12 @@ impl Namespace {
         Self(bytes)
     }
 
+    //= NAME-3
     pub(super) fn is_root(&self) -> bool {
         *self == Self::default()
     }
 
-    //= protocol-spec/10-names.md#namespaces
+    //= NAME-4
     fn child(&self, name: &[u8]) -> Self {
         Self(hash(&[&self.0, name]))
     }
@@ -143,6 +144,7 @@ impl Inner {
     }
 
     /// Sees to it that the store has a primary key, and that it is the one that was `given`.
+    //= NAME-2
     pub(super) async fn establish(&self, given: Option<PrimaryKey>) -> Result<(), Error> {
         let is_known = self.storage.read(vec![record::primary_key_check()]).await?.pop().flatten().is_some();
         if !is_known || given.is_some() {
@@ -180,6 +182,7 @@ impl Inner {
     }
 
     /// What signs the feed of this record, if it is ours to write.
+    //= NAME-5, NAME-7
     pub(super) async fn signer(&self, record: &record::FeedRecord) -> Result<Option<KeyPair>, Error> {
         let discovery_key = record.key.discovery_key();
         match (&record.name, record.origin) {

@@ -66,6 +66,7 @@ impl Secret {
 
 impl Secrets {
     /// Keeps `seed`: at once in a file, or by a write that goes along with what counts on it.
+    //= NAME-1
     pub(super) async fn keep(&self, secret: Secret, seed: &Seed) -> Result<Option<Write>, StorageError> {
         match self {
             Self::Records => Ok(Some(Write::Put(secret.record(), bytes::Bytes::copy_from_slice(&seed[..])))),

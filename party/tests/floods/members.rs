@@ -63,7 +63,7 @@ async fn ask_without_end(body: Vec<u8>, times: u64) {
     }
 }
 
-//= protocol-spec/08-party.md#transactions
+//= PARTY-58
 #[tokio::test(start_paused = true)]
 async fn of_a_flood_of_requests_all_but_a_few_are_told_that_we_are_busy() {
     let custom = [field(1, b"kind"), field(2, &[7; 20_000])].concat();
@@ -109,7 +109,7 @@ async fn of_a_flood_of_introductions_all_but_a_few_are_told_that_we_are_busy() {
     ask_without_end(field(2, &keys), 10_000).await;
 }
 
-//= protocol-spec/08-party.md#messages
+//= PARTY-47
 #[tokio::test(start_paused = true)]
 async fn an_introduction_of_too_many_feeds_closes_the_channel() {
     let mut scene = Scene::new().await;
@@ -166,7 +166,7 @@ async fn of_a_flood_of_ephemeral_messages_most_are_dropped_and_counted() {
     }
 }
 
-//= protocol-spec/08-party.md#a-party-that-ends
+//= PARTY-115
 #[tokio::test(start_paused = true)]
 async fn who_comes_and_goes_without_end_has_no_more_at_work_than_who_stays() {
     const TIMES: usize = 3_000;

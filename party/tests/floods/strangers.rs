@@ -8,7 +8,7 @@ use party::{
 
 use crate::scene::Scene;
 
-//= protocol-spec/08-party.md#admission
+//= PARTY-15, PARTY-19
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_offers_by_a_stranger_is_refused_one_by_one() {
     const TIMES: u64 = 100_000;

@@ -55,6 +55,7 @@ async fn what_is_strange_but_harmless_costs_nothing() {
     victim.await.unwrap().unwrap();
 }
 
+//= FEED-61, OVER-7
 #[tokio::test(start_paused = true)]
 async fn an_empty_upgrade_closes_the_channel_and_not_the_connection() {
     use party::{
@@ -120,6 +121,7 @@ async fn an_empty_upgrade_closes_the_channel_and_not_the_connection() {
     let _ = victim.await.unwrap();
 }
 
+//= PARTY-92
 #[tokio::test(start_paused = true)]
 async fn a_wrong_capability_is_refused_as_an_unknown_feed_is() {
     let (left, right) = connection::memory();
@@ -142,6 +144,33 @@ async fn a_wrong_capability_is_refused_as_an_unknown_feed_is() {
     victim.await.unwrap().unwrap();
 }
 
+/// Each waits until the one before it is answered, and must not wait for longer.
+#[tokio::test(start_paused = true)]
+#[allow(clippy::disallowed_methods)] // virtual time is looked at
+async fn several_opens_of_one_feed_are_refused_one_after_the_other_and_at_once() {
+    let (left, right) = connection::memory();
+    let (victim, feed, _) = victim(right).await;
+    let mut peer = RawPeer::dial(left, &identity(1)).await;
+    let begun = tokio::time::Instant::now();
+    let id = *feed.discovery_key().as_bytes();
+    for _ in 0..5 {
+        peer.mux.open(replication::PROTOCOL, Some(&id), &[0; 33]).unwrap();
+    }
+    peer.flush().await;
+    for _ in 0..5 {
+        let event = peer.event().await.unwrap();
+        assert!(
+            matches!(event, MuxEvent::Closed { reason: party::mux::CloseReason::Rejected, .. }),
+            "{event:?}"
+        );
+    }
+    // Not even a keep-alive was due.
+    assert!(begun.elapsed().as_secs() < 1, "{:?}", begun.elapsed());
+    drop(peer);
+    victim.await.unwrap().unwrap();
+}
+
+//= MUX-6, PARTY-45, PARTY-52, OVER-7
 #[tokio::test(start_paused = true)]
 async fn a_party_channel_that_talks_nonsense_is_closed_and_the_connection_lives() {
     let rules = Shared::default();

@@ -294,6 +294,7 @@ async fn requests_far_past_the_end_are_each_refused_and_nobody_else_notices() {
     victim.await.unwrap().unwrap();
 }
 
+//= LIMIT-3
 #[tokio::test(start_paused = true)]
 async fn a_handshake_of_one_byte_a_second_is_given_up_in_time() {
     let (mut left, right) = connection::memory();
@@ -336,7 +337,7 @@ async fn a_frame_of_one_byte_a_second_is_given_up_in_time_and_nobody_else_notice
     attacker.abort();
 }
 
-//= protocol-spec/04-secret-stream.md#keep-alive-and-end
+//= STREAM-19
 #[tokio::test(start_paused = true)]
 async fn a_large_frame_over_a_slow_link_is_waited_for() {
     let (left, right) = connection::memory();

@@ -90,6 +90,7 @@ async fn forge(peer: &mut RawPeer, channel: party::mux::ChannelId, feed: &party:
     panic!("the connection is to live");
 }
 
+//= REPL-38, REPL-39, OVER-7
 #[tokio::test(start_paused = true)]
 async fn a_wrong_proof_of_any_kind_closes_the_channel_and_nobody_else_notices() {
     for (name, forgery) in FORGERIES {

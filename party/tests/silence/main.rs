@@ -61,7 +61,7 @@ fn nothing_shows(case: Case) {
     assert!(verdict.is_chance(), "{case:?}: {verdict:?}");
 }
 
-//= protocol-spec/08-party.md#what-this-hides-and-what-not
+//= PARTY-16, PARTY-40, PARTY-41
 #[test]
 fn who_knows_nothing_of_a_party_learns_nothing() {
     nothing_shows(Case::Nothing);
@@ -79,13 +79,13 @@ fn who_knows_feed_keys_without_the_party_learns_nothing() {
     nothing_shows(Case::FeedKeys);
 }
 
-//= protocol-spec/08-party.md#what-this-hides-and-what-not
+//= PARTY-19
 #[test]
 fn who_recorded_what_members_say_elsewhere_learns_nothing() {
     nothing_shows(Case::Recording);
 }
 
-//= protocol-spec/08-party.md#what-this-hides-and-what-not
+//= PARTY-39, PARTY-40
 #[test]
 fn who_knows_the_party_and_is_excluded_does_not_learn_who_is_in_it() {
     nothing_shows(Case::Excluded);
@@ -97,13 +97,13 @@ fn a_member_of_one_party_does_not_learn_of_another() {
     nothing_shows(Case::OtherParty);
 }
 
-//= protocol-spec/08-party.md#party-mode
+//= PARTY-95, PARTY-96
 #[test]
 fn a_member_who_knows_only_a_discovery_key_does_not_learn_who_has_the_feed() {
     nothing_shows(Case::MemberWithDiscoveryKeys);
 }
 
-//= protocol-spec/08-party.md#party-mode
+//= PARTY-92, PARTY-94, PARTY-96
 #[test]
 fn a_member_does_not_learn_who_has_a_feed_that_is_forbidden_to_it() {
     nothing_shows(Case::MemberForbidden);
@@ -115,7 +115,7 @@ fn in_open_mode_unknown_and_forged_look_alike() {
     nothing_shows(Case::OpenWithDiscoveryKeys);
 }
 
-//= protocol-spec/08-party.md#open-mode
+//= PARTY-92
 #[test]
 fn in_open_mode_unknown_and_forbidden_look_alike() {
     nothing_shows(Case::OpenForbidden);

@@ -23,6 +23,7 @@ const ANSWERS_AT_ONCE: usize = 256;
 
 impl Engine {
     /// The remote as a peer in one of our parties, admitted or not.
+    //= PARTY-24
     pub(super) fn peer(&self, member: MemberId) -> Option<Peer> {
         let entry = self.members.get(member)?;
         let admission = match &entry.party {
@@ -33,6 +34,7 @@ impl Engine {
         Some(Peer::new(remote, admission, member, self.connection, commands, &entry.hub))
     }
 
+    //= PARTY-22, PARTY-112
     pub(super) fn admit(&mut self, member: MemberId, channel: Option<ChannelId>) {
         let Some(peer) = self.peer(member) else { return };
         let Some(entry) = self.members.get_mut(member) else { return };
@@ -63,6 +65,7 @@ impl Engine {
     }
 
     /// The app sees the peer from now on, and its other rules are asked.
+    //= PARTY-112
     fn vetted(&mut self, member: MemberId) {
         let Some(entry) = self.members.get_mut(member) else { return };
         let hub = entry.hub.clone();
@@ -91,6 +94,7 @@ impl Engine {
     }
 
     /// Begins a transaction; `reply` is told how it ends.
+    //= PARTY-13
     pub(super) fn ask(
         &mut self,
         member: MemberId,
@@ -133,6 +137,7 @@ impl Engine {
     }
 
     /// Takes what the party channel of a member has to tell and to send.
+    //= PARTY-75, PARTY-76
     pub(super) fn pump_member(&mut self, member: MemberId, now: Instant) {
         if let Some(channel) = self.channel_of(member) {
             channel.handle_timeout(now.into_std());
@@ -211,6 +216,7 @@ impl Engine {
         }
     }
 
+    //= PARTY-52
     pub(super) fn fail_member(&mut self, member: MemberId, error: Error) {
         if let Some(entry) = self.members.get(member)
             && let Some(admitted) = entry.admitted()
@@ -223,6 +229,7 @@ impl Engine {
 
     /// The member is gone: its channel is closed and what only it has released is taken back. Returns what it is known by
     /// from now on.
+    //= PARTY-36, PARTY-37, PARTY-38
     pub(super) fn remove_member(&mut self, member: MemberId, standing: Standing) -> Option<MemberId> {
         let entry = self.members.get_mut(member)?;
         let before = std::mem::replace(&mut entry.standing, standing);
@@ -288,6 +295,7 @@ impl Engine {
         feeds
     }
 
+    //= PARTY-84, PARTY-85
     pub(super) fn handle_rule(&mut self, member: MemberId, outcome: RuleOutcome, now: Instant) {
         self.conclude_rule(member, outcome);
         self.pump_member(member, now);
@@ -333,6 +341,7 @@ impl Engine {
         }
     }
 
+    //= LIMIT-21
     pub(super) fn answer(
         &mut self,
         member: MemberId,

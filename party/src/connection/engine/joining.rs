@@ -25,6 +25,7 @@ impl Engine {
     }
 
     /// Offers our parties, if we dialled, and begins the open mode.
+    //= PARTY-10, PARTY-11, PARTY-12
     pub(in crate::connection) fn start(&mut self) -> Result<(), Error> {
         let mut parties: Vec<Option<MemberId>> = Vec::new();
         for (id, member) in self.members.iter() {
@@ -55,6 +56,7 @@ impl Engine {
     }
 
     /// Does what can be done from our side for the remote to be admitted.
+    //= PARTY-27, PARTY-28, PARTY-30
     fn begin(&mut self, member: MemberId) -> Result<(), Error> {
         let Some(entry) = self.members.get(member) else { return Ok(()) };
         let Some(party) = entry.party else {
@@ -96,6 +98,7 @@ impl Engine {
     }
 
     /// The remote claims to be a member of some party.
+    //= PARTY-14, PARTY-15, PARTY-19, PARTY-29, PARTY-110, PARTY-111, PARTY-18, PARTY-31, PARTY-39
     pub(super) fn handle_offer(&mut self, incoming: Incoming, id: &[u8], hello: Bytes) {
         let member = self.answering(id, hello).filter(|member| {
             let may = self.may_be_here(*member);
@@ -123,6 +126,7 @@ impl Engine {
     }
 
     /// Which of our parties it is that the remote has opened, and has proved to be in.
+    //= PARTY-6, PARTY-7, PARTY-8, PARTY-25, PARTY-33
     fn answering(&self, id: &[u8], hello: Bytes) -> Option<MemberId> {
         let hello = Hello::decode(hello).ok()?;
         self.members.iter().find_map(|(member, entry)| {
@@ -136,6 +140,7 @@ impl Engine {
     }
 
     /// The remote opened the channel of a party that we had opened.
+    //= PARTY-20, PARTY-21, PARTY-23, PARTY-32, PARTY-34
     pub(super) fn handle_offer_answered(&mut self, member: MemberId, channel: ChannelId, hello: Bytes) {
         let party = self.members.get(member).and_then(|entry| entry.party);
         let proved = party.is_some_and(|party| {
@@ -190,6 +195,7 @@ impl Engine {
     }
 
     /// The connection gains a party.
+    //= LIMIT-20
     pub(super) fn join(&mut self, party: &Party) -> Result<(), Error> {
         if self.members.of_party(party.key()).is_some() {
             return Err(ApiMisuse::PartyJoined(party.discovery_key()).into());
@@ -224,7 +230,7 @@ impl Engine {
         }
     }
 
-    //= protocol-spec/08-party.md#parties-that-come-later
+    //= PARTY-29
     pub(super) fn remember_offer(&mut self, id: Hash) {
         if self.session.is_initiator || self.offered.contains(&id) {
             return;

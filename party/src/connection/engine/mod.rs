@@ -223,6 +223,7 @@ impl Engine {
     }
 
     /// Carries out what the remote has said, up to where it has to wait.
+    //= MUX-19, PARTY-16, PARTY-26, PARTY-107
     pub(super) fn handle_events(&mut self, now: Instant) -> Result<(), Error> {
         while !self.is_paused()
             && let Some(event) = self.mux.poll_event()?
@@ -245,6 +246,7 @@ impl Engine {
     }
 
     /// The remote opened what we had opened.
+    //= PARTY-93
     fn handle_opened(&mut self, channel: ChannelId, handshake: Bytes) {
         match self.channels.get(&channel).copied() {
             Some(Owner::Member(member)) => self.handle_offer_answered(member, channel, handshake),
@@ -274,6 +276,7 @@ impl Engine {
         }
     }
 
+    //= MUX-6, PARTY-45, PARTY-86
     fn handle_channel_message(
         &mut self,
         channel: ChannelId,
@@ -311,6 +314,7 @@ impl Engine {
         }
     }
 
+    //= PARTY-97, PARTY-64
     fn handle_closed(&mut self, channel: ChannelId, reason: CloseReason) {
         match self.channels.remove(&channel) {
             Some(Owner::Member(member)) => {
@@ -442,6 +446,7 @@ impl Engine {
 
     /// Lets everybody who has something to say say it, and hands over what is to be sealed and sent.
     /// `unsent` is what the socket has not taken yet, in bytes.
+    //= LIMIT-4
     pub(super) fn flush(
         &mut self,
         unsent: usize,
@@ -464,6 +469,7 @@ impl Engine {
         Ok(())
     }
 
+    //= PARTY-77, PARTY-78, PARTY-79
     fn tell_whether_finished(&mut self) {
         let idle = self.is_idle();
         for member in self.members.values_mut() {
@@ -494,6 +500,7 @@ impl Engine {
     }
 
     /// Whether a finite connection has done what it was made for.
+    //= PARTY-82, PARTY-83
     pub(super) fn is_done(&self) -> bool {
         let all_finished =
             self.members.values().filter_map(Member::admitted).all(|admitted| {
@@ -509,6 +516,7 @@ impl Engine {
 
     /// Whether the remote has refused all that we are here for. Who was dialled waits for the end of the time that it
     /// gives everybody: that it goes sooner would tell that it knows whom it refuses.
+    //= PARTY-40, PARTY-42
     pub(super) fn is_refused(&self) -> bool {
         //= protocol-spec/08-party.md#what-this-hides-and-what-not
         if !self.session.is_initiator || self.has_decoys() {
@@ -535,6 +543,7 @@ impl Engine {
     }
 
     /// Whether there is room for more from the remote. `unsent` is what the socket has not taken yet.
+    //= LIMIT-5, LIMIT-6, MUX-43
     pub(super) fn can_read(&self, unsent: usize) -> bool {
         // The second bound is above what our own serving can bring, or two peers could wait for each other.
         let serving = SERVING_JOBS * (jobs::SERVE_BYTES + self.limits.max_block);

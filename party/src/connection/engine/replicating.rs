@@ -29,6 +29,7 @@ const SERVED_AT_ONCE: usize = 4;
 
 impl Engine {
     /// The remote opened a feed.
+    //= PARTY-89, PARTY-94, PARTY-109
     pub(super) fn handle_feed(&mut self, incoming: Incoming, id: &[u8], handshake: Bytes) {
         let admitted: Vec<MemberId> =
             self.members.iter().filter_map(|(id, member)| member.admitted().map(|_| id)).collect();
@@ -67,6 +68,7 @@ impl Engine {
     }
 
     /// Opens what the remote has opened, if the feed is released and allowed, and the remote proves to know its key.
+    //= PARTY-87, PARTY-91
     fn accept_feed(&mut self, incoming: Incoming, key: DiscoveryKey, handshake: &[u8]) -> bool {
         let Some(link) = self.feeds.get_mut(&key) else { return false };
         if !matches!(link.channel, Line::Down | Line::Waiting | Line::Failed { for_good: false }) {
@@ -91,6 +93,7 @@ impl Engine {
     }
 
     /// Releases a feed to a member and sees to it that it has a channel.
+    //= LIMIT-22
     pub(super) fn release(&mut self, member: MemberId, feed: &Feed, how: Replicate) -> Result<bool, Error> {
         let key = feed.discovery_key();
         let Some(entry) = self.members.get(member) else { return Err(Error::Closed) };
@@ -120,6 +123,7 @@ impl Engine {
     }
 
     /// Sees to it that a feed gets a channel, when it is its turn.
+    //= PARTY-88
     pub(super) fn open_feed(&mut self, key: DiscoveryKey) -> Result<(), Error> {
         let Some(link) = self.feeds.get_mut(&key) else { return Ok(()) };
         if matches!(link.channel, Line::Down | Line::Failed { for_good: false }) {
@@ -201,6 +205,7 @@ impl Engine {
         }
     }
 
+    //= PARTY-90
     pub(super) fn handle_found(
         &mut self,
         member: MemberId,
@@ -223,6 +228,7 @@ impl Engine {
     }
 
     /// All rules have answered about a feed that the remote has opened.
+    //= PARTY-92, PARTY-95, PARTY-96
     fn conclude(&mut self, search: SearchId) {
         let Some(entry) = self.searches.get_mut(&search) else { return };
         let (incoming, key) = (entry.incoming, entry.key);
@@ -254,6 +260,7 @@ impl Engine {
         }
     }
 
+    //= PARTY-100
     pub(super) fn handle_served(&mut self, served: Served) {
         self.serving -= 1;
         self.settle_upload(&served);

@@ -138,6 +138,7 @@ impl Engine {
 
     //= protocol-spec/08-party.md#party-mode
     /// Sees to it that of a feed no more is done than is allowed, and no less.
+    //= PARTY-98, PARTY-105, PARTY-99
     pub(super) fn regard(&mut self, key: DiscoveryKey) -> Reevaluated {
         let mut result = Reevaluated::default();
         let Some(link) = self.feeds.get_mut(&key) else { return result };

@@ -43,6 +43,7 @@ impl BlockCipher {
 
     /// Block `index`, as it is appended while the feed is on `fork`: 8 bytes that tell the fork to those who have the
     /// key, and then the block, encrypted.
+    //= FEED-50
     pub fn seal(&self, index: u64, fork: u64, block: &[u8]) -> Bytes {
         let prefix = self.blind(index, fork.to_le_bytes());
         let mut stored = BytesMut::with_capacity(PADDING.saturating_add(block.len()));
@@ -62,6 +63,7 @@ impl BlockCipher {
     /// # Errors
     /// [`ApiMisuse::WrongEncryptionKey`] if the prefix tells a fork above `fork`, [`ApiMisuse::NotEncrypted`] if there
     /// is no room for a prefix.
+    //= FEED-53, FEED-54
     pub fn open(&self, index: u64, fork: u64, stored: Bytes) -> Result<Bytes, ApiMisuse> {
         let prefix = *stored.first_chunk::<PADDING>().ok_or(ApiMisuse::NotEncrypted { index })?;
         //= protocol-spec/06-feeds.md#block-encryption
@@ -141,6 +143,7 @@ mod tests {
         }
     }
 
+    //= FEED-53
     #[test]
     fn a_block_of_a_fork_to_come_is_an_error() {
         let stored = cipher(1).seal(5, 3, b"text");
@@ -149,6 +152,7 @@ mod tests {
         assert_eq!(cipher(1).open(5, u64::MAX, stored), Ok("text".into()));
     }
 
+    //= FEED-54
     #[test]
     fn a_block_without_room_for_a_prefix_is_an_error() {
         for length in 0..PADDING {

@@ -28,7 +28,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    //= protocol-spec/06-feeds.md#block-encryption
+    //= FEED-48
     pub(super) fn block_key(self, feed: &FeedKey, key: &[u8; 32]) -> Zeroizing<[u8; 32]> {
         Zeroizing::new(match self {
             Self::Manifest => hash(&[&hypercore_namespace(5), feed.as_bytes(), key]),

@@ -64,6 +64,7 @@ impl Feed {
         Ok(Some(conflict))
     }
 
+    //= REPL-93, REPL-94
     async fn freeze(&self, conflict: Conflict, contradiction: Proof) -> Result<(), Error> {
         let mut turn = self.turn().await?;
         if self.conflict().is_some() {

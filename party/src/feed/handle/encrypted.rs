@@ -78,6 +78,7 @@ impl Feed {
     }
 
     /// By how many bytes the blocks that this handle gives are shorter than those of the tree.
+    //= FEED-51
     pub(in crate::feed) fn padding(&self) -> usize {
         if self.key.is_some() { PADDING } else { 0 }
     }
@@ -132,6 +133,7 @@ impl Feed {
     }
 
     /// `texts` as they will be stored, on the feed as it stands. With the turn to change the feed.
+    //= FEED-55
     pub(super) fn seal(&self, _turn: &Turn<'_>, texts: Vec<Text>) -> Result<Vec<Bytes>, ApiMisuse> {
         let sealed = {
             let state = self.state();
@@ -177,6 +179,7 @@ impl HeldKey {
 
     /// The cipher for the feed `key`, whose kind `state` tells. It is known wherever there are blocks, and where
     /// we sign.
+    //= FEED-49
     fn cipher(&self, key: &FeedKey, state: &State) -> Result<&BlockCipher, ApiMisuse> {
         let verifier = state.verifier.as_ref().ok_or(ApiMisuse::WrongManifest)?;
         let scheme = if verifier.is_legacy() { Scheme::Legacy } else { Scheme::Manifest };

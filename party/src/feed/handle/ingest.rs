@@ -143,6 +143,7 @@ impl Feed {
     }
 
     /// Stores what proofs have shown, if there is anything new in it.
+    //= FEED-64
     async fn store<'f>(
         &'f self,
         turn: &mut Turn<'f>,

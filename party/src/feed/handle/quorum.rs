@@ -107,6 +107,7 @@ impl Feed {
     /// [`ApiMisuse::FeedMovedOn`] if the feed is not as it was when the draft was made;
     /// [`SigningError::OtherFeed`]; [`SigningError::NotSigned`] if the signature doesn't hold; or why it could
     /// not be stored. The feed is as it was then.
+    //= FEED-45, FEED-46
     pub async fn append_signed(
         &self,
         draft: Draft,
@@ -181,6 +182,7 @@ impl Feed {
     /// # Errors
     /// [`ApiMisuse::UnknownManifest`]; [`ApiMisuse::NotThePrologue`] for other blocks than the prologue's, and for a feed
     /// that has none; or why it could not be stored. The feed is as it was then.
+    //= FEED-37, FEED-38
     pub async fn fill(&self, blocks: Vec<Bytes>) -> Result<(), Error> {
         let max = Limits::default().max_block;
         if let Some(block) = blocks.iter().find(|block| block.len() > max) {

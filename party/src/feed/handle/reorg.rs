@@ -140,6 +140,7 @@ impl FeedReorg {
     ///
     /// # Errors
     /// Why it could not be stored. The feed is as it was then.
+    //= FEED-77, FEED-79, FEED-80
     pub async fn commit(self) -> Result<Option<u64>, Error> {
         self.course.commit(&self.feed).await
     }

@@ -104,6 +104,7 @@ impl Feed {
     ///
     /// # Errors
     /// As [`truncate`](Self::truncate), and [`ApiMisuse::ForkNotHigher`].
+    //= FEED-39, FEED-52, FEED-76
     pub async fn truncate_to_fork(&self, length: u64, fork: u64) -> Result<(), Error> {
         self.truncate_to(length, Some(fork)).await
     }

@@ -112,6 +112,7 @@ impl ManifestBuilder {
     /// # Errors
     /// [`ApiMisuse::InvalidManifest`] with the [`ManifestFlaw`], if peers would refuse such a manifest, or if
     /// no block of a feed with it could ever be verified.
+    //= FEED-9, FEED-17
     pub fn build(self) -> Result<Manifest, ApiMisuse> {
         match self.flaw() {
             Some(flaw) => Err(ApiMisuse::InvalidManifest(flaw)),

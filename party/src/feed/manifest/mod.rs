@@ -188,6 +188,7 @@ impl Manifest {
     }
 
     /// The key of the feed with this manifest: the hash of its encoding.
+    //= FEED-1
     pub fn key(&self) -> FeedKey {
         let mut out = Vec::new();
         self.encode(&mut out);
@@ -197,6 +198,7 @@ impl Manifest {
     /// Whether no peer would take it, whatever its hash: more signatures wanted than there are signers, or
     /// fields that its version doesn't have. An empty list of linked feeds says nothing and is let pass in
     /// version 1, as hypercore lets it.
+    //= FEED-11, FEED-12, FEED-13
     pub(crate) fn contradicts_itself(&self) -> bool {
         let linked = self.linked.as_ref().is_some_and(|linked| !linked.is_empty());
         self.version > 2
@@ -235,6 +237,7 @@ impl Manifest {
         }
     }
 
+    //= FEED-8
     fn encode_v0(&self, out: &mut impl Writer) {
         out.put_uint(0); // the hash function: BLAKE2b
         match (&self.prologue, self.signers.as_slice()) {
@@ -265,6 +268,7 @@ impl Manifest {
     /// # Errors
     /// A [`DecodeError`] for a version, type, hash or signature scheme that is not known, and for more
     /// signers or linked keys than [`Limits::max_signers`].
+    //= FEED-5, FEED-6, LIMIT-15
     pub fn decode(reader: &mut Reader<'_>, limits: &Limits) -> Result<Self, DecodeError> {
         let version = known("manifest version", reader.uint()?, 2)?;
         if version == 0 {
@@ -302,6 +306,7 @@ impl Manifest {
         })
     }
 
+    //= FEED-7
     fn decode_v0(reader: &mut Reader<'_>, limits: &Limits) -> Result<Self, DecodeError> {
         known("manifest hash", reader.uint()?, 0)?;
         let mut manifest = Self {
@@ -347,6 +352,7 @@ fn decode_signers(reader: &mut Reader<'_>, limits: &Limits) -> Result<Vec<Signer
     (0..n).map(|_| Signer::decode(reader)).collect()
 }
 
+//= FEED-10
 fn known(what: &'static str, value: u64, max: u64) -> Result<u64, DecodeError> {
     if value > max { Err(DecodeError::Unknown { what, value }) } else { Ok(value) }
 }

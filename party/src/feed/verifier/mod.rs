@@ -50,6 +50,7 @@ impl Verifier {
     /// # Errors
     /// [`PeerMisbehaved::WrongManifest`] if the manifest neither hashes to the key nor has the key itself as
     /// its only signer, or contradicts itself.
+    //= FEED-14, FEED-15
     pub fn new(key: FeedKey, manifest: Manifest) -> Result<Self, PeerMisbehaved> {
         //= protocol-spec/06-feeds.md#manifests
         if manifest.contradicts_itself() {
@@ -94,7 +95,7 @@ impl Verifier {
 
     /// Checks an upgrade of `length` blocks from `start`, whose nodes gave `tree`, against the prologue:
     /// a tree that reaches into it must reach its end.
-    //= protocol-spec/06-feeds.md#prologues
+    //= FEED-31, FEED-35, FEED-34
     pub(crate) fn check_prologue(&self, start: u64, length: u64, tree: &Tree) -> Result<(), PeerMisbehaved> {
         let Some(prologue) = self.manifest.prologue.filter(|_| !self.legacy) else { return Ok(()) };
         if start < prologue.length && (start != 0 || length < prologue.length) {
@@ -110,6 +111,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`PeerMisbehaved::InvalidSignature`].
+    //= FEED-33
     pub fn verify(&self, tree: &Tree, fork: u64, signature: &[u8]) -> Result<(), PeerMisbehaved> {
         if self.is_signed(tree, fork, signature) { Ok(()) } else { Err(PeerMisbehaved::InvalidSignature) }
     }
@@ -122,7 +124,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`PeerMisbehaved::InvalidSignature`].
-    //= protocol-spec/06-feeds.md#prologues
+    //= FEED-40, FEED-41
     pub fn verify_fork(&self, tree: &Tree, fork: u64, signature: &[u8]) -> Result<(), PeerMisbehaved> {
         self.verify(tree, fork, signature)?;
         if self.is_signed_by_signers(tree, fork, signature) {
@@ -140,6 +142,7 @@ impl Verifier {
         }
     }
 
+    //= FEED-25, FEED-26, FEED-27
     fn is_signed_by_signers(&self, tree: &Tree, fork: u64, signature: &[u8]) -> bool {
         if self.is_plain() {
             return match (self.manifest.signers.first(), signature.try_into()) {
@@ -151,6 +154,7 @@ impl Verifier {
             .is_ok_and(|signature| self.has_quorum(tree, fork, &signature))
     }
 
+    //= FEED-23, FEED-24
     fn has_quorum(&self, tree: &Tree, fork: u64, signature: &MultiSignature) -> bool {
         let Ok(quorum) = usize::try_from(self.manifest.quorum) else { return false };
         if quorum == 0 || signature.parts.len() < quorum {
@@ -175,6 +179,7 @@ impl Verifier {
     }
 
     /// The longer tree that `patch` blocks more and their subtrees lead to; `None` if one is missing.
+    //= FEED-28, FEED-29
     pub(crate) fn patched(&self, tree: &Tree, patch: u64, nodes: &HashMap<u64, Node>) -> Option<Tree> {
         let to = tree.length().checked_add(patch).filter(|to| *to <= MAX_LENGTH)?;
         let mut longer = tree.clone();
@@ -185,13 +190,14 @@ impl Verifier {
         Some(longer)
     }
 
+    //= FEED-30
     fn is_signed_by(&self, signer: &Signer, tree: &Tree, fork: u64, signature: &Signature) -> bool {
         signer.public_key.verify(&self.message(signer, &Signable::of(self.key, tree, fork)), signature)
     }
 
     /// What `signer` signs: for a legacy feed the tree alone, else together with the manifest (or in
     /// version 0 the signer's namespace), so that one feed's signature is worth nothing on another.
-    //= protocol-spec/06-feeds.md#what-is-signed
+    //= FEED-19
     pub(crate) fn message(&self, signer: &Signer, signable: &Signable) -> Vec<u8> {
         let mut out = Vec::with_capacity(112);
         out.put_bytes(&hypercore_namespace(0));
@@ -207,6 +213,7 @@ impl Verifier {
     }
 
     /// Whether a signature is the 64 bytes of the one signer, rather than a multi-signature.
+    //= FEED-22
     pub(crate) fn is_plain(&self) -> bool {
         let Manifest { version, allow_patch, signers, .. } = &self.manifest;
         self.legacy || *version == 0 && !allow_patch && signers.len() == 1
@@ -267,6 +274,7 @@ impl Verifier {
     }
 
     /// Whether `tree` is the prologue, which needs no signature.
+    //= FEED-32
     pub(crate) fn is_prologue(&self, tree: &Tree) -> bool {
         let prologue = self.manifest.prologue.filter(|_| !self.legacy && self.manifest.version > 0);
         prologue.is_some_and(|prologue| prologue.is(tree))

@@ -12,7 +12,7 @@ fn misbehaved(result: Result<Vec<Event>, Error>) -> PeerMisbehaved {
     }
 }
 
-//= protocol-spec/05-channels.md#opening-and-pairing
+//= MUX-25, MUX-27
 #[test]
 fn ids_grow_by_one_at_a_time() {
     for id in [0, 2, 1 << 31, 1 << 40, (1 << 53) - 1] {
@@ -27,6 +27,7 @@ fn ids_grow_by_one_at_a_time() {
     }
 }
 
+//= MUX-26
 #[test]
 fn an_id_in_use_is_not_opened_again() {
     let mut mux = mux();
@@ -34,7 +35,7 @@ fn an_id_in_use_is_not_opened_again() {
     assert_eq!(misbehaved(handle(&mut mux, [open(1, "b", b"", b"")])), PeerMisbehaved::InvalidOpen);
 }
 
-//= protocol-spec/05-channels.md#closing
+//= MUX-34, MUX-35
 #[test]
 fn closes_of_and_messages_to_unknown_ids_cost_nothing() {
     let mut mux = mux();
@@ -49,7 +50,7 @@ fn closes_of_and_messages_to_unknown_ids_cost_nothing() {
     assert_eq!(handle(&mut mux, [message(1, 0, b"x")]).unwrap().len(), 1);
 }
 
-//= protocol-spec/05-channels.md#closing
+//= MUX-36
 #[test]
 fn a_reject_of_what_was_not_opened_is_an_error() {
     for id in [0, 2, 1 << 31, 1 << 40, (1 << 53) - 1] {
@@ -78,6 +79,7 @@ fn opens_that_are_rejected_take_no_memory_however_many() {
     assert!(mux.remotes.kept() <= Limits::default().max_channels + 2);
 }
 
+//= LIMIT-9
 #[test]
 fn opens_that_are_not_answered_end_in_an_error() {
     let mut mux = mux();
@@ -87,6 +89,7 @@ fn opens_that_are_not_answered_end_in_an_error() {
     assert_eq!(mux.channels(), limits.max_incoming_opens);
 }
 
+//= MUX-30, MUX-43, LIMIT-8
 #[test]
 fn who_heeds_the_pause_never_reaches_the_limit() {
     let mut mux = mux();
@@ -112,6 +115,7 @@ fn who_heeds_the_pause_never_reaches_the_limit() {
     assert_eq!(answered, 10_000);
 }
 
+//= LIMIT-7
 #[test]
 fn channels_are_bounded_for_both_sides() {
     let limits = Limits { max_channels: 2, ..Limits::default() };
@@ -137,7 +141,7 @@ fn a_waiting_open_can_be_accepted_at_the_limit_of_channels() {
     assert_eq!(mux.channels(), 1);
 }
 
-//= protocol-spec/05-channels.md#opening-and-pairing
+//= MUX-31, LIMIT-10
 #[test]
 fn early_messages_are_kept_up_to_a_limit() {
     let limits = Limits { max_early_bytes: 10 * 1024, ..Limits::default() };
@@ -173,6 +177,7 @@ fn an_early_message_does_not_keep_its_frame() {
     mux.reject(incoming);
 }
 
+//= LIMIT-11, LIMIT-12
 #[test]
 fn names_and_handshakes_are_bounded() {
     let limits = Limits { max_channel_name: 4, max_channel_handshake: 8, ..Limits::default() };
@@ -197,6 +202,7 @@ fn names_and_handshakes_are_bounded() {
     assert!(mux.accept(incoming, &[0; 8]).unwrap().is_some());
 }
 
+//= ENC-7
 #[test]
 fn a_name_must_be_utf8() {
     let error = handle(&mut mux(), [message(0, 1, b"\x01\x01\xff\0")]).unwrap_err();

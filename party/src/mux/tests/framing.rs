@@ -16,7 +16,7 @@ fn payloads(events: &[Event]) -> Vec<(ChannelId, u64, &[u8])> {
     events.iter().map(payload).collect()
 }
 
-//= protocol-spec/05-channels.md#messages
+//= MUX-2
 #[test]
 fn an_open_lies_as_the_format_says() {
     let mut mux = mux();
@@ -38,6 +38,7 @@ fn a_message_on_its_own_is_not_batched() {
     assert_eq!(mux.unsent_bytes(), 0);
 }
 
+//= MUX-40, MUX-41
 #[test]
 fn messages_sent_together_travel_together_in_their_order() {
     let mut mux = mux();
@@ -85,7 +86,7 @@ fn a_cork_holds_back_until_the_last_uncork() {
     assert_eq!(transmits(&mut mux), [&b"\x01\0z"[..]]);
 }
 
-//= protocol-spec/05-channels.md#batching-and-backpressure
+//= MUX-42
 #[test]
 fn a_batch_is_split_where_it_would_be_too_long() {
     let mut mux = mux();
@@ -147,7 +148,7 @@ fn the_parts_of_a_payload_become_one_message() {
     assert_eq!(mux.send(channel, 1 << 53, b""), Err(too_large));
 }
 
-//= protocol-spec/05-channels.md#messages
+//= MUX-7, MUX-12
 #[test]
 fn a_batch_switches_channels_and_bounds_each_message() {
     let mut mux = mux();
@@ -171,6 +172,7 @@ fn control_messages_stand_in_batches_too() {
     assert_eq!(mux.poll_event().unwrap(), Some(Event::Message { channel, message_type: 4, payload }));
 }
 
+//= MUX-1
 #[test]
 fn empty_plaintexts_and_empty_batches_mean_nothing() {
     let mut mux = mux();
@@ -178,7 +180,7 @@ fn empty_plaintexts_and_empty_batches_mean_nothing() {
     assert_eq!(handle(&mut mux, messages).unwrap(), []);
 }
 
-//= protocol-spec/05-channels.md#messages
+//= MUX-3
 #[test]
 fn control_messages_of_an_unknown_type_are_passed_over() {
     let mut mux = mux();
@@ -196,6 +198,7 @@ fn a_payload_is_a_slice_of_what_came() {
     assert_eq!(payload.as_ptr(), frame[2..].as_ptr());
 }
 
+//= MUX-5
 #[test]
 fn cut_messages_are_decode_errors_and_final() {
     let cut: [&[u8]; 12] = [
@@ -222,7 +225,7 @@ fn cut_messages_are_decode_errors_and_final() {
     }
 }
 
-//= protocol-spec/05-channels.md#messages
+//= MUX-9
 #[test]
 fn a_batch_within_a_batch_is_refused() {
     let mut mux = mux();
@@ -231,7 +234,7 @@ fn a_batch_within_a_batch_is_refused() {
     assert!(matches!(error, Error::Decode(DecodeError::Invalid("batch within a batch"))), "{error}");
 }
 
-//= protocol-spec/05-channels.md#messages
+//= MUX-11
 #[test]
 fn a_length_beyond_the_end_of_a_batch_is_refused_after_what_is_before_it() {
     for len in [3, 300, 1 << 31, (1 << 53) - 1] {

@@ -21,7 +21,7 @@ fn rejected(channel: ChannelId) -> Event {
     Event::Closed { channel, reason: CloseReason::Rejected }
 }
 
-//= protocol-spec/05-channels.md#opening-and-pairing
+//= MUX-13
 #[test]
 fn an_open_of_ours_is_paired_by_the_remotes() {
     let mut mux = mux();
@@ -51,6 +51,7 @@ fn an_open_of_the_remotes_is_paired_by_accepting() {
     assert_eq!(transmits(&mut mux), Vec::<Bytes>::new());
 }
 
+//= MUX-13, MUX-14
 #[test]
 fn opening_what_the_remote_has_opened_pairs_it() {
     let mut mux = mux();
@@ -74,6 +75,7 @@ fn no_id_and_an_empty_one_are_the_same() {
     assert!(matches!(&events[..], [Event::Incoming { id: None, .. }]));
 }
 
+//= MUX-21
 #[test]
 fn different_ids_are_different_channels() {
     let mut mux = mux();
@@ -82,7 +84,7 @@ fn different_ids_are_different_channels() {
     incoming(&handle(&mut mux, [open(2, "b", b"1", b"")]).unwrap());
 }
 
-//= protocol-spec/05-channels.md#opening-and-pairing
+//= MUX-20
 #[test]
 fn several_channels_of_one_key_pair_in_their_order() {
     let mut mux = mux();
@@ -139,7 +141,7 @@ fn rejects_may_come_out_of_order() {
     assert_eq!(mux.channels(), 1);
 }
 
-//= protocol-spec/05-channels.md#opening-and-pairing
+//= MUX-17, MUX-19
 #[test]
 fn an_unknown_protocol_is_rejected_and_its_id_used_again() {
     let mut mux = mux();
@@ -152,7 +154,7 @@ fn an_unknown_protocol_is_rejected_and_its_id_used_again() {
     assert_eq!(mux.channels(), 0);
 }
 
-//= protocol-spec/05-channels.md#closing
+//= MUX-37
 #[test]
 fn a_close_of_a_paired_channel_frees_both_ids_at_once() {
     let mut mux = mux();
@@ -166,7 +168,7 @@ fn a_close_of_a_paired_channel_frees_both_ids_at_once() {
     paired(&mut mux, 1, "b");
 }
 
-//= protocol-spec/05-channels.md#closing
+//= MUX-32
 #[test]
 fn a_close_by_the_remote_is_not_answered() {
     let mut mux = mux();
@@ -179,6 +181,7 @@ fn a_close_by_the_remote_is_not_answered() {
     assert_eq!(mux.channels(), 0);
 }
 
+//= MUX-33
 #[test]
 fn after_our_close_nothing_is_told_of_the_channel() {
     let mut mux = mux();
@@ -195,7 +198,7 @@ fn after_our_close_nothing_is_told_of_the_channel() {
     assert_eq!(mux.poll_event().unwrap(), None);
 }
 
-//= protocol-spec/05-channels.md#closing
+//= MUX-38
 #[test]
 fn the_id_of_a_close_before_the_answer_waits_for_the_answer() {
     for answer in [reject(1), open(1, "a", b"", b"")] {
@@ -223,7 +226,7 @@ fn batch_of_control(messages: &[Bytes]) -> Bytes {
     out.freeze()
 }
 
-//= protocol-spec/05-channels.md#opening-and-pairing
+//= MUX-15, MUX-16
 #[test]
 fn a_crossing_open_of_a_closed_channel_is_swallowed_and_closed() {
     let mut mux = mux();
@@ -250,6 +253,7 @@ fn a_channel_closed_before_the_answer_does_not_stand_in_for_the_next() {
     assert_eq!(mux.channels(), 1);
 }
 
+//= MUX-29, MUX-39
 #[test]
 fn what_the_remote_closed_before_the_answer_is_delivered_then_closed() {
     let mut mux = mux();
@@ -286,6 +290,7 @@ fn what_the_remote_closed_before_the_answer_can_be_rejected() {
     assert_eq!(mux.channels(), 0);
 }
 
+//= MUX-26
 #[test]
 fn an_id_that_the_remote_closed_is_not_its_to_use_before_our_answer() {
     let mut mux = mux();
@@ -293,7 +298,7 @@ fn an_id_that_the_remote_closed_is_not_its_to_use_before_our_answer() {
     assert!(matches!(error, Error::PeerMisbehaved(PeerMisbehaved::InvalidOpen)));
 }
 
-//= protocol-spec/05-channels.md#opening-and-pairing
+//= MUX-22, MUX-23
 #[test]
 fn aliases_are_resolved_here_and_never_sent() {
     let mut mux = mux();
@@ -308,6 +313,7 @@ fn aliases_are_resolved_here_and_never_sent() {
     assert_eq!(handle(&mut mux, [open(2, "hypercore/alpha", b"l", b"")]).unwrap(), [opened(channel, b"")]);
 }
 
+//= MUX-24
 #[test]
 fn free_ids_are_used_again_the_latest_first() {
     let mut mux = mux();
@@ -321,6 +327,7 @@ fn free_ids_are_used_again_the_latest_first() {
     }
 }
 
+//= MUX-28
 #[test]
 fn messages_can_be_sent_before_the_remote_has_answered() {
     let mut mux = mux();

@@ -20,6 +20,7 @@ use crate::{
 
 impl Channel {
     /// A request of the remote's was served; `Ok(None)` or an error if it can't be.
+    //= REPL-26
     pub fn handle_served(&mut self, ticket: Ticket, proof: Result<Option<Proof>, ()>) {
         if let Some((_, upgrade)) = self.trial.take_if(|(trial, _)| *trial == ticket) {
             let provable = matches!(&proof, Ok(Some(proof)) if proof.upgrade.is_some());
@@ -123,6 +124,7 @@ impl Channel {
         Some(Output::Serve { ticket, request, fork })
     }
 
+    //= REPL-23, REPL-27, REPL-29, REPL-30, REPL-85
     pub(super) fn handle_request(&mut self, mut request: Request, local: &dyn Local) -> Result<(), Error> {
         // Node asks for the tree of a fork once, as long as it was told that it is. If it was empty then and isn't any
         // more, a refusal would leave the remote waiting for the next news.

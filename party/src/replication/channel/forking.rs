@@ -17,6 +17,7 @@ impl Channel {
     ///
     /// # Errors
     /// What did not verify, or could not be read or stored; the channel is to be closed.
+    //= REPL-82, REPL-83
     pub fn handle_followed(
         &mut self,
         ticket: Ticket,
@@ -154,7 +155,7 @@ impl Channel {
     }
 
     /// Data has come that answers no request. Returns whether it is taken for the proof of a conflict.
-    //= protocol-spec/07-replication.md#conflicts
+    //= REPL-90
     pub(super) fn handle_unasked(&mut self, proof: &Proof, local: &dyn Local) -> Result<bool, Error> {
         if self.conflicts.takes(proof, local, &self.limits) {
             self.outputs.push_back(Output::CheckConflict { proof: proof.clone() });
@@ -169,6 +170,7 @@ impl Channel {
 
     /// Something of the remote's does not verify. Returns whether it is asked for the proof of a conflict before it is
     /// blamed. Nothing else is asked of it then, and nothing taken.
+    //= REPL-86, REPL-88
     pub(super) fn suspects(&mut self, error: &Error, local: &dyn Local) -> bool {
         if self.conflicts.is_suspicious() || local.has_conflict() {
             return true;
@@ -181,7 +183,7 @@ impl Channel {
     }
 
     /// What there is to do for a feed that has a conflict: to tell the remote.
-    //= protocol-spec/07-replication.md#conflicts
+    //= REPL-95, REPL-96
     pub(super) fn poll_conflict(&mut self, local: &dyn Local) -> Option<Output> {
         let serving = &mut self.serving;
         let (ticket, request) = self.conflicts.tell(|| serving.ticket(), local, &self.remote)?;

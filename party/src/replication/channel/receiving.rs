@@ -20,6 +20,7 @@ impl Channel {
     ///
     /// # Errors
     /// What did not verify, or could not be stored; the channel is to be closed.
+    //= REPL-38, REPL-39
     pub fn handle_ingested(
         &mut self,
         ticket: Ticket,
@@ -81,6 +82,7 @@ impl Channel {
         Ok(())
     }
 
+    //= REPL-33, REPL-34, FEED-69, LIMIT-13
     pub(super) fn handle_data(&mut self, data: Data, local: &dyn Local, now: Instant) -> Result<(), Error> {
         let Data { request, proof } = data;
         //= protocol-spec/07-replication.md#request-1-and-data-3
@@ -169,6 +171,7 @@ impl Channel {
         Ok(())
     }
 
+    //= REPL-53
     pub(super) fn handle_no_data(
         &mut self,
         refusal: NoData,

@@ -43,7 +43,7 @@ fn a_reader_gets_all_of_a_feed() {
     assert!(reader.sent.len() < 2110, "{}", reader.sent.len());
 }
 
-//= protocol-spec/07-replication.md#sync-0
+//= REPL-12, REPL-58
 #[test]
 fn the_first_messages_are_a_sync_and_a_range() {
     let mut pair = pair(Model::writer(5), Model::reader());
@@ -62,7 +62,7 @@ fn the_first_messages_are_a_sync_and_a_range() {
     assert_eq!(pair.ends[0].sent, [Message::Sync(sync), Message::Range(range)]);
 }
 
-//= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
+//= REPL-59
 #[test]
 fn a_writer_with_gaps_tells_of_what_it_appends_unasked() {
     let mut pair = pair(Model::sparse(20, 0..4), Model::reader());
@@ -76,7 +76,7 @@ fn a_writer_with_gaps_tells_of_what_it_appends_unasked() {
     assert_eq!(pair.ends[0].sent.last(), Some(&Message::Range(Range { drop: true, start: 20, length: 1 })));
 }
 
-//= protocol-spec/07-replication.md#sync-0
+//= REPL-10, REPL-11
 #[test]
 fn the_first_sync_on_a_later_fork_promises_no_growth() {
     let mut pair = pair(Model { fork: 1, ..Model::writer(5) }, Model::reader());
@@ -94,7 +94,7 @@ fn ask_for_an_empty_tree(pair: &mut Pair<Model>) {
     pair.deliver(0, 1).unwrap();
 }
 
-//= protocol-spec/07-replication.md#forks
+//= REPL-79
 #[test]
 fn who_asks_for_the_tree_of_a_fork_that_was_empty_gets_what_there_is_by_then() {
     let mut pair = pair(Model { fork: 1, ..Model::writer(5) }, Model::reader());
@@ -107,7 +107,7 @@ fn who_asks_for_the_tree_of_a_fork_that_was_empty_gets_what_there_is_by_then() {
     assert_eq!((data.request, data.proof.fork, upgrade.start, upgrade.length), (9, 1, 0, 5));
 }
 
-//= protocol-spec/07-replication.md#forks
+//= REPL-99
 #[test]
 fn a_refusal_comes_before_the_news_that_it_is_older_than() {
     let mut pair = pair(Model { fork: 1, ..Model::writer(0) }, Model::reader());
@@ -121,7 +121,7 @@ fn a_refusal_comes_before_the_news_that_it_is_older_than() {
     assert_eq!((refusal.request, sync.length), (9, 1));
 }
 
-//= protocol-spec/07-replication.md#capability
+//= REPL-5
 #[test]
 fn nothing_is_sent_before_the_remote_has_opened() {
     let mut channel = channel(true, LIVE, &Default::default());
@@ -132,7 +132,7 @@ fn nothing_is_sent_before_the_remote_has_opened() {
     assert!(channel.handle_message(0, vec![0; 4].into(), &feed, now).is_err());
 }
 
-//= protocol-spec/07-replication.md#appending-while-connected
+//= REPL-13, REPL-73
 #[test]
 fn appends_follow() {
     let mut pair = pair(Model::writer(5), Model::reader());
@@ -174,7 +174,7 @@ fn without_demand_the_length_follows() {
     assert!(reader.status().in_sync);
 }
 
-//= protocol-spec/07-replication.md#cancel-2
+//= REPL-36
 #[test]
 fn what_is_no_longer_demanded_is_cancelled() {
     let mut pair = pair(Model::writer(100), Model::reader());
@@ -209,6 +209,7 @@ fn what_came_from_elsewhere_is_cancelled() {
     assert_eq!(pair.ends[1].status().counters.blocks_received, 10);
 }
 
+//= REPL-62
 #[test]
 fn two_readers_fill_each_others_gaps() {
     let evens = (0..1000).filter(|index| index % 2 == 0);
@@ -221,6 +222,7 @@ fn two_readers_fill_each_others_gaps() {
     }
 }
 
+//= PARTY-114
 #[test]
 fn a_relay_tells_of_what_it_gets_meanwhile() {
     let mut pair = pair(Model::sparse(1000, [3]), Model::sparse(1000, []));
@@ -251,6 +253,7 @@ fn a_finite_replication_says_that_it_is_done() {
     }
 }
 
+//= REPL-63
 #[test]
 fn blocks_that_are_cleared_are_told() {
     let mut pair = pair(Model::writer(200), Model::sparse(200, []));
@@ -293,6 +296,7 @@ fn a_relay_that_grows_without_gaps_tells_each_block_once() {
     assert_eq!((pair.ends[0].sent(8), pair.ends[0].sent(7)), (10, 1));
 }
 
+//= REPL-98
 #[test]
 fn a_finite_replication_of_gaps_comes_to_an_end() {
     for options in [[FINITE, FINITE], [LIVE, FINITE], [FINITE, LIVE]] {
@@ -306,6 +310,7 @@ fn a_finite_replication_of_gaps_comes_to_an_end() {
     }
 }
 
+//= REPL-22
 #[test]
 fn a_manifest_comes_though_the_feed_is_empty() {
     let mut pair = pair(Model::writer(0), Model::reader());
@@ -315,6 +320,7 @@ fn a_manifest_comes_though_the_feed_is_empty() {
     assert_eq!(pair.ends[1].sent(1), 1);
 }
 
+//= REPL-29
 #[test]
 fn without_upload_every_request_is_refused_and_asking_ends() {
     let refusing = Options { upload: false, ..LIVE };
@@ -334,7 +340,7 @@ fn without_download_nothing_is_asked_for() {
     assert!(pair.ends[0].status().remote_in_sync && pair.ends[1].status().in_sync);
 }
 
-//= protocol-spec/07-replication.md#request-1-and-data-3
+//= LIMIT-4
 #[test]
 fn a_remote_that_can_not_take_more_is_not_served() {
     let mut pair = pair(Model::writer(100), Model::reader());
@@ -369,6 +375,7 @@ fn a_reader_that_can_not_store_as_fast_takes_no_turn_to_ask() {
     assert_eq!(pair.ends[1].feed.contiguous_length(), 20_000);
 }
 
+//= REPL-76
 #[test]
 fn a_remote_of_another_fork_is_left_alone() {
     let stays = Options { follow_forks: false, ..LIVE };

@@ -51,7 +51,7 @@ fn receive(channel: &mut Channel, messages: Vec<Extension>) -> Vec<(String, Byte
         .collect()
 }
 
-//= protocol-spec/07-replication.md#extension-9
+//= REPL-68
 #[test]
 fn a_name_is_left_out_if_it_is_that_of_the_message_before() {
     let mut pair = pair();
@@ -110,6 +110,7 @@ fn a_flood_is_cut_off_and_counted() {
     assert_eq!(channel.status(&local).counters.dropped_extensions, 4);
 }
 
+//= REPL-72
 #[test]
 fn a_name_that_is_too_long_takes_those_that_leave_it_out_along() {
     let limits = Limits { max_extension_name: 4, ..Limits::default() };

@@ -121,6 +121,7 @@ fn everything() -> Demand {
     Demand::everything()
 }
 
+//= REPL-74, REPL-75, REPL-77, REPL-82
 #[test]
 fn a_reader_follows_when_its_writer_truncates_while_live() {
     for legacy in [false, true] {
@@ -198,6 +199,7 @@ fn several_truncates_while_away_are_one_way() {
     assert_eq!(net.pairs[0].2.ends[1].status().counters.blocks_received, 90);
 }
 
+//= REPL-78
 #[test]
 fn a_truncate_that_nobody_can_prove_is_waited_for() {
     let mut net = Net::new(false, 10, 1);
@@ -250,6 +252,7 @@ fn cleared_where_the_forks_part(reader_has: Demand) -> Net {
     net
 }
 
+//= REPL-80
 #[test]
 fn what_the_writer_has_cleared_is_no_obstacle_on_the_way_to_its_fork() {
     let mut net = cleared_where_the_forks_part(Demand::nothing());
@@ -263,6 +266,7 @@ fn what_the_writer_has_cleared_is_no_obstacle_on_the_way_to_its_fork() {
     assert!(block_on(reader.audit()).unwrap().problems.is_empty());
 }
 
+//= REPL-81
 #[test]
 fn blocks_that_only_the_reader_has_are_given_up_only_after_a_while() {
     let mut net = cleared_where_the_forks_part(everything());
@@ -394,6 +398,7 @@ fn a_reader_that_does_not_follow_forks_stays() {
     assert!(pair.ends[1].status().in_sync && !pair.ends[1].status().has_given_up);
 }
 
+//= REPL-83
 #[test]
 fn blocks_of_the_old_fork_that_come_late_are_not_held_against_the_remote() {
     let mut net = Net::new(false, 40, 1);
@@ -625,6 +630,7 @@ fn answers_that_do_not_fit_a_fork_are_refused() {
     }
 }
 
+//= REPL-84
 #[test]
 fn forks_announced_without_end_are_asked_for_one_at_a_time() {
     let mut victim = Victim::new();
@@ -669,6 +675,7 @@ fn contradiction(common: u64, ours: u64, theirs: u64) -> [Feed; 2] {
     feeds
 }
 
+//= REPL-90, REPL-94, REPL-95, REPL-96, REPL-97
 #[test]
 fn two_signed_trees_end_the_replication_of_a_feed() {
     for (common, ours, theirs) in [(10, 20, 20), (0, 30, 40), (7, 40, 30), (12, 1, 1)] {
@@ -696,6 +703,7 @@ fn two_signed_trees_end_the_replication_of_a_feed() {
     }
 }
 
+//= REPL-93
 #[test]
 fn a_conflict_is_kept() {
     let [ours, theirs] = contradiction(3, 4, 4);
@@ -708,6 +716,7 @@ fn a_conflict_is_kept() {
     assert!(ours.with_local(|local| local.has_conflict()));
 }
 
+//= REPL-86, REPL-88, REPL-91
 #[test]
 fn what_is_forged_is_no_conflict() {
     let mut victim = Victim::new();
@@ -730,6 +739,7 @@ fn what_is_forged_is_no_conflict() {
     assert!(victim.feed().conflict().is_none() && !victim.feed().with_local(|local| local.has(5)));
 }
 
+//= REPL-92
 #[test]
 fn conflicts_that_are_not_proved_are_dropped_and_counted() {
     let mut victim = Victim::new();

@@ -118,7 +118,7 @@ fn data_with_an_empty_upgrade_is_an_error() {
     }
 }
 
-//= protocol-spec/07-replication.md#request-1-and-data-3
+//= REPL-33, REPL-34
 #[test]
 fn data_that_was_not_asked_for_is_an_error() {
     let (mut victim, id) = waiting();
@@ -147,7 +147,7 @@ fn an_answer_counts_once() {
     misbehaved(victim.send(data), PeerMisbehaved::UnrequestedData);
 }
 
-//= protocol-spec/07-replication.md#request-1-and-data-3
+//= REPL-46
 #[test]
 fn pushed_data_is_passed_over() {
     let (mut victim, _) = waiting();
@@ -157,6 +157,7 @@ fn pushed_data_is_passed_over() {
     assert_eq!(victim.channel.status(&victim.feed).counters.unwanted_pushes, 2);
 }
 
+//= LIMIT-13
 #[test]
 fn a_block_that_is_too_large_is_an_error() {
     let (mut victim, id) = waiting();
@@ -194,6 +195,7 @@ fn a_range_of_two_to_the_40_blocks_costs_nothing() {
     assert_eq!(victim.channel.status(&victim.feed).remote_contiguous_length, 10);
 }
 
+//= REPL-14
 #[test]
 fn a_length_of_two_to_the_53_is_only_a_claim() {
     let mut victim = Victim::new(Model::sparse(0, []), Limits::default());
@@ -205,7 +207,7 @@ fn a_length_of_two_to_the_53_is_only_a_claim() {
         if proof.upgrade == Some(UpgradeRequest { start: 0, length: MAX_SAFE_INTEGER })));
 }
 
-//= protocol-spec/07-replication.md#request-1-and-data-3
+//= REPL-29, REPL-30
 #[test]
 fn a_request_for_block_two_to_the_53_is_refused_and_the_channel_lives() {
     let mut victim = Victim::new(Model::writer(10), Limits::default());
@@ -223,6 +225,7 @@ fn a_request_for_block_two_to_the_53_is_refused_and_the_channel_lives() {
     assert!(matches!(outputs[2..], [Output::Serve { .. }]));
 }
 
+//= REPL-29, FEED-75
 #[test]
 fn requests_that_make_no_sense_are_refused() {
     let mut victim = Victim::new(Model::writer(10), Limits::default());
@@ -249,6 +252,7 @@ fn requests_that_make_no_sense_are_refused() {
     assert_eq!(refusals, [(1, 2), (2, 2), (3, 2), (4, 2), (5, 1)]);
 }
 
+//= REPL-89
 #[test]
 fn the_check_for_a_conflict_is_answered() {
     let mut victim = Victim::new(Model::writer(10), Limits::default());
@@ -261,6 +265,7 @@ fn the_check_for_a_conflict_is_answered() {
     assert!(matches!(victim.messages()[..], [Message::Data(Data { request: 0, .. })]));
 }
 
+//= REPL-25
 #[test]
 fn a_flood_of_requests_is_refused_beyond_the_limit() {
     let limits = Limits { max_queued_requests: 100, ..Limits::default() };
@@ -286,6 +291,7 @@ fn a_flood_of_requests_is_refused_beyond_the_limit() {
     }
 }
 
+//= REPL-51
 #[test]
 fn a_flood_of_requests_and_cancels_costs_nothing() {
     let mut victim = Victim::new(Model::writer(10), Limits::default());
@@ -301,6 +307,7 @@ fn a_flood_of_requests_and_cancels_costs_nothing() {
     assert_eq!(victim.channel.status(&victim.feed).serving, 0);
 }
 
+//= REPL-20
 #[test]
 fn of_a_remote_whose_length_shrinks_no_more_is_asked_than_it_says_to_have() {
     let mut victim = Victim::new(Model::sparse(1_000, []), Limits::default());
@@ -344,7 +351,7 @@ fn answers_that_lead_nowhere_are_asked_for_once_more_and_then_held_against_the_r
     misbehaved(result, PeerMisbehaved::InvalidProof("it leads nowhere"));
 }
 
-//= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
+//= REPL-61, LIMIT-18
 #[test]
 fn a_flood_of_wants_is_answered_within_bounds() {
     let mut victim = Victim::new(Model::sparse(1000, [5]), Limits::default());
@@ -359,7 +366,7 @@ fn a_flood_of_wants_is_answered_within_bounds() {
     assert_eq!(victim.outputs().len(), Limits::default().max_remote_wants);
 }
 
-//= protocol-spec/07-replication.md#sync-0
+//= REPL-16
 #[test]
 fn a_flood_of_syncs_is_answered_once() {
     let mut victim = Victim::new(Model::writer(1000), Limits::default());
@@ -372,7 +379,7 @@ fn a_flood_of_syncs_is_answered_once() {
     assert!(matches!(victim.messages()[..], [Message::Sync(Sync { remote_length: 499, .. })]));
 }
 
-//= protocol-spec/07-replication.md#nodata-4
+//= REPL-53, REPL-54
 #[test]
 fn a_remote_that_refuses_everything_is_not_asked_for_ever() {
     let mut victim = Victim::new(Model::sparse(1000, []), Limits::default());
@@ -393,6 +400,7 @@ fn a_remote_that_refuses_everything_is_not_asked_for_ever() {
     assert!(requests < 200, "{requests}");
 }
 
+//= REPL-57
 #[test]
 fn a_node_that_calls_requests_invalid_is_not_asked_too_often() {
     // It ends the connection after 64 of them.
@@ -422,6 +430,7 @@ fn a_node_that_calls_requests_invalid_is_not_asked_too_often() {
     assert!(victim.channel.status(&victim.feed).has_given_up);
 }
 
+//= LIMIT-16
 #[test]
 fn a_remote_that_never_answers_costs_a_window() {
     let mut victim = Victim::new(Model::sparse(100_000, []), Limits::default());
@@ -435,6 +444,7 @@ fn a_remote_that_never_answers_costs_a_window() {
     assert_eq!(victim.channel.status(&victim.feed).waiting, 64);
 }
 
+//= REPL-61
 #[test]
 fn bitfields_of_every_other_block_are_known_within_bounds() {
     let mut victim = Victim::new(Model::sparse(1 << 22, []), Limits::default());
@@ -456,6 +466,7 @@ fn bitfields_of_every_other_block_are_known_within_bounds() {
     assert!(indexes.iter().copied().eq((0..64).map(|n| 2 * n)));
 }
 
+//= REPL-9
 #[test]
 fn bytes_that_are_no_message_are_an_error() {
     let mut victim = Victim::new(Model::writer(10), Limits::default());

@@ -143,6 +143,7 @@ proptest! {
         prop_assert_ne!(decode(message.message_type(), &cut), Ok(Some(message)));
     }
 
+    //= ENC-11
     #[test]
     fn what_follows_the_known_fields_is_passed_over(message in message(), more in bytes()) {
         prop_assume!(!matches!(message, Message::Extension(_) | Message::Want(_) | Message::Unwant(_)));
@@ -159,7 +160,7 @@ proptest! {
     }
 }
 
-//= protocol-spec/07-replication.md#messages
+//= MUX-4, REPL-8
 #[test]
 fn unknown_types_are_skipped() {
     assert_eq!(decode(10, &Bytes::from_static(&[1, 2, 3])), Ok(None));
@@ -178,6 +179,7 @@ fn a_block_is_a_slice_of_the_message() {
     assert!(payload.as_ptr_range().contains(&value.as_ptr()));
 }
 
+//= ENC-6
 #[test]
 fn a_count_beyond_the_end_allocates_nothing() {
     let mut payload = vec![0b1000, 1, 0, 0, 1];
@@ -199,6 +201,7 @@ fn seeks_of_old_peers_have_no_padding() {
     assert!(decode(1, &payload).is_err());
 }
 
+//= REPL-6
 #[test]
 fn the_no_data_of_old_peers_has_no_reason() {
     let no_data = Message::NoData(NoData { request: 5, reason: REASON_UNKNOWN });

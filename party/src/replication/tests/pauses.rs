@@ -34,6 +34,7 @@ fn a_suspended_reader_hears_and_asks_for_nothing() {
     assert_eq!(pair.ends[0].status().counters.blocks_sent, 15);
 }
 
+//= REPL-24
 #[test]
 fn requests_to_a_suspended_writer_wait() {
     let mut pair = Pair::new([Model::writer(10), Model::reader()], [Options::default(); 2]);

@@ -52,6 +52,7 @@ fn what_is_appended_arrives_without_being_asked_for() {
     assert!(pair.ends.iter().all(|end| end.status().in_sync && end.status().remote_in_sync));
 }
 
+//= REPL-42
 #[test]
 fn appends_in_a_row_are_pushed_as_growths_that_follow_each_other() {
     let mut pair = pair([WRITER, READER]);
@@ -78,6 +79,7 @@ fn appends_in_a_row_are_pushed_as_growths_that_follow_each_other() {
     assert_eq!(pair.ends[1].status().counters.blocks_pushed_to_us, 20);
 }
 
+//= REPL-40
 #[test]
 fn who_does_not_allow_it_is_never_pushed_to() {
     let mut pair = pair([WRITER, PLAIN]);
@@ -105,6 +107,7 @@ fn blocks_can_be_pushed_one_by_one() {
     assert_eq!((reader.feed.length, reader.status().counters.blocks_pushed_to_us), (9, 1));
 }
 
+//= REPL-47
 #[test]
 fn too_many_pushes_that_nobody_allowed_close_the_channel() {
     let limits = Limits::default();
@@ -124,6 +127,7 @@ fn too_many_pushes_that_nobody_allowed_close_the_channel() {
     assert!(matches!(result, Err(Error::PeerMisbehaved(PeerMisbehaved::UnrequestedData))));
 }
 
+//= REPL-48
 #[test]
 fn what_does_not_verify_is_counted_and_asked_for() {
     let mut pair = pair([WRITER, READER]);
@@ -243,6 +247,7 @@ fn a_request_that_waits_can_be_cancelled() {
     assert_eq!((pair.ends[0].status().serving, pair.ends[0].channel.poll_timeout()), (0, None));
 }
 
+//= LIMIT-19
 #[test]
 fn a_long_backlog_is_left_to_be_asked_for() {
     let mut pair = pair([WRITER, READER]);

@@ -205,6 +205,7 @@ fn a_relay_with_gaps_proves_what_it_has() {
     }
 }
 
+//= REPL-38
 #[test]
 fn a_forged_proof_is_refused() {
     use crate::error::PeerMisbehaved;

@@ -76,7 +76,7 @@ fn expected(sizes: &[usize], bytes: u64) -> (u64, u64) {
     (sizes.len() as u64, 0)
 }
 
-//= protocol-spec/07-replication.md#request-1-and-data-3
+//= REPL-21
 #[test]
 fn an_offset_is_found_in_a_few_requests() {
     let sizes: Vec<usize> = (0..1_000).map(|n| 20 + n * 7919 % 61).collect();
@@ -93,6 +93,7 @@ fn an_offset_is_found_in_a_few_requests() {
     }
 }
 
+//= REPL-21
 #[test]
 fn an_offset_beyond_the_end_comes_with_the_growth() {
     let mut pair = pair(&[50; 100], true);
@@ -106,6 +107,7 @@ fn an_offset_beyond_the_end_comes_with_the_growth() {
     assert!(seeks);
 }
 
+//= REPL-17
 #[test]
 fn a_remote_of_hypercore_10_19_is_asked_for_hashes_alone() {
     let mut pair = pair(&[50; 100], false);

@@ -190,6 +190,7 @@ impl BlockFiles {
     }
 
     /// The block at `place`.
+    //= STORE-11
     pub(super) fn read(&self, place: Place) -> Result<Bytes, StorageError> {
         match self.read_bytes(place, place.len as usize) {
             Ok(block) if xxh3_64(&block) == place.checksum => Ok(block),
@@ -325,6 +326,7 @@ impl BlockFiles {
         self.append_to(number.ok_or_else(|| StorageError::Database("no block file is left".into()))?)
     }
 
+    //= STORE-15
     fn append_to(&self, number: u32) -> Result<(File, End), StorageError> {
         let path = self.path(number);
         let is_new = !path.exists();

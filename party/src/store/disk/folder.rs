@@ -58,6 +58,7 @@ pub(super) struct Folder {
 
 impl Folder {
     /// Locks the folder at `path`, which is made if it doesn't exist.
+    //= STORE-4
     pub(super) fn open(path: &Path) -> Result<Self, StorageError> {
         fs::create_dir_all(path)?;
         // Looked at before the lock is made, so that a folder of somebody else's stays as it is.
@@ -148,6 +149,7 @@ impl Folder {
 }
 
 /// What the marker says, `None` where a store may be made.
+//= STORE-3, STORE-5
 fn read_marker(path: &Path) -> Result<Option<String>, StorageError> {
     match fs::read(path.join(MARKER)) {
         Ok(bytes) if bytes == COMPLETE.as_bytes() || bytes == BEING_MADE.as_bytes() => {
@@ -183,6 +185,7 @@ fn write_marker(path: &Path, marker: &str) -> io::Result<()> {
 ///
 /// When this process starts another one, that one holds what is locked here from its fork to its exec, and so a lock that
 /// was given up meanwhile. So it is tried a few times.
+//= STORE-1
 fn lock(path: &Path) -> Result<File, StorageError> {
     let file = File::options().create(true).truncate(false).write(true).open(path.join(LOCK))?;
     for _ in 1..LOCK_TRIES {

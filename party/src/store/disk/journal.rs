@@ -41,6 +41,7 @@ const BUFFER_BYTES: usize = 256 << 10;
 ///
 /// With `most`, also cuts off commits beyond that number: they were reported as failed, though the
 /// operating system may have got them after all.
+//= STORE-20
 pub(super) fn check(folder: &Path, least: u64, most: Option<u64>) -> Result<(), StorageError> {
     let journals = journals(folder)?;
     let scans = journals.iter().map(|journal| scan(journal, most)).collect::<Result<Vec<_>, _>>()?;
@@ -302,6 +303,7 @@ mod tests {
         (result, (0..journals.len()).map(|n| fs::read(path(n)).unwrap().len()).collect())
     }
 
+    //= STORE-20
     #[test]
     fn a_torn_end_is_cut_if_nothing_is_missing_and_left_alone_otherwise() {
         let whole = batches(1..=4);

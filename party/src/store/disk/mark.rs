@@ -52,6 +52,7 @@ impl Mark {
 }
 
 /// How many commits the database at `path` must have, if that can be said.
+//= STORE-7, STORE-8
 pub(super) fn read(path: &Path) -> Option<u64> {
     let bytes: [u8; LEN] = fs::read(path).ok()?.try_into().ok()?;
     let (body, checksum) = bytes.split_last_chunk::<8>()?;

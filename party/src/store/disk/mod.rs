@@ -62,10 +62,10 @@
 //! journal holds, 64 MB at most. **A damaged journal** is cut without a word: it is looked through before.
 //! **A failed write** ends all writing: the database is closed and opened again, when there is room.
 //!
-//! A thread takes longer to wake than most of what it is woken for takes. So the threads linger a moment before they
-//! sleep (`queue.rs`), who awaits a commit does, too, and who reads in order is read ahead for (`ahead.rs`).
+//! A thread takes longer to wake than most of what it is woken for takes. So one that has read a single block lingers a
+//! moment before it sleeps (`queue.rs`), and who reads in order is read ahead for (`ahead.rs`).
 //! Keys that are asked for together are read together: a row once for all that is asked of it, rows that follow each
-//! other as a range, blocks that lie together with one call. Rows that were read stay in memory (`database/rows.rs`), 8 MiB
+//! other as a range, blocks that lie together with one call. Rows that were read stay in memory (`database/rows.rs`), 4 MiB
 //! of them, and what is asked for next is mostly there: it is answered without a change of thread.
 //!
 //! The limit of appends that are awaited one by one is the signature and the hash, 30 µs of the 50 to 60 that one
@@ -127,8 +127,6 @@ const READERS: usize = 2;
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often a database that could not be opened again is tried.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often who waits for a commit gives way to other threads before it is put to sleep.
-const LINGER: usize = 64;
 /// Commits that wait are carried out together, as one batch, up to about this many bytes.
 const MAX_GROUP_BYTES: usize = 4 << 20;
 
@@ -277,7 +275,7 @@ impl Storage for DiskStorage {
         if let Err(error) = database::check(&writes) {
             return Box::pin(async { Err(error) });
         }
-        submit_and_linger(&self.commits, |reply| Commit::Writes(writes, reply))
+        submit(&self.commits, |reply| Commit::Writes(writes, reply))
     }
 
     fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
@@ -360,7 +358,10 @@ fn start(engine: Engine, commits: Arc<Queue<Commit>>) -> Result<DiskStorage, Sto
 }
 
 fn serve_reads(reads: &Queue<Read>, engine: &Engine, read_ahead: &ReadAhead) {
-    while let Some(read) = reads.pop() {
+    // Who gets one block gets another as soon as it has that; who is served many at a time has enough to do.
+    let mut is_soon = false;
+    while let Some(read) = if is_soon { reads.pop_soon() } else { reads.pop() } {
+        is_soon = matches!(read, Read::Block { .. });
         // Whoever asked may have gone; that is no error.
         match read {
             Read::Values(keys, bytes, reply) => {
@@ -513,28 +514,6 @@ fn submit<T: Send + 'static, J>(queue: &Queue<J>, job: impl FnOnce(Reply<T>) -> 
     } else {
         Box::pin(async { Err(StorageError::Closed) })
     }
-}
-
-/// As [`submit`], for what is done in about the time that it takes to put a thread to sleep and wake it: whoever
-/// waits looks for the answer a few times before, and lets other threads go first.
-fn submit_and_linger<T: Send + 'static, J>(
-    queue: &Queue<J>,
-    job: impl FnOnce(Reply<T>) -> J,
-) -> Completion<T> {
-    let (reply, mut result) = oneshot::channel();
-    if !queue.push(job(reply)) {
-        return Box::pin(async { Err(StorageError::Closed) });
-    }
-    Box::pin(async move {
-        for _ in 0..LINGER {
-            match result.try_recv() {
-                Ok(result) => return result,
-                Err(oneshot::error::TryRecvError::Empty) => thread::yield_now(),
-                Err(oneshot::error::TryRecvError::Closed) => return Err(StorageError::Closed),
-            }
-        }
-        receive(result).await
-    })
 }
 
 async fn receive<T>(result: oneshot::Receiver<Result<T, StorageError>>) -> Result<T, StorageError> {

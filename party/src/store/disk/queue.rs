@@ -7,12 +7,14 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-/// How often a thread gives way to others before it goes to sleep: some tens of microseconds, where nobody else
-/// has anything to do.
+/// How often a thread that lingers gives way to others before it goes to sleep: some tens of microseconds, where
+/// nobody else has anything to do.
 const LINGER: usize = 256;
+/// Where it takes longer than this until a thread that gave way runs again, others have use for the processor.
+const GIVEN_WAY: Duration = Duration::from_micros(4);
 
 /// First in, first out, until it is closed; what is in it then is still taken out.
 #[derive(Debug)]
@@ -72,7 +74,6 @@ impl<T> Queue<T> {
     /// Waits for an item; `None` when the queue is closed and empty. While it is paused and not closed, there
     /// is none.
     pub(super) fn pop(&self) -> Option<T> {
-        self.linger();
         let mut state = self.lock();
         loop {
             if !state.is_paused || state.is_closed {
@@ -87,6 +88,13 @@ impl<T> Queue<T> {
         }
     }
 
+    /// As [`pop`](Self::pop), after a moment without going to sleep. For what is awaited one after the other, each of
+    /// which takes about as long as to wake a thread does.
+    pub(super) fn pop_soon(&self) -> Option<T> {
+        self.linger();
+        self.pop()
+    }
+
     /// The first item. If there are more, another thread is woken for them.
     fn take(&self, state: &mut State<T>) -> Option<T> {
         let item = state.items.pop_front();
@@ -97,17 +105,22 @@ impl<T> Queue<T> {
         item
     }
 
-    /// Waits a moment without going to sleep. Who awaits one thing after the other comes back soon, and waking a
-    /// thread takes longer than most of what it is woken for. Others who have something to do go first.
+    /// Waits a moment without going to sleep, as long as nobody else has use for the processor.
+    #[allow(clippy::disallowed_methods, reason = "it waits")]
     fn linger(&self) {
-        // One at a time, or the threads that read would keep each other awake.
+        // One at a time, or threads would keep each other awake.
         if self.lingers.swap(true, Ordering::SeqCst) {
             return;
         }
-        let mut left = LINGER;
-        while left > 0 && !self.has_items.load(Ordering::Acquire) {
+        for _ in 0..LINGER {
+            let before = Instant::now();
+            if self.has_items.load(Ordering::Acquire) {
+                break;
+            }
             thread::yield_now();
-            left -= 1;
+            if before.elapsed() > GIVEN_WAY {
+                break;
+            }
         }
         self.lingers.store(false, Ordering::SeqCst);
     }

@@ -145,6 +145,7 @@ impl Database {
     }
 
     /// A batch that is as durable as it has to be once it is committed.
+    //= STORE-9
     pub(super) fn batch(&self, capacity: usize) -> OwnedWriteBatch {
         let mode = match self.durability {
             Durability::Process => PersistMode::Buffer,

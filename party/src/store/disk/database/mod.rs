@@ -42,7 +42,7 @@ use super::{
 use crate::error::StorageError;
 
 /// Blocks of tables that were read, kept in memory, for all feeds together.
-const CACHE_BYTES: u64 = 16 << 20;
+const CACHE_BYTES: u64 = 8 << 20;
 /// Tables kept open for reading.
 const MAX_OPEN_TABLES: usize = 128;
 /// What fjall may keep of its journal before it writes out what holds on to it; the least that it takes.

@@ -20,7 +20,7 @@ use bytes::Bytes;
 use crate::feed::storage::Slot;
 
 /// Bytes of rows that are kept, for all feeds together: of nodes, those above some millions of blocks.
-const MAX_BYTES: usize = 8 << 20;
+const MAX_BYTES: usize = 4 << 20;
 /// What a row takes beside its bytes, about.
 const OVERHEAD: usize = 96;
 /// Commits whose rows are remembered. A row that was read before the oldest of them is not kept.

@@ -32,6 +32,7 @@ pub(super) struct Sweep {
 }
 
 impl Sweep {
+    //= STORE-16
     pub(super) fn covers(&self, space: Space, key: &[u8]) -> bool {
         self.space == space && self.keys.start.as_slice() <= key && key < self.keys.end.as_slice()
     }

@@ -58,6 +58,7 @@ fn taken(dir: &Path) -> u64 {
     files.map(|file| file.unwrap().metadata().unwrap().blocks() * 512).sum()
 }
 
+//= STORE-14, STORE-17
 #[test]
 fn blocks_are_on_the_disk_before_the_journal_that_names_them() {
     let dir = tempfile::tempdir().unwrap();
@@ -112,6 +113,7 @@ fn what_was_half_given_back_is_given_back_again_and_nothing_else() {
     assert_eq!(found(&database, 200), 150);
 }
 
+//= STORE-16
 #[test]
 fn a_large_deletion_takes_effect_at_once_and_is_done_bit_by_bit() {
     const N: u64 = 200_000;
@@ -181,6 +183,7 @@ fn free_neighbours_become_one_and_a_file_without_blocks_goes() {
     assert_eq!(found(&database, 200), 100);
 }
 
+//= STORE-15
 #[test]
 fn a_file_that_lost_its_end_with_the_power_is_not_written_to_again() {
     let dir = tempfile::tempdir().unwrap();
