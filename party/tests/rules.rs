@@ -121,6 +121,7 @@ impl Rules for Where {
 }
 
 #[tokio::test(start_paused = true)]
+#[allow(clippy::disallowed_methods)] // virtual time
 async fn a_rule_that_answers_at_once_costs_no_task_and_others_wait_side_by_side() {
     for wait in [None, Some(Duration::from_secs(1))] {
         let (asking, answering) = (party_of(&Shared::default()), Party::new(party_key(1), Where(wait)));

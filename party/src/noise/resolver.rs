@@ -41,13 +41,16 @@ pub(super) fn is_usable_public_key(bytes: &[u8; 32]) -> bool {
     crypto_core_ed25519_is_valid_point(bytes)
 }
 
+/// Keys of the remote that were checked, and the points that they are.
+type Checked = Arc<Mutex<Vec<([u8; 32], EdwardsPoint)>>>;
+
 /// Gives `snow` our primitives, and one ephemeral key pair as the one random thing that a handshake draws.
 pub(super) struct Resolver {
     /// Ours, the static one and the ephemeral. Who answers has both ready while the first message is on its way.
     local: Pair,
     ephemeral: Pair,
     /// Checked keys of the remote. Each of them has a part in two computations or more.
-    checked: Arc<Mutex<Vec<([u8; 32], EdwardsPoint)>>>,
+    checked: Checked,
 }
 
 impl Resolver {
@@ -111,7 +114,7 @@ struct Ed25519 {
     pair: Pair,
     /// Pairs that needn't be grown from their seeds again.
     known: [Pair; 2],
-    checked: Arc<Mutex<Vec<([u8; 32], EdwardsPoint)>>>,
+    checked: Checked,
 }
 
 impl Ed25519 {
