@@ -1,5 +1,7 @@
 //! Checks `protocol-spec/` and prints how much of it is enforced and tested. See `conformance::spec`.
 
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "what it says is what it is for")]
+
 use std::{path::Path, process::ExitCode};
 
 use conformance::spec::Spec;

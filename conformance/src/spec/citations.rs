@@ -28,6 +28,10 @@ pub struct Citation {
     pub place: String,
 }
 
+/// The behaviours of the runner. Any string there that is an id says what a behaviour tests; a test of the runner's own
+/// sees to it that all that they name are ids.
+const BEHAVIOURS: &str = "conformance/src/runner/behaviours/";
+
 /// The citations in a source file: `path` from the root of the repository, with `/` between its parts.
 pub(super) fn of_source(path: &str, text: &str) -> (Vec<Citation>, Vec<String>) {
     let (mut found, mut faults) = (Vec::new(), Vec::new());
@@ -48,16 +52,9 @@ pub(super) fn of_source(path: &str, text: &str) -> (Vec<Citation>, Vec<String>) 
                 }
             }
         }
-        if path.starts_with("conformance/")
-            && let Some(list) =
-                line.split_once("must: &[").map(|(_, rest)| rest.split(']').next().unwrap_or(rest))
-        {
-            for what in list.split('"').skip(1).step_by(2) {
-                match is_id(what) {
-                    true => found.push(cite(what, Role::Behaviour)),
-                    false => faults.push(format!("{place}: `{what}` is no id")),
-                }
-            }
+        if path.starts_with(BEHAVIOURS) {
+            let quoted = line.split('"').skip(1).step_by(2);
+            found.extend(quoted.filter(|what| is_id(what)).map(|id| cite(id, Role::Behaviour)));
         }
         found.extend(places(line).map(|what| cite(what, Role::Other)));
     }
@@ -145,8 +142,10 @@ mod tests {
 
     #[test]
     fn behaviours_and_vectors_name_what_they_test() {
-        let text = r#"Behaviour { must: &["MUX-1", "MUX-2"], run }"#;
-        let behaviours = cited("conformance/src/runner/mux.rs", text);
+        let text =
+            r#"behaviour!(AREA, "closed", "A closed channel stays closed.", ["MUX-1", "MUX-2"], [], run)"#;
+        assert!(cited("conformance/src/runner/scene.rs", text).is_empty());
+        let behaviours = cited("conformance/src/runner/behaviours/mux.rs", text);
         assert_eq!(behaviours, ["MUX-1", "MUX-2"].map(|id| (id.to_owned(), Role::Behaviour)));
         let vectors = serde_json::json!({ "cases": [{ "must": ["ENC-1"] }, { "must": ["ENC-x"] }] });
         let (found, faults) = of_vectors("a.json", &vectors);

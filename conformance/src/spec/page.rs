@@ -166,8 +166,7 @@ fn tokens(text: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     let mut before = "";
-    let mut words = text.split_inclusive(|c: char| !is_part(c)).peekable();
-    while let Some(piece) = words.next() {
+    for piece in text.split_inclusive(|c: char| !is_part(c)) {
         let word = piece.trim_end_matches(|c: char| !is_part(c));
         match word {
             "MUST" => tokens.push(Token::Word(Force::Must)),
