@@ -65,9 +65,16 @@ fn the_page_and_the_code_agree_on_capabilities() {
     }
 }
 
+/// Some moment: nothing here waits.
+#[allow(clippy::disallowed_methods, reason = "the tests' only clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
 /// The examples of messages on the page of parties: each line of hexadecimal groups that begins with `start`.
 fn examples(start: &str) -> Vec<String> {
-    let is_hex = |word: &&str| word.len() % 2 == 0 && word.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let is_hex =
+        |word: &&str| word.len().is_multiple_of(2) && word.bytes().all(|byte| byte.is_ascii_hexdigit());
     let lines =
         PAGE.lines().filter_map(|line| line.strip_prefix("    ").filter(|line| line.starts_with(start)));
     lines.map(|line| line.split_whitespace().take_while(is_hex).collect()).collect()
@@ -85,7 +92,7 @@ fn plaintexts(channel: &mut PartyChannel) -> Vec<String> {
 fn the_page_and_the_code_agree_on_messages() {
     let limits = Limits::default();
     let (mut asker, mut answerer) = (PartyChannel::new(&limits), PartyChannel::new(&limits));
-    asker.request(Body::Custom(Message::new("word", "party")), Instant::now()).unwrap();
+    asker.request(Body::Custom(Message::new("word", "party")), now()).unwrap();
     let mut made = Vec::new();
     while let Some((message_type, payload)) = asker.poll_transmit() {
         made.push(format!("01{message_type:02x}{}", hex(&payload)));
@@ -96,7 +103,7 @@ fn the_page_and_the_code_agree_on_messages() {
     made.extend(plaintexts(&mut answerer));
 
     let mut refuser = PartyChannel::new(&limits);
-    asker.request(Body::Custom(Message::new("word", "party")), Instant::now()).unwrap();
+    asker.request(Body::Custom(Message::new("word", "party")), now()).unwrap();
     let (message_type, payload) = asker.poll_transmit().unwrap();
     // Under the number 1, as if it were the first.
     let payload = [&[8, 1], &payload[2..]].concat();
@@ -115,7 +122,7 @@ fn the_page_and_the_code_agree_on_introductions() {
     let feeds = [Introduced::new(key), Introduced::new(key).labelled("notes")];
     let made = feeds.map(|feed| {
         let mut channel = PartyChannel::new(&Limits::default());
-        channel.request(Body::IntroduceFeeds(vec![feed]), Instant::now()).unwrap();
+        channel.request(Body::IntroduceFeeds(vec![feed]), now()).unwrap();
         hex(&channel.poll_transmit().unwrap().1)
     });
     // The third one is written with `...`.
