@@ -32,16 +32,22 @@ const talking = {
   },
 
   // Connects `count` times, one after the other, and each time asks once.
-  async bootstrap({ port, count }) {
+  async bootstrap({ port, count, atOnce }) {
     const keyPair = NoiseSecretStream.keyPair();
     const value = Buffer.alloc(32, 7);
-    let first = 0;
-    for (let n = -WARM_UP / 10; n < count; n++) {
-      if (n === 0) first = now();
-      const { stream, rpc } = await meet(port, keyPair);
-      await rpc.request('echo', value);
-      stream.destroy();
-    }
+    let left = 0;
+    const oneByOne = async () => {
+      while (left-- > 0) {
+        const { stream, rpc } = await meet(port, keyPair);
+        await rpc.request('echo', value);
+        stream.destroy();
+      }
+    };
+    left = WARM_UP / 10;
+    await oneByOne();
+    left = count;
+    const first = now();
+    await Promise.all(Array.from({ length: atOnce }, oneByOne));
     return { first, last: now() };
   },
 };

@@ -111,12 +111,15 @@ pub enum Order {
         /// Requests that may be under way.
         at_once: usize,
     },
-    /// Connects one time after the other, asks once each time, and answers with a [`Span`].
+    /// Connects again and again, asks once each time, and answers with a [`Span`].
+    #[serde(rename_all = "camelCase")]
     Bootstrap {
         /// Of who answers.
         port: u16,
         /// Times.
         count: u64,
+        /// Connections that may be under way.
+        at_once: usize,
     },
 }
 
@@ -217,7 +220,7 @@ pub(crate) async fn obey(peer: &Peer, command: &Value) -> Result<Value> {
         }
         Order::Answer => json!({"port": talk::answer().await?}),
         Order::Ask { port, count, size, at_once } => json!(talk::ask(port, count, size, at_once).await?),
-        Order::Bootstrap { port, count } => json!(talk::bootstrap(port, count).await?),
+        Order::Bootstrap { port, count, at_once } => json!(talk::bootstrap(port, count, at_once).await?),
     })
 }
 

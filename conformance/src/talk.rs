@@ -1,10 +1,13 @@
 //! The orders by which `benches` measures requests and answers beside the feeds: both ends are members of a party whose rules
 //! answer with what was asked. `conformance/node/talk.js` obeys the same orders, over protomux-rpc.
 
-use std::net::Ipv4Addr;
+use std::{
+    net::Ipv4Addr,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use anyhow::{Context, Result, ensure};
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, future::try_join_all, stream};
 use party::{
     connection::{self, Connection, Listener},
     feed::Feed,
@@ -93,27 +96,35 @@ async fn ask_many(peer: &Peer, count: u64, size: usize, at_once: usize) -> Resul
     asking.await?
 }
 
-/// Connects `count` times, one after the other, and each time introduces a feed and waits for the answer.
-pub(crate) async fn bootstrap(port: u16, count: u64) -> Result<Span> {
-    // A task like any other: the main thread is none of those that run tasks, and wakes up for each step.
-    tokio::spawn(dial_often(port, count)).await?
+/// Connects `count` times, `at_once` of them at a time, and each time introduces a feed and waits for the answer.
+pub(crate) async fn bootstrap(port: u16, count: u64, at_once: usize) -> Result<Span> {
+    ensure!(at_once > 0, "nobody dials");
+    // A task like any other: in a runtime with several threads the main one is none of those that run tasks, and wakes up
+    // for each step.
+    let all = tokio::spawn(async move {
+        dial_often(port, WARM_UP / 10, 1).await?;
+        let first = monotonic();
+        dial_often(port, count, at_once).await?;
+        Ok(Span { first, last: monotonic() })
+    });
+    all.await?
 }
 
-async fn dial_often(port: u16, count: u64) -> Result<Span> {
-    let key_pair = KeyPair::generate();
-    let party = party();
-    let mut events = party.events();
-    let mut first = 0.0;
-    for n in 0..WARM_UP / 10 + count {
-        if n == WARM_UP / 10 {
-            first = monotonic();
+async fn dial_often(port: u16, count: u64, at_once: usize) -> Result<()> {
+    let key_pair = &KeyPair::generate();
+    let left = &AtomicU64::new(count);
+    let one_by_one = (0..at_once).map(|_| async move {
+        let party = party();
+        let mut events = party.events();
+        while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            let (connection, peer) = meet(port, key_pair, &party, &mut events).await?;
+            let keys = [FeedKey::from_bytes([7; 32])];
+            ensure!(peer.introduce_feeds(keys).await? == keys, "another answer");
+            drop(connection);
         }
-        let (connection, peer) = meet(port, &key_pair, &party, &mut events).await?;
-        let keys = [FeedKey::from_bytes([7; 32])];
-        ensure!(peer.introduce_feeds(keys).await? == keys, "another answer");
-        drop(connection);
-    }
-    Ok(Span { first, last: monotonic() })
+        Ok(())
+    });
+    try_join_all(one_by_one).await.map(drop)
 }
 
 async fn meet(

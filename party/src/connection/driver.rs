@@ -26,6 +26,7 @@ use super::{
     Connecting, Connection,
     engine::{Engine, NewChange},
     jobs::Outcome,
+    linger::Linger,
     patience::Patience,
 };
 use crate::{
@@ -65,17 +66,22 @@ where
         finite,
         metered,
         upload_limit,
+        linger,
         limits,
         mut random,
     } = connecting;
+    let mut linger = Linger::new(linger);
     let (mut reader, mut writer) = tokio::io::split(io);
     let mut input = BytesMut::new();
 
     let config = HandshakeConfig::xx(is_initiator, key_pair, random.bytes());
     let handshake = Handshake::new(config, &limits)?;
-    let stream = timeout(limits.handshake_timeout, shake(handshake, &mut reader, &mut writer, &mut input))
-        .await
-        .map_err(|_| Error::Timeout)??;
+    let stream = timeout(
+        limits.handshake_timeout,
+        shake(handshake, &mut reader, &mut writer, &mut input, &mut linger),
+    )
+    .await
+    .map_err(|_| Error::Timeout)??;
 
     let session = stream.session().clone();
     let span = tracing::info_span!("connection", remote = %session.remote, dialled = is_initiator);
@@ -103,6 +109,7 @@ where
         commands: received,
         finite,
         patience,
+        linger,
         limits,
     };
     let task = async move {
@@ -122,13 +129,14 @@ async fn shake<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
     reader: &mut R,
     writer: &mut W,
     input: &mut BytesMut,
+    linger: &mut Linger,
 ) -> Result<SecretStream, Error> {
     loop {
         if let Some(bytes) = handshake.poll_transmit() {
             writer.write_all(&bytes).await?;
             writer.flush().await?;
         }
-        if reader.read_buf(input).await? == 0 {
+        if linger.wait(true, reader.read_buf(input)).await? == 0 {
             return Err(PeerMisbehaved::Truncated.into());
         }
         match handshake.handle_input(input)? {
@@ -178,6 +186,7 @@ struct Driver<Io> {
     commands: mpsc::Receiver<Command>,
     finite: bool,
     patience: Patience,
+    linger: Linger,
     limits: Limits,
 }
 
@@ -304,7 +313,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         let mut write = pin!(write_or_flush(&mut self.writer, stream.outgoing()));
         let (commands, jobs, changes) = (&mut self.commands, &mut engine.jobs, &mut engine.changes);
         let mut rung = pin!(bell.rung());
-        poll_fn(|context| {
+        let first = poll_fn(|context| {
             for kind in (turn..KINDS).chain(0..turn) {
                 let happened = match kind {
                     0 if reads => read.as_mut().poll(context).map(Happened::Read),
@@ -333,8 +342,9 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 }
             }
             Poll::Pending
-        })
-        .await
+        });
+        // What can't be written waits for a remote that has enough to do.
+        self.linger.wait(reads && !writes, first).await
     }
 
     /// Opens what has come and hands it on.

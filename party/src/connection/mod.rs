@@ -17,6 +17,7 @@ mod feeds;
 mod forks;
 mod grants;
 mod jobs;
+mod linger;
 mod members;
 mod patience;
 mod tcp;
@@ -24,6 +25,7 @@ mod tcp;
 use std::{
     future::{Future, IntoFuture},
     pin::Pin,
+    time::Duration,
 };
 
 pub use tcp::{Listener, dial};
@@ -209,6 +211,7 @@ pub struct Connecting<Io> {
     finite: bool,
     metered: bool,
     upload_limit: Option<u64>,
+    linger: Duration,
     limits: Limits,
     random: Random,
 }
@@ -225,6 +228,7 @@ impl<Io> Connecting<Io> {
             finite: false,
             metered: false,
             upload_limit: None,
+            linger: Duration::ZERO,
             limits: Limits::default(),
             random: Random::System,
         }
@@ -270,6 +274,16 @@ impl<Io> Connecting<Io> {
     /// [`Replicate::upload_at_most`](crate::peer::Replicate::upload_at_most).
     pub fn upload_at_most(mut self, bytes_per_second: u64) -> Self {
         self.upload_limit = Some(bytes_per_second);
+        self
+    }
+
+    /// Sets for how long the connection, when it has nothing to do, looks for what comes next before it goes to sleep: while
+    /// remote and app are as prompt as that, and nobody else has use for the processor. Over [TCP](tcp) it is 100 µs if not
+    /// set, about what putting a processor to sleep and waking it up comes to; elsewhere it is nothing. It has no effect in a
+    /// runtime with several worker threads, and makes requests that are asked one after the other some three times as fast
+    /// in one with a single thread, where the remote is on the same machine.
+    pub fn linger(mut self, at_most: Duration) -> Self {
+        self.linger = at_most;
         self
     }
 
