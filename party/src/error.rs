@@ -282,6 +282,9 @@ pub enum ApiMisuse {
     /// A membership or a revocation that was to be made.
     #[error("no such credential: {0}")]
     Credential(#[from] CredentialFlaw),
+    /// A message of a kind that begins with `party/`: such kinds are kept for the specification.
+    #[error("messages of the kind {0:?} are not the app's to send")]
+    ReservedKind(String),
     /// A credential that only who has a membership can make or show.
     #[error("there is no membership of ours in this party")]
     NoMembership,

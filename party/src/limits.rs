@@ -119,6 +119,10 @@ pub struct Limits {
     pub transaction_timeout: Duration,
     /// How long a rule may take to decide.
     pub rule_timeout: Duration,
+    /// Calls of rules that are asked on a connection's own task, one after the other, before what they said is sent; the
+    /// rest are tasks of their own. With 0 all are. A rule that takes its time without waiting holds up its connection for so many calls at
+    /// most.
+    pub max_rules_in_line: usize,
     /// Ephemeral messages of a peer that wait for their rule or to be received, for each party. More are dropped.
     pub max_queued_ephemeral: usize,
     /// Bytes of their values, beyond which more are dropped, too. One that finds nothing waiting is taken.
@@ -218,6 +222,7 @@ impl Default for Limits {
             max_stray_answers: 16,
             transaction_timeout: Duration::from_secs(30),
             rule_timeout: Duration::from_secs(20),
+            max_rules_in_line: 256,
             max_queued_ephemeral: 256,
             max_queued_ephemeral_bytes: 4 << 20,
             max_released_feeds: 8_192,

@@ -139,6 +139,22 @@ pub enum Event {
         /// How.
         failure: RuleFailure,
     },
+    /// The peer has told us of feeds, in a request or in the answer to one of ours. Which ones,
+    /// [`Rules::introduce_feeds`] is told, or whoever [asked](Peer::introduce_feeds): the list may be long, and events are kept for who is
+    /// slow to take them.
+    FeedsIntroduced {
+        /// Who has them, by its own account.
+        peer: Peer,
+        /// How many. None, too, is an answer.
+        count: usize,
+    },
+    /// A feed was released to the peer, by a rule or by the app, that was not before.
+    FeedReleased {
+        /// To whom.
+        peer: Peer,
+        /// Which feed.
+        feed: DiscoveryKey,
+    },
     /// The channel of a feed is open on both sides, capabilities verified.
     FeedOpened {
         /// With whom.
@@ -226,6 +242,9 @@ pub enum RuleFailure {
     /// It took longer than [`Limits::rule_timeout`](crate::limits::Limits::rule_timeout).
     #[error("the rule took too long")]
     TimedOut,
+    /// It answered a request with a message of a kind that begins with `party/`, and was not asked in one.
+    #[error("an answer of the kind {0:?}, which is not the app's to send")]
+    ReservedKind(String),
 }
 
 /// A stream of [`Event`]s.

@@ -316,8 +316,14 @@ impl Peer {
     /// [`Rules::request`](crate::rules::Rules::request).
     ///
     /// # Errors
-    /// As [`introduce_feeds`](Self::introduce_feeds).
+    /// [`ApiMisuse::ReservedKind`]; as [`introduce_feeds`](Self::introduce_feeds).
     pub async fn request(&self, kind: &str, value: impl Into<bytes::Bytes>) -> Result<Message, Error> {
+        not_reserved(kind)?;
+        self.ask(kind, value).await
+    }
+
+    /// As [`request`](Self::request), of any kind.
+    pub(crate) async fn ask(&self, kind: &str, value: impl Into<bytes::Bytes>) -> Result<Message, Error> {
         match self.transact(Body::Custom(Message::new(kind, value))).await? {
             Body::Custom(message) => Ok(message),
             Body::IntroduceFeeds(_) => Err(Error::Refused),
@@ -329,8 +335,10 @@ impl Peer {
     /// before.
     ///
     /// # Errors
-    /// [`Error::Closed`]; [`ApiMisuse::MessageTooLarge`]; [`ApiMisuse::NotAdmitted`] in open mode.
+    /// [`Error::Closed`]; [`ApiMisuse::ReservedKind`]; [`ApiMisuse::MessageTooLarge`]; [`ApiMisuse::NotAdmitted`] in open
+    /// mode.
     pub async fn send_ephemeral(&self, kind: &str, value: impl Into<bytes::Bytes>) -> Result<bool, Error> {
+        not_reserved(kind)?;
         self.in_party()?;
         let message = Message::new(kind, value);
         self.command(|member, reply| Command::Ephemeral { member, message, reply }).await?
@@ -485,4 +493,14 @@ impl fmt::Debug for Peer {
             .field("admission", &self.inner.admission)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether messages of this kind are the specification's and not the app's.
+pub(crate) fn is_reserved(kind: &str) -> bool {
+    kind.starts_with("party/")
+}
+
+//= PARTY-73
+pub(crate) fn not_reserved(kind: &str) -> Result<(), ApiMisuse> {
+    if is_reserved(kind) { Err(ApiMisuse::ReservedKind(kind.to_owned())) } else { Ok(()) }
 }

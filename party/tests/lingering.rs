@@ -28,7 +28,8 @@ async fn linger(at_most: Duration, dialler: &Party, listener: &Party) -> (Connec
 #[tokio::test(flavor = "current_thread")]
 async fn a_connection_that_lingers_keeps_nobody_from_running() {
     let rules = Shared::default();
-    let (here, there) = (Party::new(party_key(1), Shared::default()), Party::new(party_key(1), rules.clone()));
+    let (here, there) =
+        (Party::new(party_key(1), Shared::default()), Party::new(party_key(1), rules.clone()));
     let mut events = here.events();
     let (connection, other) = linger(FOR_EVER, &here, &there).await;
     let peer = peer_added(&mut events).await;

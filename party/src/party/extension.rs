@@ -16,7 +16,7 @@ use crate::{
     feed::Codec,
     key::PublicKey,
     limits::Limits,
-    peer::{Message, Peer},
+    peer::{Message, Peer, not_reserved},
 };
 
 /// A name under which apps talk in a party, and how what they say is written. It goes as ephemeral messages of that kind:
@@ -50,6 +50,7 @@ pub struct Extension<C> {
 
 impl Party {
     /// Listens to what peers say under `name`, and speaks under it. Several may listen to one name; each gets every message.
+    /// Nothing can be said under a name that begins with `party/` ([`ApiMisuse::ReservedKind`]).
     pub fn extension<C: Codec>(&self, name: &str, codec: C) -> Extension<C> {
         let (name, inbox): (Arc<str>, _) = (name.into(), Arc::new(Inbox::default()));
         self.hub().listeners.add(name.clone(), &inbox);
@@ -60,8 +61,9 @@ impl Party {
     /// sent: not to those that have just gone, nor to those too slow to take it.
     ///
     /// # Errors
-    /// [`ApiMisuse::MessageTooLarge`].
+    /// [`ApiMisuse::MessageTooLarge`]; [`ApiMisuse::ReservedKind`].
     pub async fn broadcast(&self, kind: &str, value: impl Into<Bytes>) -> Result<usize, Error> {
+        not_reserved(kind)?;
         let (value, peers) = (value.into(), self.peers());
         let sent = join_all(peers.iter().map(|peer| peer.send_ephemeral(kind, value.clone()))).await;
         let mut count = 0;

@@ -14,12 +14,9 @@ use crate::{
     error::Error,
     mux::ChannelId,
     party::{Event, Rule, RuleFailure, has_room, kept},
-    peer::{Admission, Introduced, MemberId, Message, Peer},
+    peer::{Admission, Introduced, MemberId, Message, Peer, is_reserved},
     rules::Action,
 };
-
-/// Rules that are asked on the connection's own task between two flushes. An honest peer has no more transactions under way.
-const ANSWERS_AT_ONCE: usize = 256;
 
 impl Engine {
     /// The remote as a peer in one of our parties, admitted or not.
@@ -54,7 +51,9 @@ impl Engine {
         let span = entry.span.clone();
         let mut rule = Box::pin(rule);
         // Who has sent more than is to be answered in one go waits for the others: in tasks, whose number has a bound.
-        if self.answered_at_once < ANSWERS_AT_ONCE && self.mux.unsent_bytes() < self.limits.max_unsent_bytes {
+        if self.answered_at_once < self.limits.max_rules_in_line
+            && self.mux.unsent_bytes() < self.limits.max_unsent_bytes
+        {
             self.answered_at_once += 1;
             if let Some(outcome) = span.in_scope(|| (&mut rule).now_or_never()) {
                 return self.conclude_rule(member, outcome);
@@ -161,6 +160,9 @@ impl Engine {
         let peer = &admitted.peer;
         match event {
             admission::Event::Answered { id, result } => {
+                if let Ok(Body::IntroduceFeeds(feeds)) = &result {
+                    entry.hub.tell(Event::FeedsIntroduced { peer: peer.clone(), count: feeds.len() });
+                }
                 if let Some(reply) = admitted.waiting.remove(&id) {
                     let _ = reply.send(result);
                 }
@@ -169,12 +171,20 @@ impl Engine {
                 peer.said().requests_received.add_one();
                 let (rules, peer) = (entry.hub.rules(), peer.clone());
                 match body {
-                    Body::IntroduceFeeds(feeds) => self.run_rule(member, async move {
-                        let answer = decide(rules.introduce_feeds(&peer, feeds), timeout).await;
-                        RuleOutcome::Introduced(id, answer)
-                    }),
+                    Body::IntroduceFeeds(feeds) => {
+                        entry.hub.tell(Event::FeedsIntroduced { peer: peer.clone(), count: feeds.len() });
+                        self.run_rule(member, async move {
+                            let answer = decide(rules.introduce_feeds(&peer, feeds), timeout).await;
+                            RuleOutcome::Introduced(id, answer)
+                        });
+                    }
                     Body::Custom(message) => self.run_rule(member, async move {
-                        RuleOutcome::Answered(id, decide(rules.request(&peer, message), timeout).await)
+                        let may_be_reserved = is_reserved(&message.kind);
+                        let answer = decide(rules.request(&peer, message), timeout).await;
+                        RuleOutcome::Answered(
+                            id,
+                            answer.and_then(|answer| own_answer(answer, may_be_reserved)),
+                        )
                     }),
                 }
             }
@@ -375,4 +385,13 @@ impl Engine {
             member.hub.tell(Event::RuleFailed { peer: admitted.peer.clone(), rule, failure });
         }
     }
+}
+
+/// Who was asked in a kind of the specification's may know it, as rules for members do. Nobody else speaks in one.
+//= PARTY-73
+fn own_answer(answer: Message, may_be_reserved: bool) -> Result<Message, RuleFailure> {
+    if is_reserved(&answer.kind) && !may_be_reserved {
+        return Err(RuleFailure::ReservedKind(answer.kind));
+    }
+    Ok(answer)
 }

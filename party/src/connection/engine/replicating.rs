@@ -113,6 +113,9 @@ impl Engine {
         self.dirty.insert(key);
         let was_forbidden = link.is_forbidden() && !link.released_by.is_empty();
         let fresh = link.release(member, &admitted.peer, how, &entry.hub.reports);
+        if fresh {
+            entry.hub.tell(Event::FeedReleased { peer: admitted.peer.clone(), feed: key });
+        }
         self.regard(key);
         // The others have been told before, and this one hasn't.
         if fresh && was_forbidden {
