@@ -17,7 +17,7 @@ use crate::{
 
 /// A transaction on one party channel, ours or the remote's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct TransactionId(u64);
+pub struct TransactionId(pub(super) u64);
 
 /// What a party channel has to tell.
 #[derive(Clone, Debug)]

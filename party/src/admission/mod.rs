@@ -11,6 +11,8 @@ mod messages;
 #[rustfmt::skip] // generated
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 mod proto;
+#[cfg(test)]
+mod tests;
 
 pub use channel::{Event, PartyChannel, TransactionId};
 pub use messages::{Body, Hello, Introduced, Message, RefusalCode};
