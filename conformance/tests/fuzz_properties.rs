@@ -25,4 +25,19 @@ proptest! {
     fn party_messages_are_what_the_plain_reader_and_writer_say(data in vec(any::<u8>(), 0..300)) {
         fuzz::party_messages(&data);
     }
+
+    #[test]
+    fn a_proof_holds_if_it_is_in_the_tree(data in vec(any::<u8>(), 0..600)) {
+        fuzz::verifier(&data);
+    }
+
+    #[test]
+    fn feed_messages_are_written_as_by_hand(data in vec(any::<u8>(), 0..300)) {
+        fuzz::encoder(&data);
+    }
+
+    #[test]
+    fn honest_proofs_are_held_against_nobody(data in vec(any::<u8>(), 0..1_000)) {
+        fuzz::proofs(&data);
+    }
 }

@@ -49,7 +49,8 @@ impl Said<'_> {
         match self {
             Self::Feeds(feeds) => {
                 let feeds = feeds.0.iter().map(|(key, label)| {
-                    Introduced::new(FeedKey::from_bytes([*key; 32])).labelled(String::from_utf8_lossy(label.0))
+                    Introduced::new(FeedKey::from_bytes([*key; 32]))
+                        .labelled(String::from_utf8_lossy(label.0))
                 });
                 Body::IntroduceFeeds(feeds.collect())
             }
@@ -269,7 +270,8 @@ impl Pair {
             Step::Refuse(which, code) if !end.heard.is_empty() => {
                 let (id, _) = end.heard.remove(usize::from(which) % end.heard.len());
                 end.channel.refuse(id, code.into());
-                other.expect(id, if matches!(code, Code::Timeout) { Outcome::Late } else { Outcome::Refused });
+                other
+                    .expect(id, if matches!(code, Code::Timeout) { Outcome::Late } else { Outcome::Refused });
             }
             Step::Tell(kind, value) => {
                 let message = message(kind, value);
@@ -389,7 +391,9 @@ pub fn admitted_by_hostile(data: &[u8]) {
     for step in steps::<Heard<'_>>(Unstructured::new(data)) {
         let (message_type, payload) = match step {
             Heard::Bytes(message_type, payload) => (u64::from(message_type % 6), payload.0.to_vec()),
-            Heard::Fields(message_type, fields) => (u64::from(message_type % 6), Field::encode_all(&fields.0)),
+            Heard::Fields(message_type, fields) => {
+                (u64::from(message_type % 6), Field::encode_all(&fields.0))
+            }
             Heard::Request(id, said) => (0, super::party_messages::transaction(id.into(), &said.body())),
             Heard::Response(id, said) => (1, super::party_messages::transaction(id.into(), &said.body())),
             Heard::Error(id, code) => (2, super::party_messages::refusal(id.into(), code.into())),

@@ -110,7 +110,8 @@ fn beyond(body: &Body) -> Option<&'static str> {
     if feeds.len() > limits().max_introduced_feeds {
         return Some("max_introduced_feeds");
     }
-    let is_long = feeds.iter().filter_map(|feed| feed.label.as_ref()).any(|label| label.len() > limits().max_label);
+    let is_long =
+        feeds.iter().filter_map(|feed| feed.label.as_ref()).any(|label| label.len() > limits().max_label);
     is_long.then_some("max_label")
 }
 
@@ -233,7 +234,8 @@ fn read(message_type: u64, bytes: &[u8]) {
     }
     let mut channel = PartyChannel::new(&limits());
     let now = Instant::now();
-    let ours: Vec<TransactionId> = (1..=OURS).map(|n| channel.request(ask(n), now).expect("a question")).collect();
+    let ours: Vec<TransactionId> =
+        (1..=OURS).map(|n| channel.request(ask(n), now).expect("a question")).collect();
     while channel.poll_transmit().is_some() {}
     let result = channel.handle_message(message_type, Bytes::copy_from_slice(bytes));
     let event = channel.poll_event();
