@@ -7,16 +7,29 @@
 //! To add one: write the body in a file here, name it in [`TARGETS`], add `fuzz/fuzz_targets/<name>.rs` with
 //! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
 
+mod admission;
 mod credentials;
+mod differential;
 mod feed;
+mod input;
 mod mux;
+mod party_messages;
+mod proofs;
+mod protobuf;
 mod replication;
 mod script;
+mod sketch;
+mod slow_messages;
+mod slow_tree;
 mod wire;
 
+pub use admission::{admission, admission_proof, admitted_by_hostile, admitted_pair};
 pub use credentials::{credential, revocations, ticket};
+pub use differential::{differential, encoder, verifier};
 pub use feed::feed;
 pub use mux::{honest_ends, hostile_remote, mux};
+pub use party_messages::party_messages;
+pub use proofs::proofs;
 pub use replication::{feed_channel, feed_message, feed_messages};
 pub use wire::{handshake, secret_stream};
 
@@ -33,4 +46,8 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("credential", credential),
     ("revocations", revocations),
     ("ticket", ticket),
+    ("admission", admission),
+    ("party_messages", party_messages),
+    ("proofs", proofs),
+    ("differential", differential),
 ];

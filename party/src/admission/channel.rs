@@ -90,7 +90,8 @@ impl PartyChannel {
     ///
     /// # Errors
     /// [`ApiMisuse::MessageTooLarge`], or [`ApiMisuse::LimitExceeded`] when
-    /// [`Limits::max_local_transactions`] are open.
+    /// [`Limits::max_local_transactions`] are open, for more feeds than [`Limits::max_introduced_feeds`], or for a longer
+    /// label than [`Limits::max_label`].
     //= PARTY-53
     pub fn request(&mut self, body: Body, now: Instant) -> Result<TransactionId, ApiMisuse> {
         if self.ours.len() >= self.limits.max_local_transactions {
@@ -108,7 +109,7 @@ impl PartyChannel {
     /// Answers a transaction of the remote's. An answer to one that is over does nothing.
     ///
     /// # Errors
-    /// [`ApiMisuse::MessageTooLarge`]; the remote is told a refusal then.
+    /// [`ApiMisuse::MessageTooLarge`] and [`ApiMisuse::LimitExceeded`]; the remote is told a refusal then.
     //= PARTY-59
     pub fn respond(&mut self, id: TransactionId, body: Body) -> Result<(), ApiMisuse> {
         let Some(asked) = self.theirs.remove(&id) else { return Ok(()) };
@@ -364,6 +365,25 @@ mod tests {
         let error = pair.asker.request(too_long, pair.now).unwrap_err();
         assert_eq!(error, ApiMisuse::LimitExceeded("max_label"));
         assert!(pair.asker.is_idle());
+    }
+
+    //= PARTY-51
+    #[test]
+    fn more_feeds_than_may_be_introduced_are_not_sent() {
+        let limits = Limits { max_introduced_feeds: 2, ..Limits::default() };
+        let mut pair = Pair::new(limits);
+        let feeds = |count| Body::IntroduceFeeds((0..count).map(feed).collect());
+        let error = pair.asker.request(feeds(3), pair.now).unwrap_err();
+        assert_eq!(error, ApiMisuse::LimitExceeded("max_introduced_feeds"));
+        assert!(pair.asker.is_idle() && pair.asker.poll_transmit().is_none());
+        // Nor as an answer: who asked is told a refusal.
+        pair.ask(feeds(2));
+        pair.drive().unwrap();
+        let (id, _) = pair.asked();
+        let error = pair.answerer.respond(id, feeds(3)).unwrap_err();
+        assert_eq!(error, ApiMisuse::LimitExceeded("max_introduced_feeds"));
+        pair.drive().unwrap();
+        assert!(matches!(pair.answer(), Err(Error::Refused)));
     }
 
     //= PARTY-45, PARTY-47, PARTY-69

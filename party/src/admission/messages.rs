@@ -118,6 +118,9 @@ impl Body {
     //= PARTY-51, PARTY-71
     fn check(&self, limits: &Limits) -> Result<(), ApiMisuse> {
         let Self::IntroduceFeeds(feeds) = self else { return Ok(()) };
+        if feeds.len() > limits.max_introduced_feeds {
+            return Err(ApiMisuse::LimitExceeded("max_introduced_feeds"));
+        }
         let is_long =
             |feed: &Introduced| feed.label.as_ref().is_some_and(|label| label.len() > limits.max_label);
         if feeds.iter().any(is_long) { Err(ApiMisuse::LimitExceeded("max_label")) } else { Ok(()) }
