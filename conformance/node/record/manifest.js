@@ -13,7 +13,7 @@ const { MerkleTree } = require('hypercore/lib/merkle-tree');
 const Verifier = require('hypercore/lib/verifier');
 const multisig = require('hypercore/lib/multisig');
 const messages = require('hypercore/lib/messages');
-const { version } = require('hypercore/package.json');
+const { Area, accept, refuse, versions } = require('./area');
 
 const hex = (buffer) => Buffer.from(buffer).toString('hex');
 const seed = (n) => Buffer.alloc(32, n);
@@ -23,8 +23,34 @@ const signer = (n, namespace) => ({ publicKey: publicKey(n), ...(namespace && { 
 const block = (n) => Buffer.alloc((n * 7) % 23, n);
 const blocks = (from, to) => Array.from({ length: to - from }, (_, i) => block(from + i));
 
-const cases = [];
-const add = (kind, name, fields, expect) => cases.push({ name, kind, ...fields, expect });
+const area = new Area('manifests', {
+  about: 'Manifests made and received, what their signers sign, multi-signatures assembled, accepted and refused, and feeds '
+    + 'with a prologue; block n has (n * 7) % 23 bytes of the value n, and signer n grew from a seed of 32 bytes of the value n + 1',
+  source: versions('hypercore'),
+  kinds: {
+    made: { about: 'The manifest that an application asks for, and its key, or that there can be none.', must: [] },
+    received: { about: 'Whether a manifest that a peer shows is that of the feed with this key.', must: [] },
+    signable: { about: 'What a signer signs for a tree on a fork, and its signature.', must: [] },
+    assembled: { about: 'How the parts of several signers, each over its own length, become one signature.', must: [] },
+    flipped: { about: 'Of a signature that holds, in which bytes the lowest bit may be another (1) and in which not (0).', must: [] },
+    multi_signature: { about: 'Whether a signature stands for the tree of the first blocks of a feed.', must: [] },
+    prologue: { about: 'A feed that begins with a prologue: what its writer may append, and what its reader takes.', must: [] },
+  },
+});
+// What the expectations of this file become.
+const CONVERT = {
+  made: ({ manifest, ...rest }) => (manifest ? accept({ manifest, ...rest }) : refuse('misuse')),
+  received: ({ accepted, ...rest }) => (accepted ? accept(rest) : refuse('manifest')),
+  signable: accept,
+  assembled: ({ signature }) => accept({ signature }),
+  flipped: ({ accepted }) => accept({ bytes: accepted }),
+  multi_signature: ({ accepted }) => (accepted ? accept() : refuse('signature')),
+  prologue: ({ length, proof }) => (length > 0 ? accept({ length, proof }) : refuse('prologue')),
+};
+const add = (kind, name, fields, expect) => {
+  const as = kind === 'signature' ? 'multi_signature' : kind;
+  area.add(as, name, fields, CONVERT[as](expect));
+};
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'record-manifest-'));
 const opened = [];
@@ -489,17 +515,7 @@ async function main() {
   await recordPrologues();
   for (const core of opened) await core.close();
   fs.rmSync(folder, { recursive: true, force: true });
-  const names = new Set();
-  for (const { kind, name } of cases) {
-    if (names.has(`${kind} ${name}`)) throw new Error(`twice: ${name}`);
-    names.add(`${kind} ${name}`);
-  }
-  const about = 'manifests made and received, what their signers sign, multi-signatures assembled, accepted and refused, '
-    + 'and feeds with a prologue; block n has (n * 7) % 23 bytes of the value n, and signer n grew from a seed of 32 bytes '
-    + 'of the value n + 1; the key is the hash of the manifest where none is given';
-  const lines = cases.map((one) => `    ${JSON.stringify({ ...one, name: `${one.kind}: ${one.name}` })}`).join(',\n');
-  fs.writeFileSync(path.join(__dirname, '..', '..', 'vectors', 'manifests.json'),
-    `{\n  "about": ${JSON.stringify(about)},\n  "source": ${JSON.stringify(`hypercore ${version}`)},\n  "cases": [\n${lines}\n  ]\n}\n`);
+  area.write();
 }
 
 main().catch((error) => {

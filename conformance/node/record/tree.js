@@ -11,7 +11,7 @@ const crypto = require('hypercore-crypto');
 const Hypercore = require('hypercore');
 const { MerkleTree } = require('hypercore/lib/merkle-tree');
 const messages = require('hypercore/lib/messages');
-const { version } = require('hypercore/package.json');
+const { Area, accept, refuse, versions } = require('./area');
 
 const hex = (buffer) => Buffer.from(buffer).toString('hex');
 const keyPair = crypto.keyPair(Buffer.alloc(32, 1));
@@ -20,8 +20,24 @@ const keyPair = crypto.keyPair(Buffer.alloc(32, 1));
 const block = (n, fork) => Buffer.alloc((n * 7 + fork * 3) % 23, (n + 100 * fork) % 256);
 const blocks = (from, to, fork = 0) => Array.from({ length: to - from }, (_, i) => block(from + i, fork));
 
-const cases = [];
-const add = (kind, name, fields, expect) => cases.push({ name, kind, ...fields, expect });
+const area = new Area('proofs', {
+  about: 'Proofs with seeks, byte offsets, truncations and reorgs of feeds whose block n has (7n + 3f) % 23 bytes of the value '
+    + 'n + 100f, where f is 0, and 1 for what was appended after a truncation, and whose writer grew from a seed of 32 bytes '
+    + 'of the value 1; a proof is the data message of request 0',
+  source: versions('hypercore'),
+  kinds: {
+    prove_seek: { about: 'What a writer answers to a request, with a seek, or that it can not be answered.', must: [] },
+    verify_seek: { about: 'What a reader that knows this much takes of a proof.', must: [] },
+    changed: { about: 'A proof in which one node was changed: nothing of it is stored that is not the writer\'s.', must: [] },
+    seek: { about: 'Where a search for a byte offset ends in a feed of which some blocks are stored.', must: [] },
+    offsets: { about: 'The byte offset at which each block begins.', must: [] },
+    truncated: { about: 'The tree and the signature after a truncation and more blocks.', must: [] },
+    reorg: { about: 'How a reader follows a writer to a higher fork, proof by proof, and what it keeps.', must: [] },
+    fork: { about: 'Whether a proof may begin a reorg.', must: [] },
+  },
+});
+let proofs = 0;
+const add = (...args) => area.add(...args);
 const brief = (value) => JSON.stringify(value).replace(/["{}]/g, '').replace(/:/g, ' ').replace(/,/g, ', ');
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'record-tree-'));
@@ -100,6 +116,12 @@ async function taken(core, start, proof) {
   return outcome;
 }
 
+// As an expectation: what is there afterwards.
+function outcome({ accepted, length, block }) {
+  const has = block === null ? {} : { has: block };
+  return accepted ? accept({ length, ...has }) : refuse('proof', { length, ...has });
+}
+
 async function recordProofs() {
   for (const [length, known, stored] of [[8, 8, []], [13, 13, [2]], [13, 6, [1]], [13, 0, []], [22, 22, [9, 16]], [22, 16, []],
     [1, 0, []], [2, 1, []]]) {
@@ -135,11 +157,13 @@ async function recordProofs() {
         const fields = { length, reader: { known, stored }, request };
         const proof = await prove(core, request).catch(() => null);
         if (proof === null) {
-          add('proof', name, fields, { proof: null });
+          add('prove_seek', name, { length, request }, refuse('request'));
           continue;
         }
-        add('proof', name, fields, { proof: encode(proof), ...await taken(core, { known, stored }, decode(encode(proof))) });
-        if (cases.length % 9 === 0) await recordChanged(core, name, fields, encode(proof));
+        add('prove_seek', name, { length, request }, accept({ proof: encode(proof) }));
+        add('verify_seek', name, { length, reader: { known, stored }, proof: encode(proof) },
+          outcome(await taken(core, { known, stored }, decode(encode(proof)))));
+        if (proofs++ % 9 === 0) await recordChanged(core, name, fields, encode(proof));
       }
     }
     await drop(reader);
@@ -164,7 +188,7 @@ async function recordChanged(core, name, fields, proof) {
         const changed = decode(proof);
         change(changed[list].nodes, i);
         add('changed', `${name}; ${what}, ${list} ${i}`, { length: fields.length, reader: fields.reader, proof: encode(changed) },
-          await taken(core, fields.reader, changed));
+          outcome(await taken(core, fields.reader, changed)));
       }
     }
   }
@@ -180,7 +204,7 @@ async function recordSeeks() {
         const found = await seeker.update();
         const expect = found ? { block: found[0], offset: found[1] } : { start: seeker.start, end: seeker.end };
         add('seek', `${length} blocks, stored ${brief(stored)}: byte ${bytes} with padding ${padding}`,
-          { length, stored, bytes, padding }, expect);
+          { length, stored, bytes, padding }, accept(expect));
       }
     }
     await drop(core);
@@ -196,7 +220,7 @@ async function recordOffsets() {
       // Not a number beyond the first root.
       offsets.push(Number.isNaN(offset) ? null : offset);
     }
-    add('offsets', `the byte offsets of ${length} blocks`, { length }, { offsets });
+    add('offsets', `the byte offsets of ${length} blocks`, { length }, accept({ offsets }));
   }
 }
 
@@ -217,17 +241,17 @@ async function forked([length, kept, added]) {
 async function recordTruncated() {
   for (const [length, kept, added] of FORKS) {
     const core = await forked([length, kept, added]);
-    add('truncated', `${length} blocks cut to ${kept}, then ${added} appended`, { length, kept, added }, {
+    add('truncated', `${length} blocks cut to ${kept}, then ${added} appended`, { length, kept, added }, accept({
       ...treeOf(core), signature: hex(core.state.signature),
-    });
+    }));
     await drop(core);
   }
   const core = await write(9);
   await core.truncate(6, { fork: 7 });
   await core.append(blocks(6, 8, 1));
-  add('truncated', '9 blocks cut to 6 on fork 7, then 2 appended', { length: 9, kept: 6, added: 2, fork: 7 }, {
+  add('truncated', '9 blocks cut to 6 on fork 7, then 2 appended', { length: 9, kept: 6, added: 2, fork: 7 }, accept({
     ...treeOf(core), signature: hex(core.state.signature),
-  });
+  }));
 }
 
 async function recordReorgs() {
@@ -251,8 +275,9 @@ async function recordReorgs() {
       await reader.core.reorg(batch);
       const has = [];
       for (let n = 0; n < reader.length; n++) if (await reader.has(n)) has.push(n);
-      const fields = { length, stored, kept, added, proof: encode(first), steps };
-      add('reorg', name, fields, { ...treeOf(reader), ancestors, has });
+      const fields = { length, stored, kept, added, proof: encode(first), proofs: steps.map(({ proof }) => proof) };
+      const wants = steps.map(({ proof, ...want }) => want);
+      add('reorg', name, fields, accept({ ...treeOf(reader), ancestors, has, wants }));
       await drop(reader);
     }
     await drop(core);
@@ -260,24 +285,24 @@ async function recordReorgs() {
   // What may not replace a tree.
   const core = await forked([13, 5, 9]);
   const first = await prove(core, { upgrade: { start: 0, length: core.length } });
-  const refuse = async (name, change) => {
+  const attempt = async (name, change) => {
     const proof = decode(encode(first));
     change(proof);
     const reader = await readerOf(core, { known: 13, stored: [] });
     const accepted = await reader.core.verifyReorg(decode(encode(proof))).then(() => true, () => false);
     await drop(reader);
-    add('fork', name, { length: 13, proof: encode(proof) }, { accepted });
+    add('fork', name, { length: 13, proof: encode(proof) }, accepted ? accept() : refuse('proof'));
   };
-  await refuse('a fork as it was signed', () => {});
-  await refuse('a fork above the one that was signed', (proof) => { proof.fork = 2; });
-  await refuse('a fork with another signature', (proof) => { proof.upgrade.signature[10] ^= 1; });
-  await refuse('a fork with another root', (proof) => { proof.upgrade.nodes[0].hash[0] ^= 1; });
-  await refuse('a fork with a root of another size', (proof) => { proof.upgrade.nodes[1].size += 1; });
-  await refuse('a fork with a root left out', (proof) => { proof.upgrade.nodes.splice(1, 1); });
-  await refuse('a fork of a shorter length than was signed', (proof) => { proof.upgrade.length -= 1; });
+  await attempt('a fork as it was signed', () => {});
+  await attempt('a fork above the one that was signed', (proof) => { proof.fork = 2; });
+  await attempt('a fork with another signature', (proof) => { proof.upgrade.signature[10] ^= 1; });
+  await attempt('a fork with another root', (proof) => { proof.upgrade.nodes[0].hash[0] ^= 1; });
+  await attempt('a fork with a root of another size', (proof) => { proof.upgrade.nodes[1].size += 1; });
+  await attempt('a fork with a root left out', (proof) => { proof.upgrade.nodes.splice(1, 1); });
+  await attempt('a fork of a shorter length than was signed', (proof) => { proof.upgrade.length -= 1; });
   const old = await written(13);
   const other = await prove(old, { upgrade: { start: 0, length: 13 } });
-  await refuse('the old tree under a higher fork', (proof) => { proof.upgrade = decode(encode(other)).upgrade; });
+  await attempt('the old tree under a higher fork', (proof) => { proof.upgrade = decode(encode(other)).upgrade; });
 }
 
 async function main() {
@@ -286,13 +311,7 @@ async function main() {
   await recordOffsets();
   await recordTruncated();
   await recordReorgs();
-  const file = path.join(__dirname, '..', '..', 'vectors', 'tree.json');
-  const about = 'seeks, byte offsets, truncations and reorgs of feeds whose block n has (7n + 3f) % 23 bytes of the value '
-    + 'n + 100f, where f is 0, and 1 for what was appended after a truncation, and whose writer grew from a seed of 32 '
-    + 'bytes of the value 1; a proof is the data message of request 0';
-  const lines = cases.map((one) => `    ${JSON.stringify(one)}`).join(',\n');
-  fs.writeFileSync(file,
-    `{\n  "about": ${JSON.stringify(about)},\n  "source": "hypercore ${version}",\n  "cases": [\n${lines}\n  ]\n}\n`);
+  area.write();
 }
 
 // A closed database may leave a promise open for ever, so nothing waits for the last ones.
