@@ -8,8 +8,8 @@ const path = require('path');
 const FOLDER = path.join(__dirname, '..', '..', 'vectors');
 
 class Area {
-  // `kinds` says of each kind what its scenarios are about and which sentences of protocol-spec/ they test: a scenario
-  // that says nothing of its own has these.
+  // `kinds` says of each kind what its scenarios are about and which sentences of protocol-spec/ they test, those that
+  // are accepted and those that are refused: a scenario that says nothing of its own has these.
   constructor(area, { about, source, kinds }) {
     this.area = area;
     this.about = about;
@@ -17,6 +17,7 @@ class Area {
     this.kinds = kinds;
     this.scenarios = [];
     this.names = new Set();
+    this.inputs = new Map();
   }
 
   // `expect` is what `accept` or `refuse` gives.
@@ -26,9 +27,34 @@ class Area {
     const id = `${kind} ${name}`;
     if (this.names.has(id)) throw new Error(`twice in ${this.area}: ${id}`);
     this.names.add(id);
-    this.scenarios.push({
-      name, kind, about: about || usual.about, must: must || usual.must, source: source || this.source, input, expect,
-    });
+    const outcome = expect.accept === undefined ? 'refuse' : 'accept';
+    const scenario = {
+      name,
+      kind,
+      about: about || usual.about,
+      must: must || (Array.isArray(usual.must) ? usual.must : usual.must[outcome]),
+      source: source || this.source,
+      input,
+      expect,
+    };
+    if (!scenario.must || scenario.must.length === 0) throw new Error(`${this.area} says not what it tests: ${id}`);
+    this.keep(scenario);
+  }
+
+  // Two ways to the same input are one scenario, if they have the same end.
+  keep(scenario) {
+    const input = `${scenario.kind} ${JSON.stringify(scenario.input)}`;
+    const before = this.inputs.get(input);
+    if (before === undefined) {
+      this.inputs.set(input, scenario);
+      this.scenarios.push(scenario);
+      return;
+    }
+    if (JSON.stringify(before.expect) !== JSON.stringify(scenario.expect)) {
+      throw new Error(`${this.area}: ${before.name} and ${scenario.name} are one scenario with two ends`);
+    }
+    before.must = [...new Set([...before.must, ...scenario.must])];
+    if (before.source !== scenario.source) before.source += `, ${scenario.source}`;
   }
 
   write() {

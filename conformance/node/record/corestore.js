@@ -26,7 +26,7 @@ const area = new Area('names', {
     name: {
       about: 'The namespace, the key pair, the feed of this name with its manifest, and the key of the legacy feed of the same '
         + 'pair; a corestore has no feed of the empty name.',
-      must: [],
+      must: ['NAME-3', 'NAME-4', 'NAME-5', 'NAME-6', 'NAME-7'],
     },
   },
 });

@@ -24,11 +24,11 @@ const area = new Area('encryption', {
     + `size is that of vectors/README.md with the seed ${BLOCK_SEED}`,
   source: `hypercore ${releases.join(', ')}`,
   kinds: {
-    block_key: { about: 'The keys of a feed that come of an encryption key.', must: [] },
-    keys: { about: 'The keys of a feed that come of an encryption key.', must: [] },
-    block: { about: 'What is stored of a block, which opens to the block again, and the fork that its prefix tells.', must: [] },
-    wrong_key: { about: 'The prefix of a block under another key: it gives a number that is no fork.', must: [] },
-    encrypted_feed: { about: 'A feed of encrypted blocks, on several forks.', must: [] },
+    block_key: { about: 'The keys of a feed that come of an encryption key.', must: ['FEED-48'] },
+    keys: { about: 'The keys of a feed that come of an encryption key.', must: ['FEED-48'] },
+    block: { about: 'What is stored of a block, which opens to the block again, and the fork that its prefix tells.', must: ['FEED-50'] },
+    wrong_key: { about: 'The prefix of a block under another key: it gives a number that is no fork.', must: ['FEED-53'] },
+    encrypted_feed: { about: 'A feed of encrypted blocks, on several forks.', must: ['FEED-50', 'FEED-51'] },
   },
 });
 const add = (kind, name, fields, expect) => area.add(kind, name, fields, accept(expect));

@@ -27,11 +27,11 @@ const area = new Area('feeds', {
     + 'bytes of the value n and whose writer grew from a seed of 32 bytes of the value 1; a proof is the data message of request 0',
   source: versions('hypercore'),
   kinds: {
-    manifest: { about: 'What a manifest says, and the key of the feed that has it.', must: [] },
-    tree: { about: 'The roots, the hash and the signature of the tree of the first blocks of a feed.', must: [] },
-    prove: { about: 'What a writer answers to a request, or that it can not be answered.', must: [] },
-    verify: { about: 'Whether a reader that has nothing yet takes a proof, and what it has then.', must: [] },
-    signature: { about: 'Whether a signature stands for the tree of the first blocks of the feed with this manifest.', must: [] },
+    manifest: { about: 'What a manifest says, and the key of the feed that has it.', must: ['FEED-1', 'FEED-8'] },
+    tree: { about: 'The roots, the hash and the signature of the tree of the first blocks of a feed.', must: ['FEED-18', 'FEED-19', 'FEED-22'] },
+    prove: { about: 'What a writer answers to a request, or that it can not be answered.', must: { accept: ['REPL-26', 'REPL-28'], refuse: ['REPL-29'] } },
+    verify: { about: 'Whether a reader that has nothing yet takes a proof, and what it has then.', must: { accept: ['FEED-63', 'FEED-64'], refuse: ['FEED-60', 'FEED-63', 'FEED-67', 'REPL-38'] } },
+    signature: { about: 'Whether a signature stands for the tree of the first blocks of the feed with this manifest.', must: { accept: ['FEED-19', 'FEED-22'], refuse: ['FEED-22', 'FEED-26'] } },
   },
 });
 const add = (...args) => area.add(...args);

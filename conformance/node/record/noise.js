@@ -13,9 +13,9 @@ const noiseArea = new Area('noise', {
   kinds: {
     handshake: {
       about: 'Both ends of a handshake: what each writes, and what comes out, or that it fails at the last message.',
-      must: [],
+      must: { accept: ['NOISE-1', 'NOISE-2', 'NOISE-17'], refuse: ['NOISE-12', 'NOISE-15'] },
     },
-    diffie_hellman: { about: 'Which public keys an end takes, and the shared secret that they give.', must: [] },
+    diffie_hellman: { about: 'Which public keys an end takes, and the shared secret that they give.', must: ['NOISE-2'] },
   },
 });
 
@@ -23,9 +23,12 @@ const streamArea = new Area('secret_stream', {
   about: 'Frames, the header and sealed messages, from the end of a handshake on; and whole conversations',
   source: versions('@hyperswarm/secret-stream', 'sodium-secretstream', 'sodium-universal'),
   kinds: {
-    sealed: { about: 'What an end writes of these messages, given its key and its header.', must: [] },
-    opened: { about: 'What an end makes of the bytes that come after the handshake.', must: [] },
-    conversation: { about: 'One end of a connection against recorded bytes of the other, handshake and all.', must: [] },
+    sealed: { about: 'What an end writes of these messages, given its key and its header.', must: ['STREAM-1', 'STREAM-5', 'STREAM-9', 'STREAM-10'] },
+    opened: {
+      about: 'What an end makes of the bytes that come after the handshake.',
+      must: ['STREAM-2', 'STREAM-9'],
+    },
+    conversation: { about: 'One end of a connection against recorded bytes of the other, handshake and all.', must: ['NOISE-10', 'NOISE-11', 'STREAM-1', 'STREAM-2', 'STREAM-5'] },
   },
 });
 
@@ -164,7 +167,8 @@ const FIELDS = {
 
 function failures() {
   for (const [pattern, messages] of Object.entries(FIELDS)) {
-    const fails = (name, change, about) => handshake({ name: `${pattern} ${name}`, pattern, ...both, fails: true, change, about });
+    const fails = (name, change, about, must) =>
+      handshake({ name: `${pattern} ${name}`, pattern, ...both, fails: true, change, about, must });
     messages.forEach((fields, i) => {
       const at = `message ${i + 1}`;
       const flipped = 'A message that was changed on its way is refused, at the latest when the next one is read.';
@@ -174,12 +178,13 @@ function failures() {
         fails(`${at}: a flipped bit within its ${field}`, only(i, flip((start + end) >> 1, 4)), flipped);
         fails(`${at}: the last bit of its ${field} flipped`, only(i, flip(end - 1, 0x80)), flipped);
         for (const length of [start, start + 1, (start + end) >> 1, end - 1]) {
-          fails(`${at}: cut after ${length} bytes, in its ${field}`, only(i, (m) => m.subarray(0, length)), cut);
+          fails(`${at}: cut after ${length} bytes, in its ${field}`, only(i, (m) => m.subarray(0, length)), cut, ['NOISE-13', 'NOISE-15']);
         }
         if (field !== 'ephemeral') continue;
         for (const [name, encoded] of Object.entries({ ...SMALL, ...NO_POINTS })) {
           fails(`${at}: the ephemeral key is ${words(name)}`, only(i, (m) => Buffer.concat([encoded, m.subarray(32)])),
-            'An ephemeral key that is no point of the prime-order subgroup, or is not in canonical form, ends the handshake.');
+            'An ephemeral key that is no point of the prime-order subgroup, or is not in canonical form, ends the handshake.',
+            [...badKey(name), 'NOISE-15']);
         }
       }
       fails(`${at}: one byte that was not sent`, only(i, (m) => Buffer.concat([m, Buffer.alloc(1)])), flipped);
@@ -206,6 +211,13 @@ function reflected(i) {
     before = Buffer.from(message);
     return null;
   };
+}
+
+// The sentence that such a key breaks.
+function badKey(name) {
+  if (name.startsWith('of_order')) return ['NOISE-5', 'NOISE-7'];
+  if (name.startsWith('an_honest_key_plus')) return ['NOISE-6'];
+  return name === 'what_is_no_point' ? ['NOISE-4'] : ['NOISE-3'];
 }
 
 const words = (name) => name.replace(/_/g, ' ').replace(/^of order/, 'a point of order');
@@ -255,7 +267,7 @@ function diffieHellman(name, publicKey, options = {}) {
   const refused = !!options.refused;
   if ((shared === null) !== refused && !options.knownFault) throw new Error(`Node says otherwise: ${name}`);
   // Some of these are accepted by the libsodium of this Node, whose check of the subgroup is incomplete.
-  const more = shared !== null && refused ? { source: 'party' } : {};
+  const more = { ...(shared !== null && refused && { source: 'party' }), ...(refused && { must: badKey(name) }) };
   noiseArea.add('diffie_hellman', words(name), { seed: hex(pair.secretKey.subarray(0, 32)), public_key: hex(publicKey) },
     refused ? refuse('handshake') : accept({ shared }), more);
 }
@@ -392,13 +404,15 @@ async function opened(name, isInitiator, wire, refusal, messages = null, about =
   const outcome = await receive(!isInitiator, wire);
   if ((outcome.error === null) !== (refusal === null)) throw new Error(`Node says ${outcome.error || 'ok'}: ${name}`);
   const arriving = messages && messages.filter((message) => message.length > 0).map(hex);
+  const tested = { stream_header: ['STREAM-6', 'STREAM-7'], frame_length: ['STREAM-11'], decryption: ['STREAM-12', 'STREAM-13'] };
+  const must = [...(refusal ? tested[refusal] : ['STREAM-9', ...(messages && messages.some((one) => one.length === 0) ? ['STREAM-15'] : [])]), 'STREAM-2'];
   if (messages && JSON.stringify(arriving) !== JSON.stringify(outcome.messages)) throw new Error('other messages: ' + name);
   const keepAlives = messages ? messages.length - arriving.length : 0;
   const came = {
     messages: outcome.messages.map((message) => bytes(Buffer.from(message, 'hex'))),
     ...(keepAlives > 0 && { keep_alives: keepAlives }),
   };
-  streamArea.add('opened', name, { ...receiver(isInitiator), wire: bytes(wire) }, refusal ? refuse(refusal, came) : accept(came), { about });
+  streamArea.add('opened', name, { ...receiver(isInitiator), wire: bytes(wire) }, refusal ? refuse(refusal, came) : accept(came), { about, must });
 }
 
 const text = (...lines) => lines.map((line) => Buffer.from(line));
@@ -453,7 +467,7 @@ async function recordStreams() {
   const head = 'The first frame after the handshake has 56 bytes, and the id is that of the role and of this handshake.';
   // Node passes over a frame of no bytes here.
   streamArea.add('opened', 'a header of 0 bytes', { ...receiver(true), wire: '000000' }, refuse('stream_header', { messages: [] }),
-    { about: head, source: 'party' });
+    { about: head, source: 'party', must: ['STREAM-6'] });
   for (const length of [1, 5, 24, 32, 54, 55]) {
     await bad(`a header of ${length} bytes`, frame(header.subarray(3, 3 + length)), 'stream_header', head);
   }
