@@ -7,7 +7,7 @@ const fs = require('fs');
 const path = require('path');
 
 const recorders = fs.readdirSync(__dirname)
-  .filter((file) => file.endsWith('.js') && file !== path.basename(__filename))
+  .filter((file) => file.endsWith('.js') && ![path.basename(__filename), 'area.js'].includes(file))
   .sort();
 
 for (const recorder of recorders) {

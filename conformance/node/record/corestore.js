@@ -7,7 +7,7 @@ const os = require('os');
 const path = require('path');
 const Corestore = require('corestore');
 const Verifier = require('hypercore/lib/verifier');
-const { version } = require('corestore/package.json');
+const { Area, accept, versions } = require('./area');
 
 const hex = (buffer) => Buffer.from(buffer).toString('hex');
 
@@ -19,11 +19,22 @@ const PRIMARY_KEYS = {
 const NAMESPACES = [[], ['app'], ['app', 'chat'], ['app', ''], ['chat', 'app'], ['наш', '名'], ['n'.repeat(300)]];
 const NAMES = ['log', 'a', 'Grüße', '名前', '🦆', 'ends in zero\0', ' log', 'n'.repeat(255), 'n'.repeat(1024), ''];
 
-const cases = [];
+const area = new Area('names', {
+  about: 'The key pairs and feeds that grow from a primary key, nested namespaces (from the root on) and a name',
+  source: versions('corestore', 'hypercore'),
+  kinds: {
+    name: {
+      about: 'The namespace, the key pair, the feed of this name with its manifest, and the key of the legacy feed of the same '
+        + 'pair; a corestore has no feed of the empty name.',
+      must: ['NAME-3', 'NAME-4', 'NAME-5', 'NAME-6', 'NAME-7'],
+    },
+  },
+});
+let count = 0;
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'record-corestore-'));
 
 async function record(title, primaryKey) {
-  const root = new Corestore(path.join(folder, String(cases.length)), { primaryKey, unsafe: true });
+  const root = new Corestore(path.join(folder, String(count++)), { primaryKey, unsafe: true });
   await root.ready();
   for (const namespaces of NAMESPACES) {
     const store = namespaces.reduce((store, name) => store.namespace(name), root);
@@ -50,10 +61,8 @@ async function record(title, primaryKey) {
       }
       const shown = name.length > 20 ? `${name.length} characters` : JSON.stringify(name);
       const where = namespaces.map((name) => (name.length > 20 ? `${name.length} characters` : name)).join('/');
-      cases.push({
-        name: `${title}: ${shown} in /${where}`, primary_key: hex(primaryKey), namespaces, feed_name: name,
-        namespace: hex(store.ns), expect,
-      });
+      area.add('name', `${title}: ${shown} in /${where}`, { primary_key: hex(primaryKey), namespaces, feed_name: name },
+        accept({ namespace: hex(store.ns), ...expect }));
     }
   }
   await root.close();
@@ -61,13 +70,7 @@ async function record(title, primaryKey) {
 
 async function main() {
   for (const [title, primaryKey] of Object.entries(PRIMARY_KEYS)) await record(title, primaryKey);
-  const about = 'the key pairs and feeds that grow from a primary key, nested namespaces (from the root on) and a name: the '
-    + 'namespace, the key pair, the feed that get({ name }) gives with its manifest, and the key of the legacy feed of the '
-    + 'same key pair; a corestore has no feed of the empty name';
-  const source = `corestore ${version} on hypercore ${require('hypercore/package.json').version}`;
-  const lines = cases.map((one) => `    ${JSON.stringify(one)}`).join(',\n');
-  fs.writeFileSync(path.join(__dirname, '..', '..', 'vectors', 'names.json'),
-    `{\n  "about": ${JSON.stringify(about)},\n  "source": ${JSON.stringify(source)},\n  "cases": [\n${lines}\n  ]\n}\n`);
+  area.write();
 }
 
 main().finally(() => fs.rmSync(folder, { recursive: true, force: true })).catch((error) => {

@@ -9,6 +9,7 @@ const sodium = require('sodium-universal');
 const crypto = require('hypercore-crypto');
 const ram = require('random-access-memory');
 const { block } = require('../lib');
+const { Area, accept } = require('./area');
 
 const RELEASES = { 11: 'hypercore', 10: 'hypercore10', 1019: 'hypercore1019' };
 const BLOCK_SEED = 5;
@@ -17,8 +18,20 @@ const KEY = Buffer.alloc(32, 0xe1);
 const WRONG_KEY = Buffer.alloc(32, 0xe2);
 
 const hex = (buffer) => Buffer.from(buffer).toString('hex');
-const cases = [];
-const add = (kind, name, fields, expect) => cases.push({ name, kind, ...fields, expect });
+const releases = Object.values(RELEASES).map((name) => require(`${name}/package.json`).version);
+const area = new Area('encryption', {
+  about: 'Encrypted blocks as they are stored, of feeds whose writer grew from a seed of 32 bytes of the value 1; block n of a '
+    + `size is that of vectors/README.md with the seed ${BLOCK_SEED}`,
+  source: `hypercore ${releases.join(', ')}`,
+  kinds: {
+    block_key: { about: 'The keys of a feed that come of an encryption key.', must: ['FEED-48'] },
+    keys: { about: 'The keys of a feed that come of an encryption key.', must: ['FEED-48'] },
+    block: { about: 'What is stored of a block, which opens to the block again, and the fork that its prefix tells.', must: ['FEED-50'] },
+    wrong_key: { about: 'The prefix of a block under another key: it gives a number that is no fork.', must: ['FEED-53'] },
+    encrypted_feed: { about: 'A feed of encrypted blocks, on several forks.', must: ['FEED-50', 'FEED-51'] },
+  },
+});
+const add = (kind, name, fields, expect) => area.add(kind, name, fields, accept(expect));
 
 // What is done to each feed: blocks of these sizes appended in one batch, truncations to a length and fork.
 const STEPS = [
@@ -61,7 +74,7 @@ async function stored(release, core, index) {
   return session.get(index);
 }
 
-const short = (bytes) => (bytes.byteLength <= 128 ? { stored: hex(bytes) } : { stored_hash: hex(crypto.hash(bytes)) });
+const short = (bytes) => (bytes.byteLength <= 128 ? { stored: hex(bytes) } : { stored: { length: bytes.byteLength, hash: hex(crypto.hash(bytes)) } });
 
 /** The fork that the prefix of a stored block tells to who holds `keys`. */
 function unblind(index, bytes, keys) {
@@ -111,7 +124,7 @@ async function recordFeed(release, feed) {
     }
   }
   const treeHash = release === '11' ? await core.treeHash() : core.core.tree.hash();
-  add('feed', `${who}: what comes of all these blocks`, { ...place, encryption_key: hex(KEY), steps: STEPS }, {
+  add('encrypted_feed', `${who}: what comes of all these blocks`, { ...place, encryption_key: hex(KEY), steps: STEPS }, {
     length: core.length, fork: core.fork, byte_length: core.byteLength, tree_hash: hex(treeHash),
     padded_byte_length: core.byteLength + 8 * core.length,
   });
@@ -152,14 +165,7 @@ async function main() {
   await recordFeed('10', 'legacy');
   await recordFeed('1019', 'legacy');
   fs.rmSync(folder, { recursive: true, force: true });
-  const releases = Object.values(RELEASES).map((name) => require(`${name}/package.json`).version);
-  const about = 'encrypted blocks as they are stored, of feeds whose writer grew from a seed of 32 bytes of the value 1; block n '
-    + `of size bytes is that of conformance/node/README.md with the seed ${BLOCK_SEED}; stored_hash is BLAKE2b-256 of the stored `
-    + 'bytes; prefix_fork is what the prefix gives when it is unblinded';
-  const lines = cases.map((one) => `    ${JSON.stringify(one)}`).join(',\n');
-  fs.writeFileSync(path.join(__dirname, '..', '..', 'vectors', 'encryption.json'),
-    `{\n  "about": ${JSON.stringify(about)},\n  "source": ${JSON.stringify(`hypercore ${releases.join(', ')}`)},\n`
-    + `  "cases": [\n${lines}\n  ]\n}\n`);
+  area.write();
 }
 
 main().catch((error) => {

@@ -12,7 +12,7 @@ const { MerkleTree } = require('hypercore/lib/merkle-tree');
 const Verifier = require('hypercore/lib/verifier');
 const multisig = require('hypercore/lib/multisig');
 const messages = require('hypercore/lib/messages');
-const { version } = require('hypercore/package.json');
+const { Area, accept, refuse, versions } = require('./area');
 
 const hex = (buffer) => Buffer.from(buffer).toString('hex');
 const seed = (n) => Buffer.alloc(32, n);
@@ -22,8 +22,19 @@ const keyPair = (n) => crypto.keyPair(seed(n));
 const block = (n) => Buffer.alloc((n * 7) % 23, n);
 const blocks = (from, to) => Array.from({ length: to - from }, (_, i) => block(from + i));
 
-const cases = [];
-const add = (kind, name, fields, expect) => cases.push({ name, kind, ...fields, expect });
+const area = new Area('feeds', {
+  about: 'Manifests and keys, trees with their signatures, proofs and who takes them, of feeds whose block n has (n * 7) % 23 '
+    + 'bytes of the value n and whose writer grew from a seed of 32 bytes of the value 1; a proof is the data message of request 0',
+  source: versions('hypercore'),
+  kinds: {
+    manifest: { about: 'What a manifest says, and the key of the feed that has it.', must: ['FEED-1', 'FEED-8'] },
+    tree: { about: 'The roots, the hash and the signature of the tree of the first blocks of a feed.', must: ['FEED-18', 'FEED-19', 'FEED-22'] },
+    prove: { about: 'What a writer answers to a request, or that it can not be answered.', must: { accept: ['REPL-26', 'REPL-28'], refuse: ['REPL-29'] } },
+    verify: { about: 'Whether a reader that has nothing yet takes a proof, and what it has then.', must: { accept: ['FEED-63', 'FEED-64'], refuse: ['FEED-60', 'FEED-63', 'FEED-67', 'REPL-38'] } },
+    signature: { about: 'Whether a signature stands for the tree of the first blocks of the feed with this manifest.', must: { accept: ['FEED-19', 'FEED-22'], refuse: ['FEED-22', 'FEED-26'] } },
+  },
+});
+const add = (...args) => area.add(...args);
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'record-feed-'));
 const opened = [];
@@ -60,14 +71,14 @@ function recordKeys() {
   for (const [name, input] of Object.entries(manifests)) {
     const manifest = Verifier.createManifest(input);
     const key = Verifier.manifestHash(manifest);
-    add('manifest', name, { manifest: hex(Verifier.encodeManifest(manifest)) }, {
+    add('manifest', name, { manifest: hex(Verifier.encodeManifest(manifest)) }, accept({
       key: hex(key),
       discovery_key: hex(crypto.discoveryKey(key)),
       version: manifest.version,
       quorum: manifest.quorum,
       allow_patch: manifest.allowPatch,
       signers: manifest.signers.map(({ publicKey, namespace }) => ({ public_key: hex(publicKey), namespace: hex(namespace) })),
-    });
+    }));
   }
 }
 
@@ -86,13 +97,13 @@ async function recordTrees() {
       const { roots, signature, fork } = core.state;
       const full = kind === 'default';
       if (!full && ![0, 1, 2, 3, 7, 40].includes(length)) continue;
-      add('tree', `${kind}: the tree of ${length} blocks`, { feed: kind, length, fork }, {
+      add('tree', `${kind}: the tree of ${length} blocks`, { feed: kind, length, fork }, accept({
         key: hex(core.key),
         byte_length: core.byteLength,
         tree_hash: hex(MerkleTree.hash(core.state)),
         roots: roots.map(node),
         signature: signature ? hex(signature) : '',
-      });
+      }));
     }
   }
 }
@@ -145,19 +156,21 @@ async function recordProofs() {
       if (seen.has(name)) continue;
       seen.add(name);
       const manifest = !!upgrade && upgrade.start === 0;
-      let expect;
-      try {
-        const proof = await core.proof({ block: null, hash: null, seek: null, upgrade: null, ...structuredClone(request) });
-        if (manifest) proof.manifest = core.manifest;
-        expect = { proof: encodeProof(proof) };
-        // Whether a reader that has nothing takes it. It can only if it is told of the whole tree.
-        const reader = await open(core.key, {});
-        expect.reader_length = await reader.applyProof(proof).then(() => reader.length, () => null);
-        expect.reader_has = expect.reader_length && block ? await reader.has(block.index) : false;
-      } catch {
-        expect = { proof: null };
+      const input = { feed: 'default', length, request: { ...request, manifest } };
+      const proof = await core.proof({ block: null, hash: null, seek: null, upgrade: null, ...structuredClone(request) })
+        .catch(() => null);
+      if (proof === null) {
+        add('prove', name, input, refuse('request'));
+        continue;
       }
-      add('proof', name, { feed: 'default', length, request: { ...request, manifest } }, expect);
+      if (manifest) proof.manifest = core.manifest;
+      add('prove', name, input, accept({ proof: encodeProof(proof) }));
+      // Whether a reader that has nothing takes it. It can only if it is told of the whole tree.
+      const reader = await open(core.key, {});
+      const taken = await reader.applyProof(proof).then(() => true, () => false);
+      const has = block ? { has: await reader.has(block.index) } : {};
+      add('verify', name, { feed: 'default', proof: encodeProof(proof) },
+        taken ? accept({ length: reader.length, ...has }) : refuse('proof', { length: 0, ...has }));
     }
   }
 }
@@ -187,7 +200,7 @@ async function recordSignatures() {
     }
     add('signature', name, {
       manifest: hex(Verifier.encodeManifest(manifest)), length: 3, fork: 0, signature: hex(signature),
-    }, { accepted });
+    }, accepted ? accept() : refuse('signature'));
   };
   const part = (signer, signature, patched = 0) => ({
     signer, signature, patch: patched, nodes: patched ? patch : null,
@@ -264,16 +277,7 @@ async function main() {
   await recordSignatures();
   for (const core of opened) await core.close();
   fs.rmSync(folder, { recursive: true, force: true });
-  const file = path.join(__dirname, '..', '..', 'vectors', 'feed.json');
-  const head = {
-    about: 'manifests and keys, trees and signatures, and proofs, of feeds whose block n has (n * 7) % 23 bytes of the '
-      + 'value n and whose writer grew from a seed of 32 bytes of the value 1; a proof is the data message of request 0',
-    source: `hypercore ${version}`,
-  };
-  const lines = cases.map((one) => `    ${JSON.stringify(one)}`).join(',\n');
-  const { about, source } = head;
-  fs.writeFileSync(file,
-    `{\n  "about": ${JSON.stringify(about)},\n  "source": ${JSON.stringify(source)},\n  "cases": [\n${lines}\n  ]\n}\n`);
+  area.write();
 }
 
 main().catch((error) => {

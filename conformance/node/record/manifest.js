@@ -13,7 +13,7 @@ const { MerkleTree } = require('hypercore/lib/merkle-tree');
 const Verifier = require('hypercore/lib/verifier');
 const multisig = require('hypercore/lib/multisig');
 const messages = require('hypercore/lib/messages');
-const { version } = require('hypercore/package.json');
+const { Area, accept, refuse, bytes, versions } = require('./area');
 
 const hex = (buffer) => Buffer.from(buffer).toString('hex');
 const seed = (n) => Buffer.alloc(32, n);
@@ -23,8 +23,63 @@ const signer = (n, namespace) => ({ publicKey: publicKey(n), ...(namespace && { 
 const block = (n) => Buffer.alloc((n * 7) % 23, n);
 const blocks = (from, to) => Array.from({ length: to - from }, (_, i) => block(from + i));
 
-const cases = [];
-const add = (kind, name, fields, expect) => cases.push({ name, kind, ...fields, expect });
+const area = new Area('manifests', {
+  about: 'Manifests made and received, what their signers sign, multi-signatures assembled, accepted and refused, and feeds '
+    + 'with a prologue; block n has (n * 7) % 23 bytes of the value n, and signer n grew from a seed of 32 bytes of the value n + 1',
+  source: versions('hypercore'),
+  kinds: {
+    made: { about: 'The manifest that an application asks for, and its key, or that there can be none.', must: { accept: ['FEED-1', 'FEED-8', 'FEED-9'], refuse: ['FEED-11', 'FEED-12', 'FEED-13'] } },
+    received: { about: 'Whether a manifest that a peer shows is that of the feed with this key.', must: { accept: ['FEED-2', 'FEED-14', 'FEED-15'], refuse: ['FEED-14'] } },
+    signable: { about: 'What a signer signs for a tree on a fork, and its signature.', must: ['FEED-18', 'FEED-19'] },
+    assembled: { about: 'How the parts of several signers, each over its own length, become one signature.', must: ['FEED-22', 'FEED-28'] },
+    flipped: { about: 'Of a signature that holds, in which bytes the lowest bit may be another (1) and in which not (0).', must: ['FEED-26', 'FEED-27', 'FEED-30'] },
+    multi_signature: { about: 'Whether a signature stands for the tree of the first blocks of a feed.', must: ['FEED-22', 'FEED-26'] },
+    prologue: { about: 'A feed that begins with a prologue: what its writer may append, and what its reader takes.', must: ['FEED-32', 'FEED-33', 'FEED-34', 'FEED-35', 'FEED-36', 'FEED-37'] },
+  },
+});
+// What the expectations of this file become.
+const CONVERT = {
+  made: ({ manifest, ...rest }) => (manifest ? accept({ manifest, ...rest }) : refuse('misuse')),
+  received: ({ accepted, ...rest }) => (accepted ? accept(rest) : refuse('manifest')),
+  signable: accept,
+  assembled: ({ signature }) => accept({ signature }),
+  flipped: ({ accepted }) => accept({ bytes: accepted }),
+  multi_signature: ({ accepted }) => (accepted ? accept() : refuse('signature')),
+  prologue: ({ length, proof }) => (length > 0 ? accept({ length, proof }) : refuse('prologue')),
+};
+const add = (kind, name, fields, expect, must = undefined) => {
+  const as = kind === 'signature' ? 'multi_signature' : kind;
+  area.add(as, name, fields, CONVERT[as](expect), { must });
+};
+
+// What a scenario of this name tests, if it is more than its kind says: the first that fits.
+const tested = (list, name) => (list.find(([fits]) => fits.test(name)) || [])[1];
+const RECEIVED = [
+  [/unknown (hash|signature scheme)/, ['FEED-5']],
+  [/^version 3/, ['FEED-6']],
+  [/unknown type/, ['FEED-7']],
+  [/^version 0, (laid out|one signer and)/, ['FEED-8', 'FEED-15']],
+  [/unknown flag/, ['ENC-9', 'FEED-10', 'FEED-15']],
+  [/longer form/, ['ENC-4', 'FEED-15']],
+  [/quorum above|quorum without/, ['FEED-11', 'FEED-2']],
+  [/linked feeds in version 1/i, ['FEED-12', 'FEED-14']],
+  [/user data.*version 1/, ['FEED-13', 'FEED-14']],
+  [/cut short|2\^53 blocks/, ['ENC-5', 'ENC-3']],
+];
+const SIGNED = [
+  [/prologue: the tree itself/, ['FEED-32']],
+  [/prologue: a part/, ['FEED-31']],
+  [/prologue: (more than it, and no signers)/, ['FEED-33']],
+  [/prologue: /, ['FEED-32', 'FEED-33']],
+  [/quorum of nobody/, ['FEED-22', 'FEED-23']],
+  [/patch: (right|on fork|of a tree|nodes in|a node too)/, ['FEED-28']],
+  [/patch: /, ['FEED-28', 'FEED-29']],
+  [/without leave/, ['FEED-30']],
+  [/by (one|nobody)$/, ['FEED-24']],
+  [/one, twice|one twice|signer that is not there|signer of 2/, ['FEED-25']],
+  [/wrong one (first|after)/, ['FEED-26', 'FEED-27']],
+  [/legacy/, ['FEED-2', 'FEED-19', 'FEED-22']],
+];
 
 const folder = fs.mkdtempSync(path.join(os.tmpdir(), 'record-manifest-'));
 const opened = [];
@@ -80,7 +135,7 @@ function recordMade() {
       Verifier.decodeManifest(encoded);
       const key = Verifier.manifestHash(manifest);
       expect = {
-        manifest: hex(encoded), key: hex(key), discovery_key: hex(crypto.discoveryKey(key)),
+        manifest: bytes(encoded), key: hex(key), discovery_key: hex(crypto.discoveryKey(key)),
         version: manifest.version, quorum: manifest.quorum,
       };
     } catch {
@@ -95,7 +150,7 @@ function recordMade() {
       })),
       ...(input.prologue && { prologue: { hash: hex(input.prologue.hash), length: input.prologue.length } }),
       linked: (input.linked || []).map(hex),
-      ...(input.userData && { user_data: hex(input.userData) }),
+      ...(input.userData && { user_data: bytes(input.userData) }),
     }, expect);
   }
 }
@@ -127,7 +182,7 @@ const hashOf = (bytes) => crypto.hash(Buffer.concat([crypto.namespace('hypercore
 
 function recordReceived() {
   const show = (name, bytes, key = hashOf(bytes)) =>
-    add('received', name, { key: hex(key), manifest: hex(bytes) }, take(key, bytes));
+    add('received', name, { key: hex(key), manifest: hex(bytes) }, take(key, bytes), tested(RECEIVED, name));
   const made = (input) => Verifier.encodeManifest(Verifier.createManifest(input));
   const prologue = { hash: seed(9), length: 5 };
 
@@ -315,7 +370,7 @@ async function recordSignatures() {
     const signature = await sign({ by, part, join: (...parts) => verifier.assemble(parts), verifier });
     add('signature', name, {
       key: hex(key), manifest: hex(Verifier.encodeManifest(manifest)), length, fork, signature: hex(signature),
-    }, { accepted: check(verifier, await batch(length, fork), signature) });
+    }, { accepted: check(verifier, await batch(length, fork), signature) }, tested(SIGNED, name));
   };
   const spoil = (part, change) => {
     part.nodes = part.nodes.map((node) => ({ ...node }));
@@ -489,17 +544,7 @@ async function main() {
   await recordPrologues();
   for (const core of opened) await core.close();
   fs.rmSync(folder, { recursive: true, force: true });
-  const names = new Set();
-  for (const { kind, name } of cases) {
-    if (names.has(`${kind} ${name}`)) throw new Error(`twice: ${name}`);
-    names.add(`${kind} ${name}`);
-  }
-  const about = 'manifests made and received, what their signers sign, multi-signatures assembled, accepted and refused, '
-    + 'and feeds with a prologue; block n has (n * 7) % 23 bytes of the value n, and signer n grew from a seed of 32 bytes '
-    + 'of the value n + 1; the key is the hash of the manifest where none is given';
-  const lines = cases.map((one) => `    ${JSON.stringify({ ...one, name: `${one.kind}: ${one.name}` })}`).join(',\n');
-  fs.writeFileSync(path.join(__dirname, '..', '..', 'vectors', 'manifests.json'),
-    `{\n  "about": ${JSON.stringify(about)},\n  "source": ${JSON.stringify(`hypercore ${version}`)},\n  "cases": [\n${lines}\n  ]\n}\n`);
+  area.write();
 }
 
 main().catch((error) => {

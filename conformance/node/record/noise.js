@@ -1,16 +1,36 @@
-// Records conformance/vectors/noise.json and conformance/vectors/secret_stream.json from the packages that
-// Node peers run. Every seed is fixed, so that a second run writes the same files.
-//
-//     node record/noise.js    in conformance/node, after `npm ci`
-
 'use strict';
+// Records noise.json and secret_stream.json from the packages that Node peers run. Every seed is fixed, so that a second
+// run writes the same files.
 
-const fs = require('fs');
-const path = require('path');
 const sodium = require('sodium-universal');
+const { Area, accept, refuse, hex, bytes, versions } = require('./area');
 
 const seed = (byte) => Buffer.alloc(32, byte);
-const hex = (buffer) => Buffer.from(buffer).toString('hex');
+
+const noiseArea = new Area('noise', {
+  about: 'Noise XX and IK over Ed25519: handshakes as messages without frames, both ends played, and Diffie-Hellman',
+  source: versions('noise-handshake', 'noise-curve-ed', 'sodium-universal'),
+  kinds: {
+    handshake: {
+      about: 'Both ends of a handshake: what each writes, and what comes out, or that it fails at the last message.',
+      must: { accept: ['NOISE-1', 'NOISE-2', 'NOISE-17'], refuse: ['NOISE-12', 'NOISE-15'] },
+    },
+    diffie_hellman: { about: 'Which public keys an end takes, and the shared secret that they give.', must: ['NOISE-2'] },
+  },
+});
+
+const streamArea = new Area('secret_stream', {
+  about: 'Frames, the header and sealed messages, from the end of a handshake on; and whole conversations',
+  source: versions('@hyperswarm/secret-stream', 'sodium-secretstream', 'sodium-universal'),
+  kinds: {
+    sealed: { about: 'What an end writes of these messages, given its key and its header.', must: ['STREAM-1', 'STREAM-5', 'STREAM-9', 'STREAM-10'] },
+    opened: {
+      about: 'What an end makes of the bytes that come after the handshake.',
+      must: ['STREAM-2', 'STREAM-9'],
+    },
+    conversation: { about: 'One end of a connection against recorded bytes of the other, handshake and all.', must: ['NOISE-10', 'NOISE-11', 'STREAM-1', 'STREAM-2', 'STREAM-5'] },
+  },
+});
 
 // All randomness of the stack comes from these two. They draw from `random` instead, once it is filled.
 const random = { ephemerals: [], headers: [] };
@@ -39,7 +59,7 @@ const NoiseSecretStream = require('@hyperswarm/secret-stream');
 
 // `change(i, message)` may put something else in the place of the i-th message on its way.
 function handshake(options) {
-  const { name, pattern, prologue = '', payloads = [], initiator, responder, change = null, about } = options;
+  const { name, pattern, prologue = '', payloads = [], initiator, responder, change = null, about, must } = options;
   const parties = [initiator, responder].map((party, i) => {
     const noise = new Noise(pattern, i === 0, curve.generateKeyPair(seed(party.static)), { curve });
     noise.e = curve.generateKeyPair(seed(party.ephemeral));
@@ -48,46 +68,41 @@ function handshake(options) {
   const publicKeys = parties.map((noise) => hex(noise.s.publicKey));
   const dialled = options.dialled || parties[1].s.publicKey;
   parties[0].initialise(Buffer.from(prologue, 'hex'), pattern === 'IK' ? dialled : undefined);
-  parties[1].initialise(Buffer.from(options.otherPrologue || prologue, 'hex'));
+  parties[1].initialise(Buffer.from(options.otherPrologue ?? prologue, 'hex'));
 
-  const messages = [];
-  let expect = 'ok';
+  const [messages, sent] = [[], []];
+  let failed = false;
   try {
     for (let i = 0; !(parties[0].complete && parties[1].complete); i++) {
       const payload = Buffer.from(payloads[i] || '', 'hex');
-      const sent = parties[i % 2].send(payload);
-      const bytes = change ? change(i, sent) || sent : sent;
-      messages.push({ payload: hex(payload), sent: hex(sent), received: hex(bytes) });
-      const read = parties[(i + 1) % 2].recv(bytes);
-      if (!change && hex(read) !== hex(payload)) throw new Error('another payload: ' + name);
+      const message = Buffer.from(parties[i % 2].send(payload));
+      const instead = change && change(i, message);
+      sent.push(bytes(message));
+      messages.push({ payload: bytes(payload), ...(instead && { instead: bytes(instead) }) });
+      const read = parties[(i + 1) % 2].recv(Buffer.from(instead || message));
+      if (!instead && hex(read) !== hex(payload)) throw new Error('another payload: ' + name);
     }
   } catch (error) {
     if (!options.fails) throw error;
-    expect = 'handshake_failed';
+    failed = true;
   }
-  if (options.fails && expect === 'ok') throw new Error('Node accepts: ' + name);
+  if (options.fails && !failed) throw new Error('Node accepts: ' + name);
 
-  const result = {
-    name,
-    kind: 'handshake',
-    expect,
+  const input = {
     pattern,
     prologue,
-    responder_prologue: options.otherPrologue || prologue,
+    responder_prologue: options.otherPrologue ?? prologue,
     initiator: describe(initiator, publicKeys[0]),
     responder: describe(responder, publicKeys[1]),
-    dialled: pattern === 'IK' ? hex(dialled) : null,
-    messages
+    ...(pattern === 'IK' && { dialled: hex(dialled) }),
+    messages,
   };
-  if (about) result.about = about;
-  if (expect === 'ok') {
-    const [a, b] = parties;
-    if (hex(a.hash) !== hex(b.hash) || hex(a.tx) !== hex(b.rx)) throw new Error('no agreement: ' + name);
-    result.handshake_hash = hex(a.hash);
-    result.initiator_key = hex(a.tx);
-    result.responder_key = hex(a.rx);
-  }
-  return result;
+  const [a, b] = parties;
+  if (!failed && (hex(a.hash) !== hex(b.hash) || hex(a.tx) !== hex(b.rx))) throw new Error('no agreement: ' + name);
+  const expect = failed
+    ? refuse('handshake', { sent })
+    : accept({ sent, handshake_hash: hex(a.hash), initiator_key: hex(a.tx), responder_key: hex(a.rx) });
+  noiseArea.add('handshake', name.replace(/_/g, ' '), input, expect, { about, must });
 }
 
 function describe(party, publicKey) {
@@ -112,153 +127,100 @@ const initiator = { static: 0x11, ephemeral: 0x12 };
 const responder = { static: 0x21, ephemeral: 0x22 };
 const both = { initiator, responder };
 
-const handshakes = [
-  handshake({ name: 'xx', pattern: 'XX', ...both }),
-  handshake({ name: 'ik', pattern: 'IK', ...both }),
+handshake({ name: 'xx', pattern: 'XX', ...both });
+handshake({ name: 'ik', pattern: 'IK', ...both });
+handshake({
+  name: 'xx_with_other_keys',
+  pattern: 'XX',
+  initiator: { static: 0x31, ephemeral: 0x32 },
+  responder: { static: 0x41, ephemeral: 0x42 }
+});
+handshake({ name: 'xx_with_oneself', pattern: 'XX', initiator, responder: { static: 0x11, ephemeral: 0x22 } });
+handshake({
+  name: 'xx_with_prologue_and_payloads',
+  pattern: 'XX',
+  prologue: '70726f6c6f677565',
+  payloads: ['01', '0202', '030303'],
+  ...both
+});
+handshake({
+  name: 'ik_with_prologue_and_payloads',
+  about: 'the shape of the DHT handshake',
+  pattern: 'IK',
+  prologue: 'c1'.repeat(33),
+  payloads: ['a5'.repeat(200), '5a'.repeat(300)],
+  ...both
+});
+for (const pattern of ['XX', 'IK']) {
+  for (const size of [1, 16, 255, 1000]) {
+    const payloads = [1, 2, 3].map((n) => hex(Buffer.alloc(size, n)));
+    handshake({ name: `${pattern} with payloads of ${size} bytes`, pattern, payloads, ...both });
+  }
+}
+
+// --- What fails, with every field of every message.
+
+const FIELDS = {
+  XX: [{ ephemeral: [0, 32] }, { ephemeral: [0, 32], static: [32, 80], payload: [80, 96] }, { static: [0, 48], payload: [48, 64] }],
+  IK: [{ ephemeral: [0, 32], static: [32, 80], payload: [80, 96] }, { ephemeral: [0, 32], payload: [32, 48] }],
+};
+
+function failures() {
+  for (const [pattern, messages] of Object.entries(FIELDS)) {
+    const fails = (name, change, about, must) =>
+      handshake({ name: `${pattern} ${name}`, pattern, ...both, fails: true, change, about, must });
+    messages.forEach((fields, i) => {
+      const at = `message ${i + 1}`;
+      const flipped = 'A message that was changed on its way is refused, at the latest when the next one is read.';
+      const cut = 'A message that ends before its last field does is refused.';
+      for (const [field, [start, end]] of Object.entries(fields)) {
+        fails(`${at}: a flipped bit at the start of its ${field}`, only(i, flip(start)), flipped);
+        fails(`${at}: a flipped bit within its ${field}`, only(i, flip((start + end) >> 1, 4)), flipped);
+        fails(`${at}: the last bit of its ${field} flipped`, only(i, flip(end - 1, 0x80)), flipped);
+        for (const length of [start, start + 1, (start + end) >> 1, end - 1]) {
+          fails(`${at}: cut after ${length} bytes, in its ${field}`, only(i, (m) => m.subarray(0, length)), cut, ['NOISE-13', 'NOISE-15']);
+        }
+        if (field !== 'ephemeral') continue;
+        for (const [name, encoded] of Object.entries({ ...SMALL, ...NO_POINTS })) {
+          fails(`${at}: the ephemeral key is ${words(name)}`, only(i, (m) => Buffer.concat([encoded, m.subarray(32)])),
+            'An ephemeral key that is no point of the prime-order subgroup, or is not in canonical form, ends the handshake.',
+            [...badKey(name), 'NOISE-15']);
+        }
+      }
+      fails(`${at}: one byte that was not sent`, only(i, (m) => Buffer.concat([m, Buffer.alloc(1)])), flipped);
+      fails(`${at}: all zeros`, only(i, (m) => Buffer.alloc(m.length)), flipped);
+      if (i > 0) fails(`${at}: the message before it comes back`, reflected(i), 'An echo is no answer.');
+    });
+    for (const [ours, theirs] of [['01', '02'], ['', '00'], ['01', '']]) {
+      handshake({
+        name: `${pattern} with the prologues ${ours || 'of no bytes'} and ${theirs || 'of no bytes'}`, pattern, ...both, fails: true,
+        prologue: ours, otherPrologue: theirs, about: 'Both ends must have been given the same prologue.',
+      });
+    }
+  }
   handshake({
-    name: 'xx_with_other_keys',
-    pattern: 'XX',
-    initiator: { static: 0x31, ephemeral: 0x32 },
-    responder: { static: 0x41, ephemeral: 0x42 }
-  }),
-  handshake({ name: 'xx_with_oneself', pattern: 'XX', initiator, responder: { static: 0x11, ephemeral: 0x22 } }),
-  handshake({
-    name: 'xx_with_prologue_and_payloads',
-    pattern: 'XX',
-    prologue: '70726f6c6f677565',
-    payloads: ['01', '0202', '030303'],
-    ...both
-  }),
-  handshake({
-    name: 'ik_with_prologue_and_payloads',
-    about: 'the shape of the DHT handshake',
-    pattern: 'IK',
-    prologue: 'c1'.repeat(33),
-    payloads: ['a5'.repeat(200), '5a'.repeat(300)],
-    ...both
-  }),
-  handshake({
-    name: 'xx_ephemeral_of_initiator_is_the_identity',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(0, () => point('01'))
-  }),
-  handshake({
-    name: 'xx_ephemeral_of_initiator_is_zero',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(0, () => point('00'))
-  }),
-  handshake({
-    name: 'xx_ephemeral_of_responder_is_the_identity',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(1, (m) => Buffer.concat([point('01'), m.subarray(32)]))
-  }),
-  handshake({
-    name: 'xx_first_message_is_cut',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(0, (m) => m.subarray(0, 31))
-  }),
-  handshake({
-    name: 'xx_first_message_is_empty',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(0, () => Buffer.alloc(0))
-  }),
-  handshake({
-    name: 'xx_first_message_has_a_byte_that_was_not_sent',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(0, (m) => Buffer.concat([m, Buffer.alloc(1)]))
-  }),
-  handshake({
-    name: 'xx_second_message_is_cut',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(1, (m) => m.subarray(0, 80))
-  }),
-  handshake({
-    name: 'xx_flip_in_the_ephemeral_key_of_the_responder',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(1, flip(3))
-  }),
-  handshake({
-    name: 'xx_flip_in_the_sealed_static_key_of_the_responder',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(1, flip(40))
-  }),
-  handshake({
-    name: 'xx_flip_in_the_last_byte_of_the_second_message',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(1, flip(-1, 0x80))
-  }),
-  handshake({
-    name: 'xx_flip_in_the_sealed_static_key_of_the_initiator',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(2, flip(0))
-  }),
-  handshake({
-    name: 'xx_flip_in_the_last_byte_of_the_third_message',
-    fails: true,
-    pattern: 'XX',
-    ...both,
-    change: only(2, flip(-1))
-  }),
-  handshake({
-    name: 'xx_with_different_prologues',
-    fails: true,
-    pattern: 'XX',
-    prologue: '01',
-    otherPrologue: '02',
-    ...both
-  }),
-  handshake({
-    name: 'ik_dialling_another_key',
-    fails: true,
-    pattern: 'IK',
-    dialled: curve.generateKeyPair(seed(0x77)).publicKey,
-    ...both
-  }),
-  handshake({
-    name: 'ik_flip_in_the_first_message',
-    fails: true,
-    pattern: 'IK',
-    ...both,
-    change: only(0, flip(50))
-  }),
-  handshake({
-    name: 'ik_flip_in_the_second_message',
-    fails: true,
-    pattern: 'IK',
-    ...both,
-    change: only(1, flip(-1))
-  }),
-  handshake({
-    name: 'ik_with_different_prologues',
-    fails: true,
-    pattern: 'IK',
-    prologue: '01',
-    otherPrologue: '02',
-    ...both
-  })
-];
+    name: 'IK dialling another key', pattern: 'IK', ...both, fails: true, dialled: curve.generateKeyPair(seed(0x77)).publicKey,
+    about: 'The first message of IK can be read only by who holds the key that was dialled.',
+  });
+}
+
+function reflected(i) {
+  let before = null;
+  return (n, message) => {
+    if (n === i) return before;
+    before = Buffer.from(message);
+    return null;
+  };
+}
+
+// The sentence that such a key breaks.
+function badKey(name) {
+  if (name.startsWith('of_order')) return ['NOISE-5', 'NOISE-7'];
+  if (name.startsWith('an_honest_key_plus')) return ['NOISE-6'];
+  return name === 'what_is_no_point' ? ['NOISE-4'] : ['NOISE-3'];
+}
+
+const words = (name) => name.replace(/_/g, ' ').replace(/^of order/, 'a point of order');
 
 // --- Diffie-Hellman on points that an honest peer never has.
 
@@ -284,58 +246,48 @@ const SMALL = {
   )
 };
 
+// What is no key at all.
+const NO_POINTS = {
+  what_is_no_point: point('02'),
+  all_ones: point('ff', 'ff'),
+  a_second_encoding_of_the_identity: point('ee', 'ff', '7f'),
+  the_identity_with_a_sign: point('01', '00', '80'),
+  minus_one_with_a_sign: point('ec', 'ff'),
+  a_second_encoding_of_zero: point('ed', 'ff', '7f'),
+  // y = 3 is the y of a point, and 3 + p its second encoding.
+  a_second_encoding_of_a_large_point: point('f0', 'ff', '7f'),
+};
+
 function diffieHellman(name, publicKey, options = {}) {
   const pair = curve.generateKeyPair(options.seed || seed(0x11));
   let shared = null;
   try {
     shared = hex(curve.dh(publicKey, pair));
   } catch {}
-  const expect = options.expect || 'ok';
-  const node = shared === null ? 'refused' : 'ok';
-  if (node !== expect && !options.knownFault) throw new Error(`Node says ${node}: ${name}`);
-  const result = {
-    name,
-    kind: 'diffie_hellman',
-    expect,
-    seed: hex(pair.secretKey.subarray(0, 32)),
-    public_key: hex(publicKey)
-  };
-  if (expect === 'ok') result.shared = shared;
-  if (node !== expect)
-    result.about = 'accepted by the libsodium of this Node, whose check of the subgroup is incomplete';
-  return result;
+  const refused = !!options.refused;
+  if ((shared === null) !== refused && !options.knownFault) throw new Error(`Node says otherwise: ${name}`);
+  // Some of these are accepted by the libsodium of this Node, whose check of the subgroup is incomplete.
+  const more = { ...(shared !== null && refused && { source: 'party' }), ...(refused && { must: badKey(name) }) };
+  noiseArea.add('diffie_hellman', words(name), { seed: hex(pair.secretKey.subarray(0, 32)), public_key: hex(publicKey) },
+    refused ? refuse('handshake') : accept({ shared }), more);
 }
 
-function dhCases() {
+function recordDh() {
   const honest = curve.generateKeyPair(seed(0x21)).publicKey;
-  const cases = [
-    diffieHellman('an_honest_key', honest),
-    diffieHellman('another_honest_key', curve.generateKeyPair(seed(0x22)).publicKey, { seed: seed(0xff) }),
-    diffieHellman('with_itself', curve.generateKeyPair(seed(0x11)).publicKey)
-  ];
-  for (const [name, encoded] of Object.entries(SMALL)) {
-    cases.push(diffieHellman('a_point_' + name, encoded, { expect: 'refused' }));
+  diffieHellman('an_honest_key', honest);
+  diffieHellman('with_itself', curve.generateKeyPair(seed(0x11)).publicKey);
+  for (let n = 0; n < 16; n++) {
+    diffieHellman(`honest_key_number_${n}`, curve.generateKeyPair(seed(0x30 + n)).publicKey, { seed: seed(0xf0 + n) });
+  }
+  for (const [name, encoded] of Object.entries({ ...SMALL, ...NO_POINTS })) {
+    diffieHellman(name, encoded, { refused: true });
   }
   for (const [name, encoded] of Object.entries(SMALL)) {
     if (name === 'of_order_1') continue;
     const sum = Buffer.alloc(32);
     sodium.crypto_core_ed25519_add(sum, honest, encoded);
-    cases.push(diffieHellman('an_honest_key_plus_a_point_' + name, sum, { expect: 'refused', knownFault: true }));
+    diffieHellman('an_honest_key_plus_a_point_' + name, sum, { refused: true, knownFault: true });
   }
-  const refused = {
-    what_is_no_point: point('02'),
-    all_ones: point('ff', 'ff'),
-    a_second_encoding_of_the_identity: point('ee', 'ff', '7f'),
-    the_identity_with_a_sign: point('01', '00', '80'),
-    minus_one_with_a_sign: point('ec', 'ff'),
-    a_second_encoding_of_zero: point('ed', 'ff', '7f'),
-    // y = 3 is the y of a point, and 3 + p its second encoding.
-    a_second_encoding_of_a_large_point: point('f0', 'ff', '7f')
-  };
-  for (const [name, encoded] of Object.entries(refused)) {
-    cases.push(diffieHellman(name, encoded, { expect: 'refused' }));
-  }
-  return cases;
 }
 
 // --- The secret stream, from a finished handshake on.
@@ -427,37 +379,40 @@ function frames(bytes) {
   return list;
 }
 
-async function streamCase(name, isInitiator, messages) {
-  const wire = await send(isInitiator, messages);
-  return received(name, isInitiator, wire, { expect: 'ok', canonical: true, messages });
+// What is handed to an end: who sent it, and under which key and header.
+const sender = (isInitiator) => ({
+  handshake_hash: hex(HASH),
+  sender_is_initiator: isInitiator,
+  sender_key: hex(isInitiator ? INITIATOR_KEY : RESPONDER_KEY),
+  sender_header: hex(HEADERS[isInitiator ? 0 : 1]),
+});
+
+// What is handed to who receives from it: the header comes over the wire.
+function receiver(senderIsInitiator) {
+  const { sender_header, ...input } = sender(senderIsInitiator);
+  return input;
 }
 
-// `isInitiator` says who sends; `messages`, what must arrive, keep-alives included.
-async function received(name, isInitiator, wire, { expect, canonical = false, messages = null, about = null }) {
+// Messages that an end seals, and that the other opens. An empty one is a keep-alive.
+async function sent(name, isInitiator, messages, about) {
+  const wire = await send(isInitiator, messages);
+  streamArea.add('sealed', name, { ...sender(isInitiator), messages: messages.map(bytes) }, accept({ wire: bytes(wire) }), { about });
+  await opened(name, isInitiator, wire, null, messages, about);
+}
+
+async function opened(name, isInitiator, wire, refusal, messages = null, about = undefined) {
   const outcome = await receive(!isInitiator, wire);
-  if ((outcome.error === null) !== (expect === 'ok')) {
-    throw new Error(`Node says ${outcome.error || 'ok'}: ${name}`);
-  }
+  if ((outcome.error === null) !== (refusal === null)) throw new Error(`Node says ${outcome.error || 'ok'}: ${name}`);
   const arriving = messages && messages.filter((message) => message.length > 0).map(hex);
-  if (messages && JSON.stringify(arriving) !== JSON.stringify(outcome.messages)) {
-    throw new Error('other messages: ' + name);
-  }
-  const result = {
-    name,
-    kind: 'stream',
-    expect,
-    handshake_hash: hex(HASH),
-    sender_is_initiator: isInitiator,
-    sender_key: hex(isInitiator ? INITIATOR_KEY : RESPONDER_KEY),
-    sender_header: hex(HEADERS[isInitiator ? 0 : 1]),
-    // Whether a sender with these keys and this header must write exactly these bytes.
-    canonical,
-    // An empty one is a keep-alive.
-    messages: messages ? messages.map(hex) : outcome.messages,
-    wire: hex(wire)
+  const tested = { stream_header: ['STREAM-6', 'STREAM-7'], frame_length: ['STREAM-11'], decryption: ['STREAM-12', 'STREAM-13'] };
+  const must = [...(refusal ? tested[refusal] : ['STREAM-9', ...(messages && messages.some((one) => one.length === 0) ? ['STREAM-15'] : [])]), 'STREAM-2'];
+  if (messages && JSON.stringify(arriving) !== JSON.stringify(outcome.messages)) throw new Error('other messages: ' + name);
+  const keepAlives = messages ? messages.length - arriving.length : 0;
+  const came = {
+    messages: outcome.messages.map((message) => bytes(Buffer.from(message, 'hex'))),
+    ...(keepAlives > 0 && { keep_alives: keepAlives }),
   };
-  if (about) result.about = about;
-  return result;
+  streamArea.add('opened', name, { ...receiver(isInitiator), wire: bytes(wire) }, refusal ? refuse(refusal, came) : accept(came), { about, must });
 }
 
 const text = (...lines) => lines.map((line) => Buffer.from(line));
@@ -477,62 +432,80 @@ function sealer(isInitiator) {
   };
 }
 
-async function streamCases() {
+async function recordStreams() {
   const three = text('first', 'second', 'third');
   const whole = await send(true, three);
   const [header, first, second, third] = frames(whole);
   const join = (...list) => Buffer.concat(list);
-  const bad = (name, wire, expect, about) => received(name, true, wire, { expect, about });
-  const seal = sealer(true);
-  const tags = ['MESSAGE', 'PUSH', 'REKEY', 'FINAL', 'MESSAGE'].map((tag) => {
-    const value = sodium['crypto_secretstream_xchacha20poly1305_TAG_' + tag];
-    return seal(Buffer.from('tag ' + tag), typeof value === 'number' ? value : value[0]);
-  });
-  const odd = seal(Buffer.from('tag of no name'), 0x55);
+  const bad = (name, wire, refusal, about) => opened(name, true, wire, refusal, null, about);
+  const TAGS = { MESSAGE: 0, PUSH: 1, REKEY: 2, FINAL: 3 };
 
-  return [
-    await streamCase('nothing_but_the_header', true, []),
-    await streamCase('initiator_sends', true, three),
-    await streamCase('responder_sends', false, three),
-    await streamCase('keep_alives_between_messages', true, text('', 'one', '', '', 'two')),
-    await streamCase(
-      'lengths_around_the_blocks_of_cipher_and_mac',
-      false,
-      [1, 14, 15, 16, 17, 31, 32, 33, 62, 63, 64, 65, 127, 128, 129, 255, 256, 257].map((length) =>
-        Buffer.alloc(length, length)
-      )
-    ),
-    await streamCase('a_message_of_5000_bytes', true, [
-      Buffer.from(Array.from({ length: 5000 }, (_, i) => i & 255))
-    ]),
-    await received('tags_are_taken_as_they_come', true, join(header, ...tags, odd), {
-      expect: 'ok',
-      about: 'REKEY and FINAL change the keys; no tag ends the stream'
-    }),
-    await bad('header_of_5_bytes', frame(header.subarray(3, 8)), 'wrong_stream_header'),
-    await bad('header_of_55_bytes', frame(header.subarray(3, 58)), 'wrong_stream_header'),
-    await bad('header_of_57_bytes', frame(join(header.subarray(3), Buffer.alloc(1))), 'wrong_stream_header'),
-    await bad('header_with_a_wrong_id', join(flip(3)(header), first), 'wrong_stream_header'),
-    await bad(
-      'header_with_the_id_of_the_receiver',
-      frames(await send(false, []))[0],
-      'wrong_stream_header',
-      'what a peer gets by reflecting bytes'
-    ),
-    await bad('header_with_a_wrong_nonce', join(flip(-1)(header), first), 'decryption_failed'),
-    await bad('no_header', join(first, second), 'wrong_stream_header'),
-    await bad('a_frame_of_0_bytes', join(header, first, frame(Buffer.alloc(0)), second), 'frame_length'),
-    await bad('a_frame_of_1_byte', join(header, first, frame(Buffer.alloc(1))), 'frame_length'),
-    await bad('a_frame_of_16_bytes', join(header, first, frame(Buffer.alloc(16))), 'frame_length'),
-    await bad('a_frame_of_17_zeros', join(header, frame(Buffer.alloc(17))), 'decryption_failed'),
-    await bad('a_flip_in_the_tag', join(header, flip(3)(first)), 'decryption_failed'),
-    await bad('a_flip_in_the_message', join(header, first, flip(5)(second)), 'decryption_failed'),
-    await bad('a_flip_in_the_mac', join(header, flip(-1)(first)), 'decryption_failed'),
-    await bad('a_frame_twice', join(header, first, first), 'decryption_failed'),
-    await bad('a_frame_left_out', join(header, second), 'decryption_failed'),
-    await bad('frames_exchanged', join(header, second, first, third), 'decryption_failed'),
-    await bad('the_header_twice', join(header, header, first), 'decryption_failed')
-  ];
+  await sent('nothing but the header', true, []);
+  await sent('the initiator sends', true, three);
+  await sent('the responder sends', false, three);
+  await sent('keep-alives between messages', true, text('', 'one', '', '', 'two'), 'A keep-alive is handed to nobody.');
+  await sent('a keep-alive and nothing else', false, text(''), 'A keep-alive is handed to nobody.');
+  for (const size of [1, 14, 15, 16, 17, 31, 32, 33, 47, 48, 62, 63, 64, 65, 127, 128, 129, 255, 256, 257, 1000, 4096]) {
+    await sent(`a message of ${size} bytes`, size % 2 === 0, [Buffer.alloc(size, size & 255), Buffer.from('after it')],
+      'Messages of every length around the blocks of the cipher and the authenticator.');
+  }
+  await sent('a message of 5000 different bytes', true, [Buffer.from(Array.from({ length: 5000 }, (_, i) => i & 255))]);
+  await sent('forty messages', false, Array.from({ length: 40 }, (_, i) => Buffer.alloc(i + 1, i)),
+    'The state goes on from message to message.');
+
+  const tagged = 'Tags are taken as they come: REKEY and FINAL change the keys, and no tag ends the stream.';
+  for (const [name, tag] of Object.entries({ ...TAGS, 'of no name': 0x55 })) {
+    const seal = sealer(true);
+    const list = [seal(Buffer.from('before'), 0), seal(Buffer.from('with it'), tag), seal(Buffer.from('after'), 0)];
+    await opened(`a message with the tag ${name}`, true, join(header, ...list), null, null, tagged);
+  }
+  const seal = sealer(true);
+  const many = [2, 0, 2, 2, 3, 0].map((tag, i) => seal(Buffer.from(`message ${i}`), tag));
+  await opened('several changes of keys', true, join(header, ...many), null, null, tagged);
+  await bad('a change of keys that was left out', join(header, ...many.slice(1)), 'decryption');
+
+  const head = 'The first frame after the handshake has 56 bytes, and the id is that of the role and of this handshake.';
+  // Node passes over a frame of no bytes here.
+  streamArea.add('opened', 'a header of 0 bytes', { ...receiver(true), wire: '000000' }, refuse('stream_header', { messages: [] }),
+    { about: head, source: 'party', must: ['STREAM-6'] });
+  for (const length of [1, 5, 24, 32, 54, 55]) {
+    await bad(`a header of ${length} bytes`, frame(header.subarray(3, 3 + length)), 'stream_header', head);
+  }
+  await bad('a header of 57 bytes', frame(join(header.subarray(3), Buffer.alloc(1))), 'stream_header', head);
+  await bad('a header of 112 bytes', frame(join(header.subarray(3), header.subarray(3))), 'stream_header', head);
+  for (const at of [0, 1, 15, 30, 31]) await bad(`a header whose id differs in byte ${at}`, join(flip(3 + at)(header), first), 'stream_header', head);
+  await bad('a header with the id of the receiver', frames(await send(false, []))[0], 'stream_header',
+    'What a peer gets by sending bytes back: the id of the other role.');
+  await bad('no header', join(first, second), 'stream_header', head);
+  for (const at of [32, 47, 48, 55]) {
+    await bad(`a header whose nonce differs in byte ${at - 32}`, join(flip(3 + at)(header), first), 'decryption',
+      'The header is not authenticated by itself: what is wrong with it shows in the first message.');
+  }
+
+  const short = 'A body of fewer than 17 bytes is no message.';
+  for (let length = 0; length < 17; length++) {
+    await bad(`a frame of ${length} bytes`, join(header, first, frame(Buffer.alloc(length)), second), 'frame_length', short);
+  }
+  const changed = 'What does not authenticate ends the connection, and nothing of it is handed on.';
+  for (const length of [17, 18, 64, 1000]) {
+    await bad(`a frame of ${length} zeros`, join(header, frame(Buffer.alloc(length))), 'decryption', changed);
+  }
+  for (let at = 3; at < second.length; at++) {
+    const where = at === 3 ? 'the tag' : at < second.length - 16 ? `byte ${at - 4} of the text` : `byte ${at - second.length + 16} of the authenticator`;
+    await bad(`a flipped bit in ${where}`, join(header, first, flip(at, 1 << (at % 8))(second), third), 'decryption', changed);
+  }
+  for (const cut of [1, 2, 5]) {
+    await bad(`a message that is ${cut} bytes shorter`, join(header, frame(first.subarray(3, first.length - cut))), 'decryption', changed);
+    await bad(`a message that is ${cut} bytes longer`, join(header, frame(join(first.subarray(3), Buffer.alloc(cut)))), 'decryption', changed);
+  }
+  const order = 'Messages are opened in the order in which they were sealed, each once, and by the keys of this direction.';
+  await bad('a message twice', join(header, first, first), 'decryption', order);
+  await bad('the first message left out', join(header, second), 'decryption', order);
+  await bad('a message left out', join(header, first, third), 'decryption', order);
+  await bad('two messages exchanged', join(header, second, first, third), 'decryption', order);
+  await bad('the last two messages exchanged', join(header, first, third, second), 'decryption', order);
+  await bad('the header twice', join(header, header, first), 'decryption', order);
+  await bad('a message of the other direction', join(header, frames(await send(false, three))[1]), 'decryption', order);
 }
 
 // --- Two streams end to end, handshake and all.
@@ -571,54 +544,49 @@ async function conversation(name, pattern) {
     }
   }
   await settle();
-  const result = {
-    name,
-    kind: 'conversation',
-    expect: 'ok',
-    pattern,
-    initiator: describe(initiator, hex(keys[0].publicKey)),
-    responder: describe(responder, hex(keys[1].publicKey)),
-    handshake_hash: hex(streams[0].handshakeHash),
-    from_initiator: hex(transports[0].bytes()),
-    from_responder: hex(transports[1].bytes()),
-    messages_to_initiator: messages[0],
-    messages_to_responder: messages[1]
-  };
   if (messages[0].length !== 1 || messages[1].length !== 1) throw new Error('no conversation: ' + name);
+  const wire = transports.map((transport) => transport.bytes());
+  for (const us of [0, 1]) {
+    const [ours, theirs] = us === 0 ? [initiator, responder] : [responder, initiator];
+    streamArea.add('conversation', `${name}: the ${us === 0 ? 'initiator' : 'responder'}`, {
+      pattern,
+      is_initiator: us === 0,
+      local: describe(ours, hex(keys[us].publicKey)),
+      remote_public_key: hex(keys[1 - us].publicKey),
+      comes: hex(wire[1 - us]),
+    }, accept({
+      // Up to the header's last 24 bytes, which are random.
+      sent: hex(wire[us].subarray(0, upToHeader(wire[us]))),
+      handshake_hash: hex(streams[0].handshakeHash),
+      remote_public_key: hex(keys[1 - us].publicKey),
+      messages: messages[us],
+    }));
+    if (theirs === ours) throw new Error('one end');
+  }
   streams.forEach((noise) => noise.destroy());
-  return result;
 }
 
-function write(name, value) {
-  const file = path.join(__dirname, '..', '..', 'vectors', name);
-  fs.mkdirSync(path.dirname(file), { recursive: true });
-  fs.writeFileSync(file, JSON.stringify(value, null, 2) + '\n');
+// Where the random part of the header begins: it is in the one frame of 56 bytes.
+function upToHeader(wire) {
+  let at = 0;
+  for (const each of frames(wire)) {
+    at += each.length;
+    if (each.length === 3 + 56) return at - 24;
+  }
+  throw new Error('no header');
 }
 
 async function main() {
-  const versions = (...names) =>
-    names.map((name) => name + ' ' + require(name + '/package.json').version).join(', ');
-  write('noise.json', {
-    about:
-      'Noise handshakes, as messages without frames, and Diffie-Hellman on Ed25519 keys. Where expect is not ok, ' +
-      'whoever receives the last message must fail, or has failed when it should answer.',
-    source: versions('noise-handshake', 'noise-curve-ed', 'sodium-universal'),
-    cases: [...handshakes, ...dhCases()]
-  });
-  write('secret_stream.json', {
-    about:
-      'What a secret stream sends from the end of the handshake on, and what the receiver must make of it; and two ' +
-      'conversations, handshake and all.',
-    source: versions('@hyperswarm/secret-stream', 'sodium-secretstream', 'sodium-universal'),
-    cases: [
-      ...(await streamCases()),
-      await conversation('a_conversation_after_xx', 'XX'),
-      await conversation('a_conversation_after_ik', 'IK')
-    ]
-  });
+  failures();
+  recordDh();
+  await recordStreams();
+  await conversation('after XX', 'XX');
+  await conversation('after IK', 'IK');
+  noiseArea.write();
+  streamArea.write();
 }
 
 main().catch((error) => {
-  console.error(error);
+  process.stderr.write(`${error.stack}\n`);
   process.exit(1);
 });

@@ -53,14 +53,14 @@ impl Arguments {
     }
 }
 
-/// What libtest understands and is of use here; what isn't is taken and means nothing.
+/// What libtest understands and is of use to the targets that stand in for it; what isn't is taken and means nothing.
 #[derive(Clone, Debug, Default, Parser)]
-#[command(name = "behaviours", disable_version_flag = true)]
+#[command(disable_version_flag = true)]
 pub struct TestArguments {
-    /// Only behaviours with one of these texts in their name
+    /// Only what has one of these texts in its name
     pub filter: Vec<String>,
 
-    /// Lists the behaviours
+    /// Lists what there is
     #[arg(long)]
     pub list: bool,
 
@@ -68,15 +68,15 @@ pub struct TestArguments {
     #[arg(long)]
     pub exact: bool,
 
-    /// Not behaviours with this text in their name
+    /// Not what has this text in its name
     #[arg(long, value_name = "FILTER")]
     pub skip: Vec<String>,
 
-    /// Processes of the shim at a time
+    /// How many at a time
     #[arg(long, value_name = "N")]
     pub test_threads: Option<usize>,
 
-    /// Shows each behaviour as it is done
+    /// Shows each as it is done
     #[arg(long)]
     pub nocapture: bool,
 
@@ -92,7 +92,7 @@ pub struct TestArguments {
     #[arg(long, short)]
     pub quiet: bool,
 
-    /// Only behaviours that are ignored: there are none
+    /// Only what is ignored: there is nothing
     #[arg(long)]
     pub ignored: bool,
 
@@ -124,21 +124,22 @@ pub struct TestArguments {
 impl TestArguments {
     /// The behaviours that are meant, and how many are not.
     pub fn chosen(&self) -> (Vec<Behaviour>, usize) {
-        let matches = |name: &str, filter: &String| {
-            if self.exact { name == filter } else { name.contains(filter.as_str()) }
-        };
-        let is_meant = |behaviour: &Behaviour| {
-            let name = behaviour.full_name();
-            !self.ignored
-                && !self.bench
-                && (self.filter.is_empty() || self.filter.iter().any(|filter| matches(&name, filter)))
-                && !self.skip.iter().any(|filter| matches(&name, filter))
-        };
-        let (meant, others): (Vec<_>, Vec<_>) = all().partition(is_meant);
+        let (meant, others): (Vec<_>, Vec<_>) =
+            all().partition(|behaviour| self.is_meant(&behaviour.full_name()));
         (meant, others.len())
     }
 
-    /// Whether to show each behaviour.
+    /// Whether what is called so is to be run.
+    pub fn is_meant(&self, name: &str) -> bool {
+        let matches =
+            |filter: &String| if self.exact { name == filter } else { name.contains(filter.as_str()) };
+        !self.ignored
+            && !self.bench
+            && (self.filter.is_empty() || self.filter.iter().any(matches))
+            && !self.skip.iter().any(matches)
+    }
+
+    /// Whether to show each.
     pub fn is_verbose(&self) -> bool {
         self.nocapture || self.no_capture || self.show_output
     }

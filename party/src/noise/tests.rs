@@ -1,5 +1,5 @@
 //! The behaviour of handshake and stream together. What goes over the wire, byte for byte, is checked by
-//! `conformance/tests/noise_vectors.rs`.
+//! the vectors of `conformance/vectors/`.
 
 use bytes::{Bytes, BytesMut};
 use proptest::{collection::vec, prelude::*, sample::Index};
