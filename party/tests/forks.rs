@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use common::{identity, meet, party_key, raw::RawPeer, until};
 use party::{
@@ -26,6 +28,7 @@ use party::{
     rules::WholeStore,
     store::{FeedOptions, Store},
 };
+use tokio::time::timeout;
 
 async fn append(feed: &Feed, blocks: u64) {
     let info = feed.info();
@@ -335,6 +338,7 @@ async fn who_forges_and_has_no_other_tree_is_blamed_at_once() {
 
 // Signers that contradict themselves
 
+//= REPL-97
 #[tokio::test(start_paused = true)]
 async fn a_conflict_ends_the_replication_with_everybody_and_is_told() {
     let stores = [Store::memory(), Store::memory(), Store::memory()];
@@ -371,6 +375,11 @@ async fn a_conflict_ends_the_replication_with_everybody_and_is_told() {
     let _again = meet(&parties[0], &parties[2]).await;
     let copy = stores[2].feed(&extra.key()).await.unwrap();
     same(&copy, &extra).await;
+    let opened = until(&mut events[0], |event| match event {
+        Event::FeedOpened { feed, .. } => (feed == reader.discovery_key()).then_some(()),
+        _ => None,
+    });
+    assert!(timeout(Duration::from_secs(60), opened).await.is_err(), "its channel was opened again");
     assert_eq!(reader.info().length, 10);
     assert_eq!(reader.get(9).await.unwrap().unwrap(), "9 0");
 }

@@ -201,7 +201,8 @@ async fn a_responder_opens_only_what_was_offered_and_remembers_so_many() {
     assert_eq!(opened, [12, 15]);
 }
 
-//= PARTY-31
+// The responder opens; the proofs are those of the handshake's roles all the same.
+//= PARTY-31, OVER-2
 #[tokio::test(start_paused = true)]
 async fn an_initiator_rejects_an_open_of_a_party_that_it_is_not_in_or_with_a_wrong_proof() {
     let (known, rules) = party(1);

@@ -225,7 +225,7 @@ async fn a_peer_that_takes_nothing_loses_its_connection_before_it_gets_what_is_f
     assert!(matches!(writes.closed().await, Err(Error::Timeout)));
 }
 
-//= PARTY-102, PARTY-104
+//= PARTY-102, PARTY-103, PARTY-104
 #[tokio::test(start_paused = true)]
 async fn each_action_is_decided_for_itself() {
     // Serve
@@ -234,9 +234,11 @@ async fn each_action_is_decided_for_itself() {
     assert_eq!(s.writer.reevaluate().await.stopped, 1);
     assert_eq!(s.at_writer.feed(&s.written[0]).unwrap().status().state, LinkState::Open);
     assert!(!arrives(&s.read[0], 1).await && arrives(&s.read[1], 1).await);
+    let serves = |feed| s.at_reader.feed(feed).unwrap().status().remote_uploads;
+    assert!(!serves(&s.read[0]) && serves(&s.read[1]), "it says so");
     s.desk.clear();
     assert_eq!(s.writer.reevaluate().await.started, 1);
-    assert!(arrives(&s.read[0], 1).await);
+    assert!(arrives(&s.read[0], 1).await && serves(&s.read[0]));
 
     // Ask and accept, at the reader
     for action in [Action::Ask, Action::Accept] {

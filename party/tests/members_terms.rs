@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    membership::{START, Site, append, blind_may_know, blocks, founder, meet, settle},
+    membership::{START, Site, append, blind_may_know, blocks, founder, meet, settle, with_limits},
     until,
 };
 use party::{
@@ -97,6 +97,29 @@ async fn the_blind_are_told_of_the_feeds_that_they_may_know() {
     assert!(keeper.store.feed_by_discovery_key(&open.discovery_key()).await.unwrap().is_none());
     let why = ann.party.explain(&ann.party.peers()[0], &open.key());
     assert!(why.introduce.reason().contains("blind"), "{why}");
+}
+
+//= LIMIT-23
+#[tokio::test(start_paused = true)]
+async fn of_a_member_no_more_feeds_are_taken_than_are_remembered_as_its_own() {
+    let ann = Site::with_rules(1, &with_limits(|limits| limits.max_member_feeds = 2), WholeStore::new).await;
+    ann.found(Terms::everything()).await;
+    let (bob, eve) = (Site::member(2, Terms::everything()).await, Site::member(3, Terms::everything()).await);
+    let mut taken = Vec::new();
+    for (site, feeds) in [(&bob, 5), (&eve, 1)] {
+        let mut brought = Vec::new();
+        for n in 0..feeds {
+            brought.push(site.feed(&format!("log {n}"), 3).await);
+        }
+        let _connections = meet(site, &ann).await;
+        settle().await;
+        let mut blocks = 0;
+        for feed in &brought {
+            blocks += has(&ann, feed).await.len();
+        }
+        taken.push(blocks);
+    }
+    assert_eq!(taken, [2 * 3, 3], "and others bring as many");
 }
 
 //= CRED-58

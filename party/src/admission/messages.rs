@@ -184,6 +184,7 @@ impl Frame {
     }
 
     /// `None` for a message type that is not known, which is passed over.
+    //= PARTY-47, PARTY-48
     pub(super) fn decode(
         message_type: u64,
         bytes: Bytes,
@@ -232,7 +233,7 @@ fn decode<M: prost::Message + Default>(bytes: Bytes) -> Result<M, DecodeError> {
     M::decode(bytes).map_err(|_| DecodeError::Protobuf)
 }
 
-//= PARTY-46, PARTY-47, PARTY-67, PARTY-68, PARTY-69
+//= PARTY-46, PARTY-47, PARTY-49, PARTY-67, PARTY-68, PARTY-69, PARTY-70
 fn introduction(feeds: proto::IntroduceFeeds, limits: &Limits) -> Result<Body, crate::error::Error> {
     let proto::IntroduceFeeds { keys, labels } = feeds;
     if keys.len() > limits.max_introduced_feeds {
@@ -302,6 +303,7 @@ impl From<RefusalCode> for proto::error::Code {
 }
 
 impl From<proto::error::Code> for RefusalCode {
+    //= PARTY-65
     fn from(code: proto::error::Code) -> Self {
         match code {
             proto::error::Code::Timeout => Self::Timeout,

@@ -193,6 +193,8 @@ struct Driver<Io> {
 impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
     async fn run(mut self, mut closing: oneshot::Receiver<()>) -> Result<(), Error> {
         let keep_alive = self.limits.keep_alive.min(self.limits.idle_timeout / 3);
+        // Fixed, whatever is said until then: who is refused learns nothing from when it ends.
+        //= PARTY-41
         let admission_deadline = Instant::now() + self.limits.admission_timeout;
         let mut last_write = Instant::now();
         let mut flushed = true;

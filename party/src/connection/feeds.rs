@@ -335,6 +335,7 @@ impl FeedLink {
         }
     }
 
+    /// What the channel is for, which it tells the remote.
     //= PARTY-103, PARTY-104
     fn options(&self, finite: bool) -> Options {
         let how = self.allowed.how;

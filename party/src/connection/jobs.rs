@@ -108,6 +108,7 @@ pub(super) struct Ingested {
 
 /// Runs a rule for a peer, for as long as the peer is there. Who comes and goes and comes again has no more rules at work
 /// than who stays.
+//= PARTY-115
 pub(super) async fn while_here(peer: Peer, rule: impl Future<Output = Outcome>) -> Outcome {
     tokio::select! {
         biased;

@@ -50,6 +50,7 @@ impl Patience {
     }
 
     /// Says whether what comes is read. While it isn't, nobody can tell how fast a frame comes.
+    //= STREAM-20
     pub(super) fn set_reading(&mut self, is_reading: bool, now: Instant) {
         if !is_reading {
             self.paused.get_or_insert(now);
@@ -63,6 +64,8 @@ impl Patience {
         self.last_byte + self.idle
     }
 
+    /// Each byte buys its time at the least rate, and all of them together a pause of [`Limits::idle_timeout`].
+    //= STREAM-19
     fn frame_due(&self) -> Instant {
         let bought = Duration::from_secs(self.partial as u64) / self.rate;
         self.last_frame + self.idle + bought

@@ -263,6 +263,8 @@ impl Planner {
         if target && pending.is_some() {
             return Err(invalid("node"));
         }
+        // Our signature is for the length that we have, whatever the asker has heard of.
+        //= REPL-28
         let additional = filling(self.to, self.length).map(Position::index).collect();
         plan.upgrade = Some(UpgradePlan { request, nodes, additional });
         Ok(plan)

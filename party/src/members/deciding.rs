@@ -95,7 +95,7 @@ impl Inner {
         decision
     }
 
-    //= CRED-53, CRED-54, CRED-55, CRED-56
+    //= CRED-53, CRED-54, CRED-55, CRED-56, CRED-57
     fn judge_in(
         &self,
         state: &State,

@@ -129,6 +129,7 @@ fn receive(stream: &mut SecretStream, wire: &[u8]) -> (Vec<Bytes>, Result<(), Pe
     (messages(stream), end)
 }
 
+//= OVER-2
 #[test]
 fn both_patterns_end_with_both_ends_agreed() {
     for configs in [xx(), ik()] {

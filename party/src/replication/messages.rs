@@ -188,6 +188,7 @@ impl Message {
     /// Its bytes as a remote can read them whose [`RemoteHandshake`](super::RemoteHandshake) says of
     /// [`seeks`](super::RemoteHandshake::seeks) what is given here. For one that says `false`, hypercore 10.19 and
     /// older, what it would take for something else is left out: seeks, requests of the manifest, and priorities.
+    //= REPL-17
     pub fn encode_for(&self, seeks: bool) -> Bytes {
         let mut out = BytesMut::with_capacity(self.size_hint());
         match self {

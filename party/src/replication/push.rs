@@ -152,6 +152,8 @@ impl Push {
         self.out.has_news |= self.out.answering.remove(&ticket);
         let pushing = self.out.running.remove(&ticket)?;
         self.out.has_news = true;
+        // It may have left the fork, or taken its word back, while the proof was made.
+        //= REPL-40, REPL-41
         let goes = proof.is_some() && remote.sync.allow_push && remote.sync.fork == pushing.fork;
         if pushing.grows {
             self.out.is_sync_due |= goes;

@@ -204,7 +204,7 @@ impl Forks {
         Some(self.ask_for_tree(local, remote, asking))
     }
 
-    //= REPL-77, REPL-78
+    //= REPL-19, REPL-77, REPL-78
     fn ask_for_tree(&mut self, local: &dyn Local, remote: &Remote, asking: &mut Asking) -> Message {
         let manifest = local.needs_manifest() && remote.sync.has_manifest;
         let upgrade = Some(UpgradeRequest { start: 0, length: remote.sync.length });

@@ -17,10 +17,13 @@ use super::{
     swarm::Claimed,
     window::{Asked, Window},
 };
-use crate::feed::{
-    local::Local,
-    proof::{BlockRequest, SeekRequest},
-    seek::Sought,
+use crate::{
+    encoding::MAX_SAFE_INTEGER,
+    feed::{
+        local::Local,
+        proof::{BlockRequest, SeekRequest},
+        seek::Sought,
+    },
 };
 
 /// Offsets of which one remote is asked.
@@ -36,7 +39,10 @@ pub(super) struct Seeking {
 
 impl Seeking {
     /// Sets what is looked for. Returns whether that is a change.
-    pub(super) fn set(&mut self, sought: Vec<Sought>) -> bool {
+    pub(super) fn set(&mut self, mut sought: Vec<Sought>) -> bool {
+        // What lies further no feed has, and no message can say.
+        //= ENC-2
+        sought.retain(|sought| sought.bytes <= MAX_SAFE_INTEGER);
         if self.sought == sought {
             return false;
         }

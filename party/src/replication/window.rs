@@ -423,7 +423,7 @@ mod tests {
         assert!(window.next_id() - before > asked);
     }
 
-    //= REPL-36
+    //= REPL-36, REPL-50
     #[test]
     fn an_answer_to_a_cancelled_request_is_late_once() {
         let (mut window, now) = (window(), Instant::now());

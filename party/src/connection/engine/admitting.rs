@@ -178,6 +178,8 @@ impl Engine {
                             RuleOutcome::Introduced(id, answer)
                         });
                     }
+                    // Whatever the rule decides, its answer is a message of the app's, or a refusal.
+                    //= PARTY-72
                     Body::Custom(message) => self.run_rule(member, async move {
                         let may_be_reserved = is_reserved(&message.kind);
                         let answer = decide(rules.request(&peer, message), timeout).await;
@@ -311,7 +313,9 @@ impl Engine {
         self.pump_member(member, now);
     }
 
-    /// Does what a rule has decided. What is to be said for it is said when the member is pumped next, or with the next flush.
+    /// Does what a rule has decided. What is to be said for it is said when the member is pumped next, or with the next flush:
+    /// after what the rule had sent, as that was said before the rule heard that it was.
+    //= PARTY-117
     fn conclude_rule(&mut self, member: MemberId, outcome: RuleOutcome) {
         match outcome {
             RuleOutcome::Vetted(Ok(())) => self.vetted(member),

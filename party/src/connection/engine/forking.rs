@@ -103,7 +103,9 @@ impl Engine {
         }
     }
 
-    /// Tells the app that the feed has a conflict, if it has one.
+    /// Tells the app that the feed has a conflict, if it has one. Whether it was found just now or years ago, the feed gets
+    /// no channel any more, whoever releases it.
+    //= REPL-97
     pub(super) fn tell_conflict(&mut self, key: DiscoveryKey) {
         let Some(link) = self.feeds.get_mut(&key) else { return };
         let Some(conflict) = link.feed.conflict() else { return };

@@ -36,6 +36,8 @@ impl Engine {
         let Ok(key) = <[u8; 32]>::try_from(id).map(DiscoveryKey::from_bytes) else {
             return self.mux.reject(incoming);
         };
+        // Only who was let in, or is here by an open mode that the app has chosen, has rules to be asked.
+        //= PARTY-106
         if admitted.is_empty() {
             return self.mux.reject(incoming);
         }
@@ -126,7 +128,7 @@ impl Engine {
     }
 
     /// Sees to it that a feed gets a channel, when it is its turn.
-    //= PARTY-88
+    //= PARTY-88, PARTY-108
     pub(super) fn open_feed(&mut self, key: DiscoveryKey) -> Result<(), Error> {
         let Some(link) = self.feeds.get_mut(&key) else { return Ok(()) };
         if matches!(link.channel, Line::Down | Line::Failed { for_good: false }) {

@@ -576,6 +576,8 @@ fn upgrade(length: u64) -> ProofRequest {
     ProofRequest { upgrade: Some(UpgradeRequest { start: 0, length }), ..ProofRequest::default() }
 }
 
+// Asked for is what the remote says to be in, as long as we are in another.
+//= REPL-19
 #[test]
 fn a_fork_that_is_not_signed_is_refused() {
     let mut victim = Victim::new();
@@ -675,7 +677,7 @@ fn contradiction(common: u64, ours: u64, theirs: u64) -> [Feed; 2] {
     feeds
 }
 
-//= REPL-90, REPL-94, REPL-95, REPL-96, REPL-97
+//= REPL-90, REPL-94, REPL-95, REPL-96
 #[test]
 fn two_signed_trees_end_the_replication_of_a_feed() {
     for (common, ours, theirs) in [(10, 20, 20), (0, 30, 40), (7, 40, 30), (12, 1, 1)] {

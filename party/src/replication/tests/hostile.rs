@@ -9,9 +9,14 @@ use crate::{
     encoding::{MAX_SAFE_INTEGER, Writer as _},
     error::{DecodeError, Error, PeerMisbehaved},
     feed::{
-        local::Local as _,
-        proof::{BlockProof, BlockRequest, Proof, ProofRequest, UpgradeProof, UpgradeRequest},
+        local::{Demand, Local as _},
+        manifest::Manifest,
+        proof::{
+            BlockProof, BlockRequest, HashProof, Node, Proof, ProofRequest, UpgradeProof, UpgradeRequest,
+        },
+        seek::Sought,
     },
+    key::PublicKey,
     limits::Limits,
     replication::{
         Channel, Options, Output, Verdict,
@@ -139,6 +144,29 @@ fn data_that_was_not_asked_for_is_an_error() {
     }
 }
 
+//= REPL-35
+#[test]
+fn an_answer_that_leaves_the_seek_out_is_one() {
+    let mut victim = Victim::new(Model::sparse(1000, []), Limits::default());
+    victim.channel.set_demand(Demand::nothing(), &victim.feed);
+    victim.send(sync(1000, 1000)).unwrap();
+    victim.send(Message::Range(Range { drop: false, start: 0, length: 1000 })).unwrap();
+    let sought = Sought { id: 1, bytes: 700, padding: 0, blocks: 0..512, near: 70 };
+    victim.channel.set_sought(vec![sought]);
+    let asked = victim.messages().into_iter().find_map(|message| match message {
+        Message::Request(request) => Some(request),
+        _ => None,
+    });
+    let Request { id, proof, .. } = asked.unwrap();
+    assert!(proof.seek.is_some());
+    let hash = HashProof { index: proof.hash.unwrap().index, nodes: Vec::new() };
+    let proof = Proof { hash: Some(hash), ..Proof::default() };
+    victim.send(Message::Data(Data { request: id, proof })).unwrap();
+    let [Output::Ingest { ticket, .. }] = victim.outputs()[..] else { panic!("it is not taken") };
+    victim.channel.handle_ingested(ticket, Ok(Verdict::Holds), &victim.feed).unwrap();
+    assert_eq!(victim.channel.status(&victim.feed).counters.refused_by_remote, 0);
+}
+
 #[test]
 fn an_answer_counts_once() {
     let (mut victim, id) = waiting();
@@ -155,6 +183,47 @@ fn pushed_data_is_passed_over() {
     victim.send(Message::Data(Data { request: 0, proof: upgrade(5, 10) })).unwrap();
     assert_eq!(victim.outputs(), []);
     assert_eq!(victim.channel.status(&victim.feed).counters.unwanted_pushes, 2);
+}
+
+//= FEED-68, LIMIT-14
+#[test]
+fn lists_of_nodes_are_taken_up_to_a_limit() {
+    let node = Node { index: 0, size: 0, hash: [0; 32] };
+    let lists = |blocks, nodes, additional| {
+        let mut proof = Proof { upgrade: upgrade(10, 1).upgrade, ..block(0, 10) };
+        proof.block.as_mut().unwrap().nodes = vec![node; blocks];
+        let upgrade = proof.upgrade.as_mut().unwrap();
+        (upgrade.nodes, upgrade.additional_nodes) = (vec![node; nodes], vec![node; additional]);
+        Message::Data(Data { request: 9999, proof })
+    };
+    let max = Limits::default().max_proof_nodes;
+    assert!(max >= 64, "every side takes so many");
+    // It wasn't asked for, which is seen when all of it has been read.
+    for (a, b, c) in [(64, 64, 64), (max, max, max)] {
+        misbehaved(waiting().0.send(lists(a, b, c)), PeerMisbehaved::UnrequestedData);
+    }
+    for (a, b, c) in [(max + 1, 0, 0), (0, max + 1, 0), (0, 0, max + 1)] {
+        let result = waiting().0.send(lists(a, b, c));
+        assert!(matches!(result, Err(Error::Decode(DecodeError::TooMany { max: most })) if most == max));
+    }
+}
+
+//= LIMIT-15
+#[test]
+fn a_manifest_of_too_many_signers_is_an_error() {
+    let max = Limits::default().max_signers;
+    let signed_by = |signers: usize| {
+        let mut manifest = Manifest::single(PublicKey::from_bytes([1; 32]));
+        manifest.signers = vec![manifest.signers[0]; signers];
+        let proof = Proof { manifest: Some(manifest), ..Proof::default() };
+        waiting().0.send(Message::Data(Data { request: 9999, proof }))
+    };
+    misbehaved(signed_by(max), PeerMisbehaved::UnrequestedData);
+    let result = signed_by(max + 1);
+    assert!(
+        matches!(result, Err(Error::Decode(DecodeError::TooMany { max: most })) if most == max),
+        "{result:?}"
+    );
 }
 
 //= LIMIT-13
@@ -205,6 +274,29 @@ fn a_length_of_two_to_the_53_is_only_a_claim() {
     let requests: Vec<_> = messages.iter().filter(|message| matches!(message, Message::Request(_))).collect();
     assert!(matches!(requests[..], [Message::Request(Request { proof, .. })]
         if proof.upgrade == Some(UpgradeRequest { start: 0, length: MAX_SAFE_INTEGER })));
+}
+
+//= ENC-2
+#[test]
+fn whatever_is_wanted_and_claimed_no_integer_goes_out_that_can_not_be_read() {
+    for length in [0, 10] {
+        let mut victim = Victim::new(Model::sparse(length, []), Limits::default());
+        let far = |id, bytes| Sought { id, bytes, padding: 8, blocks: length..length, near: length };
+        victim.channel.set_demand(Demand::from_ranges([0..3, u64::MAX - 9..u64::MAX]), &victim.feed);
+        victim.send(sync(MAX_SAFE_INTEGER, length)).unwrap();
+        victim.send(Message::Range(Range { drop: false, start: 0, length: MAX_SAFE_INTEGER })).unwrap();
+        // An offset that no feed reaches is not asked for; one that some feed may reach is.
+        victim.channel.set_sought(vec![far(1, u64::MAX), far(2, MAX_SAFE_INTEGER + 1)]);
+        let seeks =
+            |message: &Message| matches!(message, Message::Request(request) if request.proof.seek.is_some());
+        // All that comes was read again, which fails for an integer above 2^53 - 1.
+        assert!(!victim.messages().iter().any(seeks));
+        let mut victim = Victim::new(Model::sparse(length, []), Limits::default());
+        victim.channel.set_demand(Demand::nothing(), &victim.feed);
+        victim.send(sync(MAX_SAFE_INTEGER, length)).unwrap();
+        victim.channel.set_sought(vec![far(1, u64::MAX), far(3, MAX_SAFE_INTEGER)]);
+        assert!(victim.messages().iter().any(seeks));
+    }
 }
 
 //= REPL-29, REPL-30

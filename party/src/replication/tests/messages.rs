@@ -160,6 +160,47 @@ proptest! {
     }
 }
 
+//= ENC-9
+#[test]
+fn flags_that_are_not_defined_are_passed_over() {
+    let upgrade = UpgradeRequest { start: 3, length: 4 };
+    let request = ProofRequest { upgrade: Some(upgrade), ..ProofRequest::default() };
+    for message in [
+        Message::Sync(Sync {
+            fork: 1,
+            length: 2,
+            remote_length: 3,
+            can_upgrade: false,
+            uploading: true,
+            downloading: false,
+            has_manifest: true,
+            allow_push: false,
+        }),
+        Message::Request(Request { id: 5, fork: 1, proof: request, priority: 0 }),
+        Message::Data(Data { request: 5, proof: Proof { fork: 1, ..Proof::default() } }),
+        Message::Range(Range { drop: true, start: 7, length: 1 }),
+    ] {
+        let payload = message.encode();
+        for bit in 6..53 {
+            // The flags stand first; they take one byte as long as only those are set that are defined.
+            let mut more = Vec::new();
+            more.put_uint(u64::from(payload[0]) | 1 << bit);
+            more.extend_from_slice(&payload[1..]);
+            assert_eq!(decode(message.message_type(), &more.into()), Ok(Some(message.clone())), "bit {bit}");
+        }
+    }
+    for bit in 1..53 {
+        let want = Want { start: 1, length: 2, any: false };
+        let no_data = NoData { request: 5, reason: REASON_UNKNOWN };
+        let mut flags = Vec::new();
+        flags.put_uint(1 << bit);
+        let of = |fields: &[u8]| Bytes::from([fields, &flags].concat());
+        assert_eq!(decode(5, &of(&[1, 2])), Ok(Some(Message::Want(want))));
+        assert_eq!(decode(6, &of(&[1, 2])), Ok(Some(Message::Unwant(want))));
+        assert_eq!(decode(4, &of(&[5])), Ok(Some(Message::NoData(no_data))));
+    }
+}
+
 //= MUX-4, REPL-8
 #[test]
 fn unknown_types_are_skipped() {

@@ -92,6 +92,45 @@ fn who_does_not_allow_it_is_never_pushed_to() {
     );
 }
 
+//= REPL-41
+#[test]
+fn who_is_of_another_fork_is_not_pushed_to() {
+    let mut pair = pair([WRITER, READER]);
+    let is_push = |message: &Message| matches!(message, Message::Data(Data { request: 0, .. }));
+    for (fork, pushes) in [(1, false), (0, true)] {
+        // It allows pushes, wherever it is.
+        tell_of(&mut pair, fork, 5, 5);
+        pair.pump(0);
+        pair.ends[0].append(1);
+        pair.pump(0);
+        while pair.serve(0, 0) {
+            pair.pump(0);
+        }
+        assert_eq!(pair.ends[0].sent.iter().any(is_push), pushes, "fork {fork}");
+    }
+}
+
+//= REPL-45
+#[test]
+fn a_growth_that_does_not_begin_where_the_receiver_stands_is_not_stored() {
+    for (start, length) in [(0, 5), (4, 5), (6, 5), (5, 10)] {
+        let mut pair = pair([PLAIN, READER]);
+        pair.ends[0].append(5);
+        let request = ProofRequest {
+            block: Some(BlockRequest { index: 9, nodes: 0 }),
+            upgrade: Some(UpgradeRequest { start, length: 10 - start }),
+            ..ProofRequest::default()
+        };
+        let proof = super::pair::Engine::prove(&pair.ends[0].feed, request, 0).unwrap();
+        let message = Message::Data(Data { request: 0, proof });
+        let end = &mut pair.ends[1];
+        end.channel.handle_message(3, message.encode(), &end.feed, pair.now).unwrap();
+        pair.pump(1);
+        pair.ingest(1, 1).unwrap();
+        assert_eq!(pair.ends[1].feed.length, length, "from {start}");
+    }
+}
+
 #[test]
 fn blocks_can_be_pushed_one_by_one() {
     let mut pair = pair([PLAIN, READER]);
@@ -177,8 +216,12 @@ fn crossing() -> Pair<Model> {
 
 /// The remote tells the writer how long it is.
 fn tell(pair: &mut Pair<Model>, length: u64, remote_length: u64) {
+    tell_of(pair, 0, length, remote_length);
+}
+
+fn tell_of(pair: &mut Pair<Model>, fork: u64, length: u64, remote_length: u64) {
     let sync = Message::Sync(Sync {
-        fork: 0,
+        fork,
         length,
         remote_length,
         can_upgrade: false,
