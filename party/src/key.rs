@@ -141,6 +141,8 @@ impl PublicKey {
     /// that are not canonical, are refused, as libsodium does.
     //= FEED-20, FEED-21
     pub fn verify(&self, message: &[u8], signature: &Signature) -> bool {
+        #[cfg(test)]
+        VERIFICATIONS.with(|count| count.set(count.get() + 1));
         let signature = ed25519_dalek::Signature::from_bytes(signature);
         VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
     }
@@ -222,6 +224,18 @@ fn parse_hex(s: &str) -> Result<[u8; 32], ParseKeyError> {
         *byte = pair[0] << 4 | pair[1];
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+std::thread_local! {
+    /// How many signatures a test has verified on its thread.
+    static VERIFICATIONS: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// How many signatures were verified on this thread so far.
+#[cfg(test)]
+pub(crate) fn verifications() -> usize {
+    VERIFICATIONS.get()
 }
 
 #[cfg(test)]

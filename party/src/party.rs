@@ -145,7 +145,7 @@ pub enum Event {
     FeedsIntroduced {
         /// Who has them, by its own account.
         peer: Peer,
-        /// How many. None, too, is an answer.
+        /// How many; all together, for those that it introduced before [`PeerAdded`](Self::PeerAdded). None, too, is an answer.
         count: usize,
     },
     /// A feed was released to the peer, by a rule or by the app, that was not before.

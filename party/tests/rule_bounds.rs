@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::{collections::BTreeMap, future::IntoFuture as _, time::Duration};
+use std::{collections::BTreeMap, future::IntoFuture as _, sync::Arc, time::Duration};
 
 use common::{Shared, feed_with, identity, meet, party_key, peer_added, until};
 use futures_util::future::try_join_all;
@@ -17,6 +17,7 @@ use party::{
     rules::{self, Rules},
     store::Store,
 };
+use tokio::sync::Notify;
 
 fn party_of(rules: impl Rules) -> Party {
     Party::new(party_key(1), rules)
@@ -112,6 +113,44 @@ async fn an_app_hears_of_introductions_on_both_sides_and_of_a_release_before_the
         let told = [until(events, steps).await, until(events, steps).await];
         assert_eq!(told, [("released", feed.discovery_key()), ("opened", feed.discovery_key())]);
     }
+}
+
+/// Lets nobody in before it is told to.
+#[derive(Clone)]
+struct Vetting(Arc<Notify>);
+
+impl Rules for Vetting {
+    async fn vet(&self, _: &Peer) -> rules::Result<()> {
+        self.0.notified().await;
+        Ok(())
+    }
+
+    async fn handshake(&self, _: &Peer) -> rules::Result<()> {
+        Ok(())
+    }
+
+    async fn introduce_feeds(&self, _: &Peer, _: Vec<FeedKey>) -> rules::Result<Vec<FeedKey>> {
+        Ok(Vec::new())
+    }
+
+    async fn find_feed(&self, _: &Peer, _: &DiscoveryKey) -> rules::Result<Option<Feed>> {
+        Ok(None)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_app_hears_of_introductions_once_it_sees_who_has_made_them() {
+    let vetting = Vetting(Arc::default());
+    let (here, there) = (party_of(Shared::default()), party_of(vetting.clone()));
+    let (mut ours, mut theirs) = (here.events(), there.events());
+    let _connections = meet(&here, &there).await;
+    let peer = peer_added(&mut ours).await;
+    for n in 1..4 {
+        peer.introduce_feeds((0..n).map(|n| FeedKey::from_bytes([n; 32]))).await.unwrap();
+    }
+    vetting.0.notify_one();
+    let told = [theirs.next().await.unwrap(), theirs.next().await.unwrap()];
+    assert!(matches!(&told, [Event::PeerAdded(_), Event::FeedsIntroduced { count: 6, .. }]), "{told:?}");
 }
 
 /// Tasks that ten requests, asked at once, were answered in, and how many were in each.

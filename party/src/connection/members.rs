@@ -13,7 +13,7 @@ use crate::{
     error::Error,
     key::PartyKey,
     mux::ChannelId,
-    party::Hub,
+    party::{Event, Hub},
     peer::{MemberId, Peer},
 };
 
@@ -118,6 +118,8 @@ pub(super) struct Admitted {
     /// Whether the rules have nothing more to ask before the app sees it.
     pub(super) is_vetted: bool,
     pub(super) handshake_done: bool,
+    /// Feeds that it has introduced before the app sees it, if it has introduced any.
+    pub(super) introduced: Option<usize>,
     pub(super) ephemeral: VecDeque<Message>,
     /// The bytes of their values.
     pub(super) ephemeral_bytes: usize,
@@ -162,6 +164,15 @@ impl Member {
 }
 
 impl Admitted {
+    /// The remote has told us of feeds. The app hears of it once it sees the peer.
+    pub(super) fn introduces(&mut self, count: usize, hub: &Hub) {
+        if self.is_vetted {
+            hub.tell(Event::FeedsIntroduced { peer: self.peer.clone(), count });
+        } else {
+            self.introduced = Some(self.introduced.unwrap_or(0).saturating_add(count));
+        }
+    }
+
     pub(super) fn new(peer: Peer, channel: Option<(ChannelId, PartyChannel)>) -> Box<Self> {
         Box::new(Self {
             peer,
@@ -169,6 +180,7 @@ impl Admitted {
             waiting: BTreeMap::new(),
             is_vetted: false,
             handshake_done: false,
+            introduced: None,
             ephemeral: VecDeque::new(),
             ephemeral_bytes: 0,
             ephemeral_running: false,

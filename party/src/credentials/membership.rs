@@ -7,7 +7,7 @@ use crate::{
     },
     encoding::{Reader, Writer as _},
     error::{CredentialFlaw, DecodeError},
-    key::{KeyPair, PartyKey, PublicKey, Signature},
+    key::{KeyPair, PartyKey, PublicKey},
     limits::Limits,
 };
 
@@ -81,8 +81,28 @@ impl Membership {
     ///
     /// # Errors
     /// The first [`CredentialFlaw`] along the chain.
+    //= CRED-20, CRED-21
     pub fn check(&self, party: &PartyKey) -> Result<CheckedChain, CredentialFlaw> {
-        self.check_with(party, |key, message, signature| key.verify(message, signature))
+        let mut ids = Vec::with_capacity(self.links.len());
+        let mut above: Option<&Grant> = None;
+        // What costs little first, of all links.
+        for (link, at) in self.links.iter().zip(1..) {
+            link.grant.check_subject(at)?;
+            if let Some(above) = above {
+                let widens = |what| CredentialFlaw::Widens { link: at, what };
+                link.grant.terms.check_narrows(&above.terms).map_err(widens)?;
+            }
+            ids.push(link.grant.id(party, ids.last().copied().unwrap_or(ORIGIN)));
+            above = Some(&link.grant);
+        }
+        let mut issuer = PublicKey::from_bytes(*party.as_bytes());
+        for ((link, id), at) in self.links.iter().zip(&ids).zip(1..) {
+            if !issuer.verify(&signed_bytes(*id), &link.signature) {
+                return Err(CredentialFlaw::Signature { link: at });
+            }
+            issuer = link.grant.subject;
+        }
+        Ok(CheckedChain { party: *party, membership: self.clone(), ids })
     }
 
     /// Checks every link, and that the chain is the peer's whose static key the handshake of the connection has
@@ -179,34 +199,6 @@ impl Membership {
         }
         Ok(self)
     }
-
-    //= CRED-20, CRED-21
-    fn check_with(
-        &self,
-        party: &PartyKey,
-        mut verify: impl FnMut(&PublicKey, &[u8], &Signature) -> bool,
-    ) -> Result<CheckedChain, CredentialFlaw> {
-        let mut ids = Vec::with_capacity(self.links.len());
-        let mut above: Option<&Grant> = None;
-        // What costs little first, of all links.
-        for (link, at) in self.links.iter().zip(1..) {
-            link.grant.check_subject(at)?;
-            if let Some(above) = above {
-                let widens = |what| CredentialFlaw::Widens { link: at, what };
-                link.grant.terms.check_narrows(&above.terms).map_err(widens)?;
-            }
-            ids.push(link.grant.id(party, ids.last().copied().unwrap_or(ORIGIN)));
-            above = Some(&link.grant);
-        }
-        let mut issuer = PublicKey::from_bytes(*party.as_bytes());
-        for ((link, id), at) in self.links.iter().zip(&ids).zip(1..) {
-            if !verify(&issuer, &signed_bytes(*id), &link.signature) {
-                return Err(CredentialFlaw::Signature { link: at });
-            }
-            issuer = link.grant.subject;
-        }
-        Ok(CheckedChain { party: *party, membership: self.clone(), ids })
-    }
 }
 
 impl CheckedChain {
@@ -298,6 +290,10 @@ impl VerifiedMembership {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        credentials::{Revocation, Revoked},
+        key::verifications,
+    };
 
     #[test]
     fn a_chain_of_three_links_takes_at_most_five_verifications_and_1024_bytes() {
@@ -315,13 +311,21 @@ mod tests {
         chain = chain.extend(&party, &pairs[2], grant(3, 0), &limits).unwrap();
         assert!(chain.encode().len() <= 1_024, "{} bytes", chain.encode().len());
 
-        let mut verifications = 0;
-        let checked = chain.check_with(&party, |key, message, signature| {
-            verifications += 1;
-            key.verify(message, signature)
-        });
-        assert!(checked.is_ok());
-        assert_eq!(verifications, 3);
+        let shown = Membership::decode(&chain.encode(), &limits).unwrap();
+        let begun = verifications();
+        let verified = shown.verify_for(&party, &pairs[3].public(), 1).unwrap();
+        assert_eq!(verifications() - begun, 3);
+
+        let revocation = Revocation::sign(verified.chain(), &pairs[2], Revoked::Key, [], &limits).unwrap();
+        let begun = verifications();
+        assert!(revocation.verify(&party).is_ok());
+        assert_eq!(verifications() - begun, 4);
+
+        // What can be told without is told without.
+        let begun = verifications();
+        assert!(shown.verify_for(&party, &pairs[2].public(), 1).is_err());
+        assert!(shown.verify_for(&party, &pairs[3].public(), 1 << 40).is_err());
+        assert_eq!(verifications(), begun);
         assert!(limits.max_links <= 5, "no chain takes more than five");
     }
 }

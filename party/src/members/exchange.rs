@@ -191,3 +191,56 @@ impl Inner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::IntoFuture as _;
+
+    use super::*;
+    use crate::{
+        connection::{self, Connection},
+        credentials::{Grant, Terms},
+        key::{KeyPair, PartyKey, verifications},
+        limits::Limits,
+        members::Members,
+        party::{Event, Party},
+        rules::WholeStore,
+        store::Store,
+    };
+
+    /// What the founder, an admin and a moderator have made of somebody, who is `n`.
+    async fn member_by_three_links(n: u8) -> (KeyPair, Party) {
+        let [founder, admin, moderator, me] = [1, 2, 3, n].map(|seed| KeyPair::from_seed(&[seed; 32]));
+        let (store, limits) = (Store::memory(), Limits::default());
+        let key = PartyKey::from_bytes(*founder.public().as_bytes());
+        let grant = |to: &KeyPair, depth| Grant::to(to.public(), Terms::everything().delegable(depth));
+        let chain = Membership::found(&founder, grant(&admin, 2), &limits).unwrap();
+        let chain = chain.extend(&key, &admin, grant(&moderator, 1), &limits).unwrap();
+        let chain = chain.extend(&key, &moderator, grant(&me, 0), &limits).unwrap();
+        let members = Members::open(&store, &key, &me).await.unwrap();
+        members.set_membership(chain).await.unwrap();
+        (me, Party::new(key, members.rule(WholeStore::new(store))))
+    }
+
+    #[test]
+    fn to_admit_who_shows_three_links_takes_at_most_five_verifications() {
+        // All on this thread, whose verifications are counted.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
+        runtime.unwrap().block_on(async {
+            let (left, ours) = member_by_three_links(4).await;
+            let (right, theirs) = member_by_three_links(5).await;
+            let (before, ends) = (verifications(), connection::memory());
+            let mut events = [ours.events(), theirs.events()];
+            let _connections = tokio::try_join!(
+                Connection::dial(ends.0, &left).join(&ours).into_future(),
+                Connection::accept(ends.1, &right).join(&theirs).into_future(),
+            )
+            .unwrap();
+            for events in &mut events {
+                while !matches!(events.next().await, Some(Event::HandshakeDone(_))) {}
+            }
+            // Each of the two has admitted the other.
+            assert_eq!(verifications() - before, 2 * 3);
+        });
+    }
+}

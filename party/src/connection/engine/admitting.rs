@@ -79,6 +79,9 @@ impl Engine {
             }
         }
         hub.add_peer(&peer);
+        if let Some(count) = admitted.introduced.take() {
+            admitted.introduces(count, &hub);
+        }
         entry.span.in_scope(|| tracing::debug!("admitted"));
 
         let (rules, timeout) = (entry.hub.rules(), self.limits.rule_timeout);
@@ -161,7 +164,7 @@ impl Engine {
         match event {
             admission::Event::Answered { id, result } => {
                 if let Ok(Body::IntroduceFeeds(feeds)) = &result {
-                    entry.hub.tell(Event::FeedsIntroduced { peer: peer.clone(), count: feeds.len() });
+                    admitted.introduces(feeds.len(), &entry.hub);
                 }
                 if let Some(reply) = admitted.waiting.remove(&id) {
                     let _ = reply.send(result);
@@ -172,7 +175,7 @@ impl Engine {
                 let (rules, peer) = (entry.hub.rules(), peer.clone());
                 match body {
                     Body::IntroduceFeeds(feeds) => {
-                        entry.hub.tell(Event::FeedsIntroduced { peer: peer.clone(), count: feeds.len() });
+                        admitted.introduces(feeds.len(), &entry.hub);
                         self.run_rule(member, async move {
                             let answer = decide(rules.introduce_feeds(&peer, feeds), timeout).await;
                             RuleOutcome::Introduced(id, answer)
