@@ -15,7 +15,10 @@ use party::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::vectors::{Bytes, Kind, Outcome, Refusal, kind::read};
+use crate::{
+    runner::speech,
+    vectors::{Bytes, Kind, Outcome, Refusal, kind::read},
+};
 
 pub(super) const KINDS: &[Kind] = &[
     Kind::new("values", values),
@@ -159,14 +162,13 @@ fn message(input: &Value) -> Result<Outcome> {
         return refused(&error, json!(null));
     }
     let events = side.told();
-    let again = again(&side)?.filter(|again| *again != input.bytes);
-    let is_same_form = again.is_none() && !events.is_empty();
+    let again = again(&side)?;
+    let is_same_form = again.as_ref() == Some(&input.bytes);
     let mut came =
         json!({ "events": events, "writes": side.wrote(), "finished": side.channel.remote_finished() });
-    if let Some(again) = again {
+    if let Some(again) = again.filter(|_| !is_same_form) {
         came["again"] = serde_json::to_value(again)?;
     }
-    // What was passed over, and what could have been written otherwise.
     Outcome::accept(came)?.seen((!is_same_form).then_some(input.bytes))
 }
 
@@ -178,7 +180,7 @@ fn refused(error: &Error, after: Value) -> Result<Outcome> {
     }
 }
 
-/// How what has come would be written by one who says the same, if it is what one may say with the ids of such a scenario.
+/// How what has come would be written by one who says the same. A request has the id 1 then.
 fn again(side: &Side) -> Result<Option<Bytes>> {
     let mut other = Side::new();
     match side.last.as_ref() {
@@ -186,7 +188,18 @@ fn again(side: &Side) -> Result<Option<Bytes>> {
             other.channel.request(body.clone(), other.now)?;
         }
         Some(Heard::Ephemeral(message)) => other.channel.send_ephemeral(message.clone())?,
-        _ => return Ok(None),
+        Some(Heard::Answer(request, body)) => {
+            let id = *request as u64 + 1;
+            let asked = match body {
+                Body::IntroduceFeeds(_) => speech::introduces(id, &[], &[]),
+                Body::Custom(_) => speech::asks(id, "word", b""),
+            };
+            other.channel.handle_message(speech::REQUEST, asked.into())?;
+            other.told();
+            let told = other.theirs.pop().context("the request was not told")?;
+            other.channel.respond(told, body.clone())?;
+        }
+        Some(Heard::Refusal) | None => return Ok(None),
     }
     Ok(other.wrote().pop().map(|(_, bytes)| bytes))
 }
@@ -259,7 +272,10 @@ struct Side {
 enum Heard {
     Request(Body),
     Ephemeral(Message),
-    Answer,
+    /// To which request of ours, from 0 on.
+    Answer(usize, Body),
+    /// That there is no answer. Why isn't told.
+    Refusal,
 }
 
 impl Side {
@@ -323,8 +339,11 @@ impl Side {
                     said
                 }
                 Event::Answered { id, result } => {
-                    self.last = Some(Heard::Answer);
-                    let request = self.ours.iter().position(|ours| *ours == id);
+                    let request = self.ours.iter().position(|ours| *ours == id).unwrap_or(usize::MAX);
+                    self.last = Some(match &result {
+                        Ok(body) => Heard::Answer(request, body.clone()),
+                        Err(_) => Heard::Refusal,
+                    });
                     match result {
                         Ok(body) => {
                             json!({ "event": "answered", "request": request, "body": Said::from(&body) })

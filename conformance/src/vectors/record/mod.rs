@@ -112,6 +112,13 @@ impl Group<'_> {
             self.recorder.faults.push(fault);
             return Ok(outcome.expect);
         }
+        // Two ways to the same input are one scenario.
+        let same = |one: &&mut Scenario| one.kind == self.kind && one.input == input;
+        if let Some(before) = area.scenarios.iter_mut().find(same) {
+            let more = self.must.iter().map(|id| (*id).to_owned());
+            before.must.extend(more.filter(|id| !before.must.contains(id)).collect::<Vec<_>>());
+            return Ok(outcome.expect);
+        }
         area.scenarios.push(Scenario {
             name,
             kind: self.kind.to_owned(),
