@@ -41,7 +41,8 @@ fn a_scenario_as_described_is_read_and_played() -> Result<()> {
 
 #[test]
 fn unknown_kinds_fields_and_sentences_are_refused() {
-    let wrong: [(&str, fn(&mut Value)); 12] = [
+    type Change = fn(&mut Value);
+    let wrong: [(&str, Change); 12] = [
         ("kind", |it| it["kind"] = json!("unknown")),
         ("sentence", |it| it["must"] = json!(["NOISE-2", "NOISE-999"])),
         ("no sentence", |it| it["must"] = json!([])),
@@ -92,6 +93,23 @@ fn what_is_too_large_is_refused() -> Result<()> {
     let mut deep = scenario();
     deep["input"] = (0..=vectors::MAX_NESTING).fold(json!(0), |inner, _| json!([inner]));
     ensure!(parse(&[deep]).is_err(), "too deep");
+    Ok(())
+}
+
+/// With `PARTY_RECORD_VECTORS` they are written anew.
+#[test]
+fn what_we_record_is_the_same_to_the_byte() -> Result<()> {
+    let is_recording = std::env::var_os("PARTY_RECORD_VECTORS").is_some();
+    for area in vectors::record::all() {
+        let area = area?;
+        let path = vectors::folder().join(format!("{}.json", area.area));
+        let text = vectors::record::text(&area)?;
+        if is_recording {
+            std::fs::write(&path, &text)?;
+        }
+        let stands = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        ensure!(stands == text, "{} is another: see conformance/vectors/README.md", path.display());
+    }
     Ok(())
 }
 

@@ -14,7 +14,7 @@ mod feeds;
 mod report;
 mod scene;
 mod shim;
-mod speech;
+pub(crate) mod speech;
 mod wire;
 
 pub use behaviour::Behaviour;

@@ -2,19 +2,19 @@
 
 use anyhow::{Result, bail, ensure};
 
-pub(super) const REQUEST: u64 = 0;
-pub(super) const RESPONSE: u64 = 1;
-pub(super) const ERROR: u64 = 2;
-pub(super) const EPHEMERAL: u64 = 3;
-pub(super) const FINISH: u64 = 4;
+pub(crate) const REQUEST: u64 = 0;
+pub(crate) const RESPONSE: u64 = 1;
+pub(crate) const ERROR: u64 = 2;
+pub(crate) const EPHEMERAL: u64 = 3;
+pub(crate) const FINISH: u64 = 4;
 
-pub(super) const REFUSED: u64 = 1;
-pub(super) const TIMEOUT: u64 = 2;
-pub(super) const BUSY: u64 = 3;
-pub(super) const UNSUPPORTED: u64 = 4;
+pub(crate) const REFUSED: u64 = 1;
+pub(crate) const TIMEOUT: u64 = 2;
+pub(crate) const BUSY: u64 = 3;
+pub(crate) const UNSUPPORTED: u64 = 4;
 
 /// A number as protobuf writes it.
-pub(super) fn varint(mut value: u64) -> Vec<u8> {
+pub(crate) fn varint(mut value: u64) -> Vec<u8> {
     let mut out = Vec::new();
     while value >= 0x80 {
         out.push((value % 0x80) as u8 | 0x80);
@@ -25,61 +25,61 @@ pub(super) fn varint(mut value: u64) -> Vec<u8> {
 }
 
 /// A field that is a number.
-pub(super) fn number(field: u64, value: u64) -> Vec<u8> {
+pub(crate) fn number(field: u64, value: u64) -> Vec<u8> {
     [varint(field << 3), varint(value)].concat()
 }
 
 /// A field that is bytes, written even if there are none.
-pub(super) fn bytes(field: u64, value: &[u8]) -> Vec<u8> {
+pub(crate) fn bytes(field: u64, value: &[u8]) -> Vec<u8> {
     [varint(field << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
 }
 
-pub(super) fn hello(version: u64, features: u64, proof: &[u8]) -> Vec<u8> {
+pub(crate) fn hello(version: u64, features: u64, proof: &[u8]) -> Vec<u8> {
     let features = if features == 0 { Vec::new() } else { number(2, features) };
     [number(1, version), features, bytes(3, proof)].concat()
 }
 
 /// A `Custom`.
-pub(super) fn custom(kind: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn custom(kind: &str, value: &[u8]) -> Vec<u8> {
     [bytes(1, kind.as_bytes()), bytes(2, value)].concat()
 }
 
 /// An `IntroduceFeeds`.
-pub(super) fn introduction(keys: &[[u8; 32]], labels: &[&str]) -> Vec<u8> {
+pub(crate) fn introduction(keys: &[[u8; 32]], labels: &[&str]) -> Vec<u8> {
     let keys = keys.iter().flat_map(|key| bytes(1, key));
     keys.chain(labels.iter().flat_map(|label| bytes(2, label.as_bytes()))).collect()
 }
 
 /// A `Request` or `Response` with this body: field 2 is an introduction, 3 a custom value.
-pub(super) fn transaction(id: u64, field: u64, body: &[u8]) -> Vec<u8> {
+pub(crate) fn transaction(id: u64, field: u64, body: &[u8]) -> Vec<u8> {
     [number(1, id), bytes(field, body)].concat()
 }
 
-pub(super) fn asks(id: u64, kind: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn asks(id: u64, kind: &str, value: &[u8]) -> Vec<u8> {
     transaction(id, 3, &custom(kind, value))
 }
 
-pub(super) fn introduces(id: u64, keys: &[[u8; 32]], labels: &[&str]) -> Vec<u8> {
+pub(crate) fn introduces(id: u64, keys: &[[u8; 32]], labels: &[&str]) -> Vec<u8> {
     transaction(id, 2, &introduction(keys, labels))
 }
 
-pub(super) fn failure(id: u64, code: u64) -> Vec<u8> {
+pub(crate) fn failure(id: u64, code: u64) -> Vec<u8> {
     [number(1, id), number(2, code)].concat()
 }
 
-pub(super) fn ephemeral(kind: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn ephemeral(kind: &str, value: &[u8]) -> Vec<u8> {
     bytes(1, &custom(kind, value))
 }
 
 /// One field of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Field {
+pub(crate) enum Field {
     Number(u64, u64),
     Bytes(u64, Vec<u8>),
 }
 
 /// The fields of a message that holds numbers and bytes only, as all of ours do.
-pub(super) fn fields(mut message: &[u8]) -> Result<Vec<Field>> {
+pub(crate) fn fields(mut message: &[u8]) -> Result<Vec<Field>> {
     let mut fields = Vec::new();
     while !message.is_empty() {
         let tag = read_varint(&mut message)?;
@@ -100,7 +100,7 @@ pub(super) fn fields(mut message: &[u8]) -> Result<Vec<Field>> {
 }
 
 /// The number in a field, 0 if it isn't there.
-pub(super) fn number_of(fields: &[Field], field: u64) -> u64 {
+pub(crate) fn number_of(fields: &[Field], field: u64) -> u64 {
     let mut numbers = fields.iter().filter_map(|one| match one {
         Field::Number(n, value) if *n == field => Some(*value),
         _ => None,
@@ -109,7 +109,7 @@ pub(super) fn number_of(fields: &[Field], field: u64) -> u64 {
 }
 
 /// All that a field holds which is bytes.
-pub(super) fn all_bytes(fields: &[Field], field: u64) -> Vec<Vec<u8>> {
+pub(crate) fn all_bytes(fields: &[Field], field: u64) -> Vec<Vec<u8>> {
     let all = fields.iter().filter_map(|one| match one {
         Field::Bytes(n, value) if *n == field => Some(value.clone()),
         _ => None,
@@ -118,7 +118,7 @@ pub(super) fn all_bytes(fields: &[Field], field: u64) -> Vec<Vec<u8>> {
 }
 
 /// The bytes in a field.
-pub(super) fn bytes_of(fields: &[Field], field: u64) -> Option<Vec<u8>> {
+pub(crate) fn bytes_of(fields: &[Field], field: u64) -> Option<Vec<u8>> {
     all_bytes(fields, field).pop()
 }
 

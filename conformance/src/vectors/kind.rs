@@ -16,6 +16,8 @@ pub struct Kind {
     /// Where the input has what comes from a peer, as a JSON pointer: the bytes whose bits are flipped. Not of kinds whose
     /// input is all the application's.
     pub wire: Option<&'static str>,
+    /// Whether that is text, and no digits that stand for bytes.
+    pub is_text: bool,
     /// Whether a change of these bytes can't make good what was refused: they are signed, sealed or bound otherwise.
     pub is_bound: bool,
     /// Whether a part of these bytes may be for nobody and is passed over, so that a change of it changes nothing.
@@ -38,12 +40,25 @@ pub struct Outcome {
 impl Kind {
     /// A kind whose input is all the application's.
     pub(super) const fn new(name: &'static str, play: fn(&Value) -> Result<Outcome>) -> Self {
-        Self { name, wire: None, is_bound: false, is_lax: false, play, compared: |expect| expect }
+        Self {
+            name,
+            wire: None,
+            is_text: false,
+            is_bound: false,
+            is_lax: false,
+            play,
+            compared: |expect| expect,
+        }
     }
 
     /// What of the input comes from a peer.
     pub(super) const fn wire(self, pointer: &'static str) -> Self {
         Self { wire: Some(pointer), ..self }
+    }
+
+    /// What of the input is text that comes from somebody.
+    pub(super) const fn wire_text(self, pointer: &'static str) -> Self {
+        Self { wire: Some(pointer), is_text: true, ..self }
     }
 
     /// See [`is_bound`](Self::is_bound).

@@ -5,13 +5,15 @@
 //! played; [`check`] plays a scenario and compares what came of it with what it expects; [`flip`] plays it again with single bits
 //! of its bytes changed.
 //!
-//! A kind computes what a scenario should expect from its input alone. So it can't pass by being told.
+//! A kind computes what a scenario should expect from its input alone. So it can't pass by being told, and the same code records
+//! the areas of which this implementation is the truth ([`record`]).
 
 pub mod areas;
 mod bytes;
 mod file;
 mod kind;
 mod mutation;
+pub mod record;
 mod run;
 
 pub use bytes::{Bytes, MAX_BYTES};

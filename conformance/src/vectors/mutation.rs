@@ -38,7 +38,10 @@ pub fn flip(
     let Some(pointer) = kind.wire else { return Ok(flips) };
     let before = (kind.play)(&scenario.input)?;
     let wire = scenario.input.pointer(pointer).context("there is no such place in the input")?;
-    let wire: Bytes = serde_json::from_value(wire.clone())?;
+    let wire: Bytes = match (kind.is_text, wire) {
+        (true, Value::String(text)) => text.as_bytes().into(),
+        (_, wire) => serde_json::from_value(wire.clone())?,
+    };
     let bits = wire.len() * 8;
     let mut dice = Dice::new(seed);
     let chosen: BTreeSet<usize> = match bits <= count {
@@ -49,7 +52,13 @@ pub fn flip(
         let mut changed = wire.clone();
         changed.0[bit / 8] ^= 1 << (bit % 8);
         let mut input = scenario.input.clone();
-        *input.pointer_mut(pointer).context("there is no such place")? = serde_json::to_value(changed)?;
+        let changed = match (kind.is_text, String::from_utf8(changed.0.clone())) {
+            (true, Ok(text)) => Value::String(text),
+            // What is no text can't be handed over as such.
+            (true, Err(_)) => continue,
+            (false, _) => serde_json::to_value(changed)?,
+        };
+        *input.pointer_mut(pointer).context("there is no such place")? = changed;
         let played = panic::catch_unwind(|| (kind.play)(&input));
         let at = || format!("seed {seed}, bit {bit} of {pointer}");
         let Ok(played) = played else { bail!("{}: it panics", at()) };

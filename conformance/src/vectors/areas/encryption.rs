@@ -87,7 +87,7 @@ fn sealed(input: &Value) -> Result<Outcome> {
     let Sealed { feed, feed_key, encryption_key, index, fork, size } = read(input)?;
     let cipher = cipher(feed, &feed_key, &Encryption::new(encryption_key.array()?))?;
     let text = block(BLOCK_SEED, index, size);
-    let stored = Block::from(cipher.seal(index, fork, &text));
+    let stored = cipher.seal(index, fork, &text);
     for fork in [fork, fork + 1] {
         ensure!(
             cipher.open(index, fork, stored.clone())? == text,

@@ -1,6 +1,7 @@
 //! The areas, and how each kind of scenario in them is played.
 
 mod channels;
+pub(super) mod credentials;
 mod encryption;
 mod feeds;
 mod fields;
@@ -8,15 +9,17 @@ mod manifests;
 mod messages;
 mod names;
 mod noise;
+pub(super) mod party;
 mod proofs;
 mod secret_stream;
+pub(super) mod tickets;
 mod world;
 
 use anyhow::{Context as _, Result};
 
 use super::Kind;
 
-const AREAS: [(&str, &[Kind]); 9] = [
+const AREAS: [(&str, &[Kind]); 12] = [
     ("noise", noise::KINDS),
     ("secret_stream", secret_stream::KINDS),
     ("channels", channels::KINDS),
@@ -26,6 +29,9 @@ const AREAS: [(&str, &[Kind]); 9] = [
     ("proofs", proofs::KINDS),
     ("encryption", encryption::KINDS),
     ("names", names::KINDS),
+    ("party", party::KINDS),
+    ("credentials", credentials::KINDS),
+    ("tickets", tickets::KINDS),
 ];
 
 /// The areas, in the order of the layers. Each has a file.
