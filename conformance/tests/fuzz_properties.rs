@@ -1,10 +1,20 @@
 //! Random bytes through bodies that are fuzzed, too.
 
 use conformance::fuzz;
-use proptest::{collection::vec, prelude::*};
+use proptest::{collection::vec, prelude::*, test_runner::RngSeed};
+
+/// The same inputs each time; the fuzzer looks for new ones.
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        rng_seed: RngSeed::Fixed(1),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(config(2_000))]
 
     #[test]
     fn only_who_knows_the_party_is_believed(data in vec(any::<u8>(), 0..40)) {
@@ -39,5 +49,25 @@ proptest! {
     #[test]
     fn honest_proofs_are_held_against_nobody(data in vec(any::<u8>(), 0..1_000)) {
         fuzz::proofs(&data);
+    }
+
+    #[test]
+    fn a_reader_has_what_the_writer_has_and_nothing_else(data in vec(any::<u8>(), 0..1_500)) {
+        fuzz::replication(&data);
+    }
+
+    #[test]
+    fn any_values_in_a_store_are_read_or_named(data in vec(any::<u8>(), 0..200)) {
+        fuzz::store_values(&data);
+    }
+}
+
+proptest! {
+    // Each of them opens a store on disk, or two.
+    #![proptest_config(config(100))]
+
+    #[test]
+    fn a_damaged_file_of_a_store_is_named_and_nothing_is_lost(data in vec(any::<u8>(), 0..100)) {
+        fuzz::store_files(&data);
     }
 }

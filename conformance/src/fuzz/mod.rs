@@ -10,6 +10,7 @@
 mod admission;
 mod credentials;
 mod differential;
+mod exchange;
 mod feed;
 mod input;
 mod mux;
@@ -21,16 +22,19 @@ mod script;
 mod sketch;
 mod slow_messages;
 mod slow_tree;
+mod store;
 mod wire;
 
 pub use admission::{admission, admission_proof, admitted_by_hostile, admitted_pair};
 pub use credentials::{credential, revocations, ticket};
 pub use differential::{differential, encoder, verifier};
+pub use exchange::replication;
 pub use feed::feed;
 pub use mux::{honest_ends, hostile_remote, mux};
 pub use party_messages::party_messages;
 pub use proofs::proofs;
 pub use replication::{feed_channel, feed_message, feed_messages};
+pub use store::{store_files, store_values};
 pub use wire::{handshake, secret_stream};
 
 /// What a target does with its input.
@@ -50,4 +54,7 @@ pub const TARGETS: &[(&str, Body)] = &[
     ("party_messages", party_messages),
     ("proofs", proofs),
     ("differential", differential),
+    ("replication", exchange::replication),
+    ("store_values", store_values),
+    ("store_files", store_files),
 ];

@@ -33,14 +33,16 @@ struct Asked {
 
 impl Asked {
     fn request(&self, at: &SlowVerifier<'_>) -> ProofRequest {
-        let target =
-            |(index, nodes): (u8, u8)| BlockRequest { index: index.into(), nodes: (nodes % 8).into() };
+        let target = |(index, nodes): (u8, u8)| BlockRequest {
+            index: u64::from(index) % (2 * BLOCKS),
+            nodes: (nodes % 6).into(),
+        };
         let upgrade = self.upgrade.map(|(start, length)| UpgradeRequest {
             start: if start < 200 { at.length } else { start.into() },
-            length: length.into(),
+            length: u64::from(length) % (BLOCKS + 1),
         });
         let seek = self.seek.map(|(bytes, padding)| SeekRequest {
-            bytes: bytes.into(),
+            bytes: u64::from(bytes) % 100,
             padding: if padding < 200 { 0 } else { padding.into() },
         });
         let hash = self.hash.filter(|_| self.block.is_none()).map(target);

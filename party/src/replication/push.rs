@@ -81,6 +81,12 @@ fn takes_pushes(local: &dyn Local, remote: &Remote) -> bool {
     remote.synced && sync.allow_push && sync.downloading && sync.fork == local.fork()
 }
 
+/// Whether an upgrade of `fork` that the remote asks for may begin further on than it says. Who is still on its way to a
+/// fork asks for that from 0, and its length is that of another.
+fn may_be_brought_forward(fork: u64, remote: &Remote) -> bool {
+    remote.sync.allow_push && remote.sync.fork == fork
+}
+
 impl Push {
     // What we push
 
@@ -161,15 +167,20 @@ impl Push {
         Some(goes.then_some(pushing.fork))
     }
 
-    /// An upgrade goes to the remote, asked for or not.
-    pub(super) fn sent(&mut self, upgrade: &UpgradeProof) {
-        self.out.length = self.out.length.max(leads_to(upgrade));
+    /// An upgrade of `fork` goes to the remote, asked for or not.
+    pub(super) fn sent(&mut self, upgrade: &UpgradeProof, fork: u64) {
+        // One that was made before ours changed says nothing of the new one.
+        if fork == self.out.fork {
+            self.out.length = self.out.length.max(leads_to(upgrade));
+        }
     }
 
     /// Whether a request of the remote's is to wait: for another growth to be made, or for the remote to say that those
     /// on their way have come.
-    pub(super) fn is_to_wait(&self, request: &ProofRequest, remote: &Remote) -> bool {
-        let Some(upgrade) = request.upgrade.filter(|_| remote.sync.allow_push) else { return false };
+    pub(super) fn is_to_wait(&self, request: &ProofRequest, fork: u64, remote: &Remote) -> bool {
+        let Some(upgrade) = request.upgrade.filter(|_| may_be_brought_forward(fork, remote)) else {
+            return false;
+        };
         let out = &self.out;
         let on_its_way = remote.sync.length < out.length && upgrade.start < out.length;
         out.is_growing() || !out.answering.is_empty() || on_its_way
@@ -205,8 +216,10 @@ impl Push {
     }
 
     /// A request as it is to be answered, after what was pushed since it was made. `None` if nothing of it is left.
-    pub(super) fn connect(&self, request: ProofRequest, remote: &Remote) -> Option<ProofRequest> {
-        let Some(upgrade) = request.upgrade.filter(|_| remote.sync.allow_push) else { return Some(request) };
+    pub(super) fn connect(&self, request: ProofRequest, fork: u64, remote: &Remote) -> Option<ProofRequest> {
+        let Some(upgrade) = request.upgrade.filter(|_| may_be_brought_forward(fork, remote)) else {
+            return Some(request);
+        };
         let led = remote.sync.length.max(self.out.length);
         if led <= upgrade.start {
             return Some(request);

@@ -45,7 +45,7 @@ impl Channel {
                     self.counters.bytes_sent += block.value.len() as u64;
                 }
                 if let Some(upgrade) = &proof.upgrade {
-                    self.push.sent(upgrade);
+                    self.push.sent(upgrade, running.fork);
                 }
                 Message::Data(Data { request: running.id, proof: Proof { fork: running.fork, ..proof } })
             }
@@ -110,12 +110,12 @@ impl Channel {
             return None;
         }
         let (push, remote) = (&self.push, &self.remote);
-        let next = self.serving.pop(|request| push.is_to_wait(&request.proof, remote));
+        let next = self.serving.pop(|request| push.is_to_wait(&request.proof, request.fork, remote));
         let Some((ticket, Request { id, fork, proof, .. })) = next else {
             let pushes = self.push.looked(self.serving.is_holding(), &self.limits, now);
             return if pushes { self.poll_push(local) } else { None };
         };
-        let Some(request) = push.connect(proof, remote) else {
+        let Some(request) = push.connect(proof, fork, remote) else {
             self.serving.served(ticket);
             self.counters.refused_by_us += 1;
             return Some(self.output(&Message::NoData(NoData { request: id, reason: REASON_UNKNOWN })));

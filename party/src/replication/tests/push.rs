@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::{
     model::Model,
     pair::{End, Pair},
+    real::{self, block_on},
 };
 use crate::{
     error::{Error, PeerMisbehaved},
@@ -328,4 +329,53 @@ proptest! {
         prop_assert!(reader.status().in_sync && writer.status().remote_in_sync);
         prop_assert!(!reader.status().has_given_up);
     }
+}
+
+// Who follows to another fork asks for its tree from 0, and has told the length of the fork that it leaves.
+#[test]
+fn a_reader_that_takes_pushes_follows_to_a_fork_of_any_length() {
+    for (kept, appended) in [(0, 1), (3, 0), (3, 4), (9, 30)] {
+        for push in [false, true] {
+            let writer = real::writer(false);
+            block_on(writer.append_batch((0..10).map(|n| real::block(n).into()).collect())).unwrap();
+            let feed = real::reader(&writer);
+            let mut pair = Pair::new([writer.clone(), feed.clone()], [Options { push, ..PLAIN }, READER]);
+            pair.run().unwrap();
+            block_on(writer.truncate(kept)).unwrap();
+            block_on(writer.append_batch((0..appended).map(|n| real::block(n + 50).into()).collect()))
+                .unwrap();
+            let end = &mut pair.ends[0];
+            end.feed.with_local(|local| end.channel.handle_local_change(local));
+            pair.run().unwrap();
+            assert_eq!((feed.info().fork, feed.info().contiguous_length), (1, kept + appended));
+            assert_eq!(pair.ends[1].status().counters.refused_by_remote, 0);
+        }
+    }
+}
+
+// The answer is of a fork that is gone, and says nothing of how far the remote is on the new one.
+#[test]
+fn what_was_served_of_an_old_fork_is_no_growth_of_the_new_one() {
+    let writer = real::writer(false);
+    block_on(writer.append_batch((0..3).map(|n| real::block(n).into()).collect())).unwrap();
+    let feed = real::reader(&writer);
+    let mut pair = Pair::new([writer.clone(), feed.clone()], [PLAIN, READER]);
+    // Until the tree is asked for, and not served.
+    while pair.ends[0].serve.is_empty() {
+        for n in 0..2 {
+            pair.deliver(n, usize::MAX).unwrap();
+            pair.pump(n);
+        }
+    }
+    let (ticket, request, fork) = pair.ends[0].serve.remove(0);
+    let proof = block_on(writer.prove(request, fork)).unwrap();
+    block_on(writer.truncate(0)).unwrap();
+    block_on(writer.append("another")).unwrap();
+    let end = &mut pair.ends[0];
+    end.feed.with_local(|local| end.channel.handle_local_change(local));
+    pair.pump(0);
+    pair.ends[0].channel.handle_served(ticket, Ok(proof));
+    pair.run().unwrap();
+    assert_eq!((feed.info().fork, feed.info().contiguous_length), (1, 1));
+    assert_eq!(pair.ends[1].status().counters.refused_by_remote, 0);
 }
