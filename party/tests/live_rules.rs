@@ -285,6 +285,7 @@ async fn a_range_the_newest_and_a_quota_bound_what_is_served() {
     assert!(!arrives(&s.read[0], 53).await);
     assert_eq!(quota.left(), 0);
     quota.set_limit(1 << 20);
+    s.writer.reevaluate().await;
     assert!(arrives(&s.read[0], 53).await);
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
+    ops::Range,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -59,6 +60,9 @@ pub(super) struct FeedLink {
     charged: BTreeMap<Ticket, (Vec<Quota>, u64)>,
     /// Whether a block has come that no quota had room for. Till the rules are asked again, no more are.
     is_spent: bool,
+    /// Whether a block was asked for that no quota had room for. Till the rules are asked again, the remote is told of no more
+    /// that takes one.
+    is_served_out: bool,
     /// Whether nobody has looked yet at what is allowed.
     is_new: bool,
     /// Whether less was allowed when it was looked at last than before.
@@ -166,6 +170,7 @@ impl FeedLink {
             allowed: Allowed::default(),
             charged: BTreeMap::new(),
             is_spent: false,
+            is_served_out: false,
             is_new: true,
             has_narrowed: false,
             channel: Line::Forbidden,
@@ -229,7 +234,9 @@ impl FeedLink {
     /// Adds up again what is allowed. Returns whether that has changed; if so, [`apply`](Self::apply) it.
     pub(super) fn reconsider(&mut self, metered: bool) -> bool {
         let allowed = Allowed::of(self.released_by.values(), metered);
-        let changed = std::mem::replace(&mut self.is_spent, false) || allowed != self.allowed;
+        let (is_spent, is_served_out) = (&mut self.is_spent, &mut self.is_served_out);
+        let was_spent = std::mem::take(is_spent) | std::mem::take(is_served_out);
+        let changed = was_spent || allowed != self.allowed;
         self.has_narrowed = allowed.may_be_less_than(&self.allowed);
         self.allowed = allowed;
         if !self.allowed.how.download {
@@ -297,7 +304,7 @@ impl FeedLink {
 
     /// Whether a block that was read for the remote may go to it; if so, it is paid for.
     //= PARTY-100, PARTY-102
-    pub(super) fn may_send(&self, proof: &Proof) -> bool {
+    pub(super) fn may_send(&mut self, proof: &Proof) -> bool {
         if self.allowed.serve.is_everything() {
             return true;
         }
@@ -305,6 +312,7 @@ impl FeedLink {
         let length = self.feed.info().length;
         let sent = self.allowed.serve.charge(block.index, length, block.value.len() as u64).is_some();
         if !sent {
+            self.is_served_out |= self.allowed.serve.permits(block.index, length);
             self.log_block(Action::Serve, &self.allowed.serve);
         }
         sent
@@ -378,6 +386,7 @@ impl FeedLink {
         let (demand, sought) = (self.feed.demand(), self.feed.sought());
         let (take, is_spent) = (&self.allowed.take, self.is_spent);
         self.feed.with_local(|local| {
+            channel.set_served(served(&self.allowed.serve, self.is_served_out, local));
             channel.set_demand(within(demand, take, is_spent, local), local);
             channel.set_sought(sought);
             channel.handle_opened(remote, local);
@@ -426,9 +435,10 @@ impl FeedLink {
         channel.set_busy(!self.serving.is_empty());
         channel.set_allowance(pump.requests);
         let line = self.line.as_ref();
-        let (allowed, was_spent) = (&self.allowed, self.is_spent);
+        let (allowed, was_spent, is_served_out) = (&self.allowed, self.is_spent, self.is_served_out);
         let mut refused = Vec::new();
         self.feed.with_local(|local| {
+            channel.set_served(served(&allowed.serve, is_served_out, local));
             while channel.takes_extensions()
                 && let Some(errand) = line.and_then(OpenLine::next_errand)
             {
@@ -450,7 +460,7 @@ impl FeedLink {
                             .is_some_and(|block| !allowed.serve.permits(block.index, local.length())) =>
                     {
                         refused.push(Action::Serve);
-                        channel.handle_served(ticket, Err(()));
+                        channel.deny(ticket);
                     }
                     Output::Serve { ticket, request, fork } => {
                         self.serving.push_back(Serve { ticket, request, fork });
@@ -595,6 +605,16 @@ fn within(demand: Demand, take: &Scope, is_spent: bool, local: &dyn Local) -> De
         _ if is_spent => Demand::nothing(),
         take if take.is_everything() => demand,
         take => demand.within(&take.ranges(local.length())),
+    }
+}
+
+/// What the remote is told of, if that isn't everything. Where nothing is served at all, it is told that instead, and hears what is here
+/// as ever: who wants to know how far we are has no other way.
+fn served(serve: &Scope, is_served_out: bool, local: &dyn Local) -> Option<Vec<Range<u64>>> {
+    match serve {
+        serve if serve.is_everything() || serve.is_nothing() => None,
+        serve if is_served_out => Some(serve.free_ranges(local.length())),
+        serve => Some(serve.ranges(local.length())),
     }
 }
 

@@ -169,6 +169,12 @@ impl Scope {
         affordable.map(|extent| extent.range(length)).collect()
     }
 
+    /// Those for which no quota is needed.
+    pub(super) fn free_ranges(&self, length: u64) -> Vec<Range<u64>> {
+        let free = self.decisions.iter().map(Decision::extent).filter(|extent| extent.quotas.is_empty());
+        free.map(|extent| extent.range(length)).collect()
+    }
+
     /// Whether a block may be had, as far as can be told before its size is known.
     pub(super) fn permits(&self, index: u64, length: u64) -> bool {
         self.everything || self.covering(index, length).any(Extent::is_affordable)

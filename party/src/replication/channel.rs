@@ -25,9 +25,11 @@ use super::{
     messages::{self, Message, Sync},
     pace::Pace,
     push::Push,
+    ranges::Ranges,
     remote::Remote,
     reorg::Forks,
     serving::Serving,
+    shown::Shown,
     swarm::Swarm,
     telling::Telling,
 };
@@ -108,6 +110,8 @@ pub struct Channel {
     remote: Remote,
     asking: Asking,
     telling: Telling,
+    /// What the remote may have; `None` for everything.
+    served: Option<Ranges>,
     serving: Serving,
     push: Push,
     extensions: Extensions,
@@ -149,6 +153,7 @@ impl Channel {
             remote,
             asking,
             telling: Telling::default(),
+            served: None,
             serving: Serving::default(),
             push: Push::default(),
             extensions: Extensions::default(),
@@ -188,7 +193,7 @@ impl Channel {
     /// Both sides have opened, and the remote's handshake holds.
     pub fn handle_opened(&mut self, remote: RemoteHandshake, local: &dyn Local) {
         self.remote.handshake = Some(remote);
-        self.telling.opened(local);
+        self.telling.opened(Shown::new(local, self.served.as_ref()));
     }
 
     /// A message of the channel has come.
@@ -257,6 +262,22 @@ impl Channel {
     pub fn set_demand(&mut self, demand: Demand, _local: &dyn Local) {
         if self.asking.set_demand(demand, &self.limits) {
             self.telling.touch();
+        }
+    }
+
+    /// Sets which blocks the remote may have, as far as they are here; `None` for all. Of others it is told as if they weren't
+    /// here. What it asks for nevertheless is handed out to be served: then [`deny`](Self::deny) it.
+    //= PARTY-116
+    pub fn set_served(&mut self, blocks: Option<Vec<Range<u64>>>) {
+        let served = blocks.map(|blocks| {
+            let mut served = Ranges::default();
+            blocks.into_iter().for_each(|range| served.insert(range));
+            served
+        });
+        if self.served != served {
+            self.served = served;
+            self.compared = Compared::default();
+            self.telling.touch_stored();
         }
     }
 

@@ -32,6 +32,7 @@ mod remote;
 mod reorg;
 mod seeking;
 mod serving;
+mod shown;
 mod swarm;
 mod telling;
 mod window;

@@ -5,8 +5,7 @@
 
 use std::ops::Range;
 
-use super::{have::runs, ranges::Ranges};
-use crate::feed::local::Local;
+use super::{have::runs, ranges::Ranges, shown::Shown};
 
 /// How many blocks before the end of a feed are told of without being asked.
 const NEWEST: u64 = 256;
@@ -35,7 +34,7 @@ impl Newest {
 
     /// Takes a look, and says which of the newest blocks have come since the last one and which are gone. Nothing, the
     /// first time: what is there when a channel opens is told to who asks.
-    pub(super) fn look(&mut self, local: &dyn Local) -> (Ranges, Ranges) {
+    pub(super) fn look(&mut self, local: Shown<'_>) -> (Ranges, Ranges) {
         let length = local.length();
         let start = length.saturating_sub(NEWEST) / 32 * 32;
         let mut stored = Ranges::default();
@@ -68,7 +67,7 @@ mod tests {
 
     /// What has come and what is gone, as `newest` sees it.
     fn look(newest: &mut Newest, feed: &Model) -> (Vec<Range<u64>>, Vec<Range<u64>>) {
-        let (come, gone) = newest.look(feed);
+        let (come, gone) = newest.look(Shown::new(feed, None));
         (come.iter().collect(), gone.iter().collect())
     }
 

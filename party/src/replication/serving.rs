@@ -21,6 +21,7 @@ pub(super) struct Serving {
     /// The last request of an id.
     ids: BTreeMap<u64, Stage>,
     refusals: VecDeque<NoData>,
+    denials: VecDeque<NoData>,
 }
 
 /// A request that is being served.
@@ -50,7 +51,7 @@ impl Serving {
 
     /// Whether nothing waits, runs or is to be refused.
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0 && self.refusals.is_empty()
+        self.len() == 0 && self.refusals.is_empty() && self.denials.is_empty()
     }
 
     /// Takes a request in. One with the same id is replaced. Returns whether there is room.
@@ -136,6 +137,17 @@ impl Serving {
         }
         self.refusals.push_back(refusal);
         Ok(())
+    }
+
+    /// The request, which was handed out and so is one of a limited number, is to be answered `noData` once the remote was told what
+    /// it may have.
+    pub(super) fn deny(&mut self, refusal: NoData) {
+        self.denials.push_back(refusal);
+    }
+
+    /// The next denial.
+    pub(super) fn pop_denial(&mut self) -> Option<NoData> {
+        self.denials.pop_front()
     }
 
     /// The next refusal.

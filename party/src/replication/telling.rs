@@ -8,6 +8,7 @@ use super::{
     messages::{Bitfield, Message, Range, Sync, Want},
     newest::Newest,
     remote::Remote,
+    shown::Shown,
 };
 use crate::{
     feed::{local::Local, proof::UpgradeRequest},
@@ -49,7 +50,7 @@ struct Wanted {
 
 impl Telling {
     /// The channel is open: there is a sync to send.
-    pub(super) fn opened(&mut self, local: &dyn Local) {
+    pub(super) fn opened(&mut self, local: Shown<'_>) {
         self.newest.look(local);
         self.dirty = true;
     }
@@ -98,11 +99,11 @@ impl Telling {
         }
     }
 
-    /// The next message. `sync` makes our sync, with nothing but [`Sync::can_upgrade`] to be filled in.
+    /// The next message. `shown` is what of `local` the remote is told of, and `sync` makes our sync, with nothing but [`Sync::can_upgrade`] to be filled in.
     //= REPL-73, REPL-74, REPL-75
     pub(super) fn poll(
         &mut self,
-        local: &dyn Local,
+        (local, shown): (&dyn Local, Shown<'_>),
         remote: &Remote,
         limits: &Limits,
         sync: impl FnOnce() -> Sync,
@@ -118,15 +119,15 @@ impl Telling {
         if let Some(sync) = self.next_sync(local, remote, sync()) {
             return Some(Message::Sync(sync));
         }
-        if let Some(range) = self.next_contiguous(local, remote) {
+        if let Some(range) = self.next_contiguous(shown, remote) {
             return Some(Message::Range(range));
         }
-        if let Some(message) = self.next_answer(local, limits) {
+        if let Some(message) = self.next_answer(shown, limits) {
             return Some(message);
         }
         if std::mem::take(&mut self.stored) {
-            self.find_changes(local, limits);
-            self.tell_newest(local, remote);
+            self.find_changes(shown, limits);
+            self.tell_newest(shown, remote);
         }
         self.dirty = !self.ready.is_empty();
         self.ready.pop_front()
@@ -189,8 +190,8 @@ impl Telling {
     }
 
     //= REPL-58
-    fn next_contiguous(&mut self, local: &dyn Local, remote: &Remote) -> Option<Range> {
-        let (told, contiguous) = (self.contiguous, local.contiguous_length().min(local.length()));
+    fn next_contiguous(&mut self, local: Shown<'_>, remote: &Remote) -> Option<Range> {
+        let (told, contiguous) = (self.contiguous, local.contiguous_length());
         if contiguous < told {
             self.contiguous = contiguous;
             self.wants.values_mut().for_each(|wanted| wanted.forget(contiguous, told));
@@ -207,7 +208,7 @@ impl Telling {
     }
 
     //= REPL-62
-    fn next_answer(&mut self, local: &dyn Local, limits: &Limits) -> Option<Message> {
+    fn next_answer(&mut self, local: Shown<'_>, limits: &Limits) -> Option<Message> {
         let (&(start, length), wanted) = self.wants.iter_mut().find(|(_, wanted)| wanted.unanswered)?;
         wanted.unanswered = false;
         self.words -= wanted.words();
@@ -237,7 +238,7 @@ impl Telling {
 
     /// Tells what has changed in the ranges that the remote wants to know of.
     //= REPL-59, REPL-63, PARTY-114
-    fn find_changes(&mut self, local: &dyn Local, limits: &Limits) {
+    fn find_changes(&mut self, local: Shown<'_>, limits: &Limits) {
         for (&(start, length), wanted) in &mut self.wants {
             let end = start.saturating_add(length);
             let Some(before) = wanted.told.take_if(|_| end > self.contiguous) else { continue };
@@ -258,7 +259,7 @@ impl Telling {
 
     /// Tells of the newest blocks what nothing else tells.
     //= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
-    fn tell_newest(&mut self, local: &dyn Local, remote: &Remote) {
+    fn tell_newest(&mut self, local: Shown<'_>, remote: &Remote) {
         let (mut come, mut gone) = self.newest.look(local);
         for ranges in [&mut come, &mut gone] {
             ranges.remove(0..self.contiguous);

@@ -274,15 +274,13 @@ impl Engine {
             return;
         }
         link.served(served.rest);
-        let mut proofs = served.proofs;
-        //= protocol-spec/08-party.md#a-release-that-ends
-        for (_, proof) in &mut proofs {
-            if matches!(&proof, Ok(Some(proof)) if !link.may_send(proof)) {
-                *proof = Ok(None);
-            }
-        }
-        if let Line::Open(_, channel) = &mut link.channel {
-            for (ticket, proof) in proofs {
+        for (ticket, proof) in served.proofs {
+            //= protocol-spec/08-party.md#a-release-that-ends
+            let is_denied = matches!(&proof, Ok(Some(proof)) if !link.may_send(proof));
+            let Line::Open(_, channel) = &mut link.channel else { break };
+            if is_denied {
+                channel.deny(ticket);
+            } else {
                 if let Err(error) = &proof {
                     tracing::debug!(feed = %served.job.feed, %error, "can't serve a request");
                 }

@@ -15,6 +15,7 @@ use crate::{
             Sync,
         },
         serving::Running,
+        shown::Shown,
     },
 };
 
@@ -57,6 +58,19 @@ impl Channel {
         self.send(&message);
     }
 
+    /// A request of the remote's is not to be served, as it may not have the block. It hears so after what it is told of the
+    /// blocks that it may have: else it would ask again. No reason is given: Node takes one for a sign that there is nothing more to be
+    /// had, and after some asks for nothing more.
+    //= PARTY-102
+    pub fn deny(&mut self, ticket: Ticket) {
+        let Some(Running { id, .. }) = self.serving.served(ticket) else {
+            return self.handle_served(ticket, Ok(None));
+        };
+        self.push.served(ticket, None, &self.remote);
+        self.counters.refused_by_us += 1;
+        self.serving.deny(NoData { request: id, reason: REASON_UNKNOWN });
+    }
+
     /// What goes out only while the remote takes what it gets.
     pub(super) fn poll_answers(&mut self, local: &dyn Local, now: Instant) -> Option<Output> {
         if let Some(extension) = self.extensions.pop_leaving() {
@@ -68,7 +82,7 @@ impl Channel {
         let allow_push = self.takes_pushes(local);
         self.asking.pushes = allow_push;
         let (options, asking, remote) = (&self.options, &self.asking, &self.remote);
-        let limits = &self.limits;
+        let (limits, shown) = (&self.limits, Shown::new(local, self.served.as_ref()));
         let sync = || Sync {
             fork: local.fork(),
             length: local.length(),
@@ -86,8 +100,11 @@ impl Channel {
         {
             return Some(self.output(&Message::NoData(refusal)));
         }
-        let told =
-            if self.push.comes_first() { None } else { self.telling.poll(local, remote, limits, sync) };
+        let told = if self.push.comes_first() {
+            None
+        } else {
+            self.telling.poll((local, shown), remote, limits, sync)
+        };
         if let Some(message) = told {
             if let Message::Sync(_) = message {
                 self.asking.synced();
@@ -96,6 +113,9 @@ impl Channel {
         }
         if !self.push.comes_first() {
             self.push.told();
+        }
+        if let Some(denial) = self.serving.pop_denial() {
+            return Some(self.output(&Message::NoData(denial)));
         }
         if self.options.upload
             && self.trial.is_none()
@@ -140,7 +160,11 @@ impl Channel {
         let available = self.options.upload
             && request.fork == local.fork()
             && local.length() > 0
-            && proof.block.is_none_or(|block| block.index < local.length() && local.has(block.index));
+            && proof.block.is_none_or(|block| {
+                // Whether what it may not have is here makes no difference to it.
+                let may_be_had = self.served.as_ref().is_none_or(|it| it.around(block.index).is_some());
+                block.index < local.length() && (!may_be_had || local.has(block.index))
+            });
         let valid = proof.upgrade.is_none_or(|upgrade| {
             let end = upgrade.start.saturating_add(upgrade.length);
             upgrade.length > 0 && end <= local.length()

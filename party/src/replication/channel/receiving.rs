@@ -215,12 +215,16 @@ impl Channel {
             // Pushes have brought it meanwhile.
             return;
         }
+        if let Some(index) = asked.block
+            && !self.remote.have.has(index)
+        {
+            // It has said so meanwhile, and is not to blame for what was on its way.
+            return self.asking.failed(asked, local, &self.remote);
+        }
         if let Some(index) = asked.block {
             //= protocol-spec/07-replication.md#nodata-4
             // Whatever it said before: it doesn't have it. It fits, as it made no more than one range more.
-            if self.remote.have.has(index) {
-                self.asking.backoff.refused(index, &self.limits);
-            }
+            self.asking.backoff.refused(index, &self.limits);
             let _ = self.remote.have.remove(index..index + 1, &self.limits);
         }
         self.failed(asked, invalid, local);

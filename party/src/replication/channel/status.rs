@@ -3,7 +3,7 @@
 use super::Channel;
 use crate::{
     feed::local::Local,
-    replication::{asking::SEGMENT, counters::Counters, have::runs},
+    replication::{asking::SEGMENT, counters::Counters, have::runs, shown::Shown},
 };
 
 /// How far a replication is.
@@ -11,7 +11,7 @@ use crate::{
 pub struct Status {
     /// Whether there is nothing more to get: of what is demanded, of what the remote has.
     pub in_sync: bool,
-    /// Whether the remote has all that we have, or doesn't want it, or can't get it.
+    /// Whether the remote has all that we have and it may get, or doesn't want it, or can't get it.
     pub remote_in_sync: bool,
     /// Whether the remote has refused so many requests that it isn't asked for a while.
     pub has_given_up: bool,
@@ -94,7 +94,7 @@ impl Channel {
     /// Looks for a block that we have and the remote has not, from where it left off.
     pub(super) fn compare_blocks(&mut self, local: &dyn Local) {
         let Compared { from, lacks, .. } = self.compared;
-        let length = local.length();
+        let (local, length) = (Shown::new(local, self.served.as_ref()), local.length());
         let from = self.remote.have.next_gap(lacks.unwrap_or(from));
         self.compared = Compared { from: from.min(length), lacks: None, done: true };
         if from >= length {
