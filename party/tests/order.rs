@@ -187,7 +187,11 @@ async fn each_of_the_first_rules_waits_for_the_one_before() {
         join(&mut dialler, 1).await;
         settle(Limits::default().rule_timeout / 2).await;
         assert_eq!(rules.asked(), expected);
-        assert_eq!(parties[0].peers().is_empty(), hangs_in == Some("vet"), "the app sees it when it is vetted");
+        assert_eq!(
+            parties[0].peers().is_empty(),
+            hangs_in == Some("vet"),
+            "the app sees it when it is vetted"
+        );
     }
 }
 
@@ -251,7 +255,8 @@ async fn a_feed_that_is_found_and_is_another_one_is_none() {
     let (asked, found) = (feed_with(&store, "asked", &["a"]).await, feed_with(&store, "found", &["f"]).await);
     for (found, is_opened) in [(&found, false), (&asked, true)] {
         let rules = Noting { found: Some(found.clone()), ..Noting::default() };
-        let (mut dialler, _connection, _parties) = dial(std::slice::from_ref(&rules), Limits::default()).await;
+        let (mut dialler, _connection, _parties) =
+            dial(std::slice::from_ref(&rules), Limits::default()).await;
         join(&mut dialler, 1).await;
         let handshake = replication::handshake(dialler.session(), &asked.key());
         let id = asked.discovery_key();
@@ -295,7 +300,9 @@ async fn beyond_the_limit_of_released_feeds_an_open_is_refused_as_any_other() {
     dialler.flush().await;
     loop {
         match dialler.event().await.expect("the connection lives") {
-            MuxEvent::Closed { channel, reason } => break assert_eq!((channel, reason), (open, CloseReason::Rejected)),
+            MuxEvent::Closed { channel, reason } => {
+                break assert_eq!((channel, reason), (open, CloseReason::Rejected));
+            }
             MuxEvent::Message { .. } => {}
             other => panic!("{other:?}"),
         }
@@ -315,7 +322,9 @@ async fn a_request_that_no_rule_decides_on_is_answered_with_a_timeout_in_time() 
     loop {
         match dialler.event().await.expect("the connection lives") {
             // Error { id: 1, code: TIMEOUT }
-            MuxEvent::Message { message_type: ERROR, payload, .. } => break assert_eq!(payload[..], [8, 1, 16, 2]),
+            MuxEvent::Message { message_type: ERROR, payload, .. } => {
+                break assert_eq!(payload[..], [8, 1, 16, 2]);
+            }
             MuxEvent::Message { message_type: FINISH, .. } => {}
             other => panic!("{other:?}"),
         }

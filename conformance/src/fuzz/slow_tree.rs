@@ -53,7 +53,7 @@ pub(super) fn growth(from: u64, to: u64) -> Vec<u64> {
     let mut start = from;
     while start < to {
         let mut size = 1;
-        while start % (2 * size) == 0 && start + 2 * size <= to {
+        while start.is_multiple_of(2 * size) && start + 2 * size <= to {
             size *= 2;
         }
         nodes.push(over(&(start..start + size)));
