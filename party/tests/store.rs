@@ -355,6 +355,39 @@ async fn a_failed_commit_leaves_everything_as_it_was() {
     assert_eq!(name_and_key(added.next().await), (Some("log".into()), feed.key(), true));
 }
 
+/// A storage of the user's own may keep something else than it was given.
+#[tokio::test]
+async fn a_record_of_another_feed_is_named_as_damage() {
+    let storage = Arc::new(MemoryStorage::new());
+    let store = Store::with_storage(storage.clone());
+    let one = store.create_feed("one", FeedOptions::default()).await.unwrap().discovery_key();
+    let two = store.create_feed("two", FeedOptions::default()).await.unwrap().discovery_key();
+    let all = storage.records(vec![]).await.unwrap();
+    let record = |of: &[u8]| [b"feed/", of].concat();
+    let value_of = |of: &[u8]| all.iter().find(|(key, _)| *key == record(of)).unwrap().1.to_vec();
+    let own = value_of(one.as_bytes());
+    let flipped = |at: usize| {
+        let mut value = own.clone();
+        value[at] ^= 1;
+        value
+    };
+    for (what, value) in [
+        ("the record of the other", value_of(two.as_bytes())),
+        ("another key", flipped(10)),
+        ("another manifest", flipped(own.len() - 1)),
+    ] {
+        let storage = Arc::new(MemoryStorage::new());
+        let mut puts: Vec<_> =
+            all.iter().map(|(key, value)| Write::Put(Key::Record(key.clone()), value.clone())).collect();
+        puts.push(Write::Put(Key::Record(record(one.as_bytes())), value.into()));
+        storage.commit(puts).await.unwrap();
+        let store = Store::with_storage(storage);
+        let refused = store.feed_by_discovery_key(&one).await.map(drop).unwrap_err();
+        assert!(matches!(refused, Error::Storage(StorageError::Damaged { .. })), "{what}: {refused:?}");
+        assert!(store.feed_by_discovery_key(&two).await.unwrap().is_some());
+    }
+}
+
 #[cfg(feature = "disk")]
 mod on_disk {
     use super::*;

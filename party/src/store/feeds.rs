@@ -280,6 +280,9 @@ impl Inner {
             return Ok(None);
         };
         let record = decode(&found)?;
+        if record.key.discovery_key() != *discovery_key {
+            return Err(damaged("the record of a feed has the key of another").into());
+        }
         let signer = self.signer(&record).await?;
         self.open(record, signer).await.map(Some)
     }
@@ -328,7 +331,13 @@ impl Inner {
             self.storage.commit(vec![]).await?;
         }
         let identity = Identity { key, manifest, signer };
-        let feed = Feed::create_in(self.open.clone(), self.storage.clone(), slot, identity).await?;
+        let feed = match Feed::create_in(self.open.clone(), self.storage.clone(), slot, identity).await {
+            // Looked at before it was stored.
+            Err(Error::ApiMisuse(ApiMisuse::WrongManifest)) => {
+                Err(damaged("a feed's key, manifest and key pair don't belong together").into())
+            }
+            opened => opened,
+        }?;
         self.open.add(&feed);
         Ok(feed)
     }
