@@ -125,8 +125,14 @@ async fn who_can_not_store_what_comes_reads_no_more_than_so_much() {
     let most = limits.max_unverified_bytes + 2 * BLOCK + WAY + READ;
     assert!(came > limits.max_unverified_bytes / 2, "it has asked for more: {came} bytes");
     assert!(came < most, "{came} bytes were read, of at most {most}");
+    eprintln!("before {:?} {:?}", read.info(), read.traffic());
     storage.is_open.send_replace(true);
-    rest.done().await.unwrap();
+    for _ in 0..5 {
+        sleep(Duration::from_secs(1)).await;
+        eprintln!("taken {} {:?} {:?}", taken.load(Ordering::Relaxed), read.info(), read.traffic());
+        eprintln!("closed {:?} {:?}", timeout(Duration::from_millis(1), _reads.closed()).await, timeout(Duration::from_millis(1), _writes.closed()).await);
+    }
+    timeout(Duration::from_secs(60), rest.done()).await.expect("it goes on").unwrap();
     assert_eq!(read.info().contiguous_length, BLOCKS);
 }
 

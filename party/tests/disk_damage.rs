@@ -238,6 +238,17 @@ async fn a_missing_file_is_named_and_not_made_anew() {
     assert!(named > 5, "only {named} were noticed");
 }
 
+//= STORE-8
+#[tokio::test]
+async fn a_store_opens_without_the_files_that_only_help_to_find_damage() {
+    let (dir, all) = filled().await;
+    for gone in [&["extent"][..], &["commits"], &["extent", "commits"]] {
+        let copy = copied(&dir);
+        gone.iter().for_each(|name| fs::remove_file(copy.path().join(name)).unwrap());
+        assert!(all_there_or_named(copy.path(), &all, &format!("without {gone:?}")).await, "{gone:?}");
+    }
+}
+
 /// The journal that is written to.
 fn journal(dir: &Path) -> PathBuf {
     files(dir)

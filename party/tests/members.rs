@@ -3,6 +3,7 @@
 mod common;
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,7 +15,7 @@ use common::{
     until,
 };
 use party::{
-    credentials::{Grant, Membership, SHOW, SYNC, Terms},
+    credentials::{Grant, Membership, Revocations, SHOW, SYNC, SyncMessage, Terms},
     error::{CredentialFlaw, Error},
     feed::{Feed, Utf8},
     key::{DiscoveryKey, FeedKey, KeyPair},
@@ -35,6 +36,8 @@ struct Liar {
     says: Vec<Bytes>,
     /// What it answers to whatever it is asked about credentials; with `None` nothing, ever.
     answer: Option<Bytes>,
+    /// What it was asked.
+    asked: Arc<Mutex<Vec<Message>>>,
     /// What became of what it has said, as it came.
     heard: Arc<Mutex<Vec<Result<Message, String>>>>,
     /// Feeds that it would like to have or to bring.
@@ -74,6 +77,7 @@ impl Rules for Liar {
         Ok(None)
     }
     async fn request(&self, _: &Peer, message: Message) -> rules::Result<Message> {
+        self.asked.lock().unwrap().push(message.clone());
         match &self.answer {
             Some(answer) => Ok(Message::new(message.kind, answer.clone())),
             None => std::future::pending().await,
@@ -235,6 +239,88 @@ async fn a_member_that_lies_about_credentials_loses_its_place() {
         settle().await;
         assert!(site.party.peers().is_empty());
     }
+}
+
+//= CRED-52
+#[tokio::test(start_paused = true)]
+async fn a_membership_that_was_shown_is_told_to_others() {
+    let ann = Site::member(1, Terms::everything()).await;
+    let bob = Site::member(2, Terms::everything()).await;
+    let cem = Site::member(3, Terms::everything()).await;
+    let _first = meet(&ann, &bob).await;
+    settle().await;
+    assert!(bob.members.member(&cem.me.public()).is_none());
+    let _second = meet(&ann, &cem).await;
+    settle().await;
+    for site in [&ann, &bob, &cem] {
+        assert_eq!(site.members.members().len(), 3);
+    }
+}
+
+//= CRED-67, CRED-68
+#[tokio::test(start_paused = true)]
+async fn questions_about_credentials_are_answered_with_what_is_known() {
+    let site = Site::member(1, Terms::everything()).await;
+    let me = KeyPair::from_seed(&[3; 32]);
+    let grant = Grant::to(me.public(), Terms::everything());
+    let mine = Membership::found(&founder(), grant, &Limits::default()).unwrap();
+    let its = site.members.membership().unwrap().membership().clone();
+    let mut both = Revocations::new(key(), &Limits::default());
+    for membership in [&mine, &its] {
+        let _ = both.insert_member(membership.check(&key()).unwrap()).unwrap();
+    }
+    let ids = [&mine, &its].map(|membership| *membership.check(&key()).unwrap().id().as_bytes());
+    let nothing = Revocations::new(key(), &Limits::default());
+    let want = SyncMessage::Want { ids: vec![ids[0], [9; 32], ids[1]] };
+    let items = SyncMessage::Items { revocations: vec![], memberships: vec![mine.clone()] };
+    let says = [nothing.summary([5; 16]), both.summary([6; 16]), want, items];
+    let liar = Liar {
+        shows: vec![mine.encode().into()],
+        says: says.iter().map(|message| message.encode().into()).collect(),
+        answer: Some(Bytes::new()),
+        ..Liar::default()
+    };
+    let _connections = dial(&me, &liar.party(), &site.me, &site.party).await;
+    settle().await;
+    let heard: Vec<Message> = liar.heard().into_iter().map(Result::unwrap).skip(1).collect();
+    assert!(heard.iter().all(|answer| answer.kind == SYNC), "{heard:?}");
+    let [have, same, items, taken] = heard.try_into().unwrap();
+    let SyncMessage::Have { salt, ids: listed, .. } =
+        SyncMessage::decode(&have.value, &Limits::default()).unwrap()
+    else {
+        panic!("{have:?}")
+    };
+    assert_eq!(salt, [5; 16]);
+    assert_eq!(BTreeSet::from_iter(listed), BTreeSet::from(ids));
+    assert_eq!((&same.value[..], &taken.value[..]), (&b""[..], &b""[..]));
+    let expected = SyncMessage::Items { revocations: vec![], memberships: vec![mine, its] };
+    assert_eq!(SyncMessage::decode(&items.value, &Limits::default()), Ok(expected));
+}
+
+//= CRED-39
+#[tokio::test(start_paused = true)]
+async fn each_summary_has_a_salt_of_its_own() {
+    let site = Site::member(1, Terms::everything()).await;
+    let mut salts = Vec::new();
+    for seed in 10..20 {
+        let me = KeyPair::from_seed(&[seed; 32]);
+        let grant = Grant::to(me.public(), Terms::everything());
+        let mine = Membership::found(&founder(), grant, &Limits::default()).unwrap();
+        let shows = vec![mine.encode().into()];
+        let liar = Liar { shows, answer: Some(Bytes::new()), ..Liar::default() };
+        let _connections = dial(&me, &liar.party(), &site.me, &site.party).await;
+        settle().await;
+        for message in liar.asked.lock().unwrap().iter().filter(|message| message.kind == SYNC) {
+            if let Ok(SyncMessage::Summary { salt, .. }) =
+                SyncMessage::decode(&message.value, &Limits::default())
+            {
+                salts.push(salt);
+            }
+        }
+    }
+    assert!(salts.len() > 1, "of ten, some have a higher key: those it begins to compare with");
+    let different: BTreeSet<_> = salts.iter().collect();
+    assert_eq!(different.len(), salts.len());
 }
 
 //= CRED-71

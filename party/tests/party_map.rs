@@ -95,6 +95,7 @@ fn files(folder: &Path) -> Vec<std::path::PathBuf> {
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
 }
 
+//= STORE-12
 #[tokio::test]
 async fn a_partys_key_is_kept_apart_in_a_file_of_its_owners() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,11 +1,18 @@
 //! The bodies of the fuzz targets.
 //!
 //! A body takes any bytes and panics only if the library does, or breaks a promise. `fuzz/` runs each of them
-//! under libFuzzer (`cargo +nightly fuzz run handshake`, in the repository's root), and
-//! `tests/fuzz_corpus.rs` runs the committed corpus through them on stable.
+//! under libFuzzer (`cargo +nightly fuzz run handshake`, in the repository's root). On stable,
+//! `tests/fuzz_corpus.rs` runs the committed corpus through them, and `tests/*_properties.rs` random bytes.
 //!
-//! To add one: write the body in a file here, name it in [`TARGETS`], add `fuzz/fuzz_targets/<name>.rs` with
-//! its entry in `fuzz/Cargo.toml`, and put a few small inputs into `fuzz/corpus/<name>/`.
+//! | what | targets |
+//! |---|---|
+//! | decoders | `feed_messages`, `party_messages`, `credential`, `ticket` |
+//! | a state machine between two ends, and somebody on the wire or at the other end | `handshake`, `secret_stream`, `mux`, `feed_messages`, `admission`, `replication`, `revocations` |
+//! | proofs, and who makes and checks them | `feed`, `proofs` |
+//! | against what does the same in the plainest way | `differential`, `party_messages` |
+//! | what is stored is not what was written | `store_values`, `store_files` |
+//!
+//! `CONTRIBUTING.md` says how to add one.
 
 mod admission;
 mod credentials;

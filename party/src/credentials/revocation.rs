@@ -131,7 +131,7 @@ impl Revocation {
     ///
     /// # Errors
     /// [`DecodeError`] if the bytes are no revocation, or go beyond the limits.
-    //= CRED-26
+    //= CRED-1, CRED-26
     pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {

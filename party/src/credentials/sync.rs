@@ -69,7 +69,7 @@ pub struct Handled {
 
 impl Revocations {
     /// What to begin with. `salt` is random.
-    //= CRED-38, CRED-39
+    //= CRED-38
     pub fn summary(&self, salt: [u8; 16]) -> SyncMessage {
         let buckets = self.buckets(&salt);
         SyncMessage::Summary { salt, buckets: Box::new(std::array::from_fn(|n| summed(&buckets[n]))) }
@@ -181,6 +181,7 @@ impl Revocations {
 
 impl SyncMessage {
     /// The bytes of it.
+    //= CRED-1, CRED-38
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         match self {

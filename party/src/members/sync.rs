@@ -120,6 +120,7 @@ impl Inner {
             if paced && round > 0 {
                 tokio::time::sleep(self.limits.sync_interval).await;
             }
+            //= CRED-39
             let salt = random::bytes();
             let summary = self.state().set.summary(salt);
             let have = match self.ask(peer, &summary).await? {

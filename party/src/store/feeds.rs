@@ -201,6 +201,7 @@ impl Inner {
     }
 
     /// Sees to it that neither the name nor the feed is here. With `opening` held.
+    //= NAME-8
     async fn check_new(&self, record: &FeedRecord) -> Result<(), Error> {
         let discovery_key = record.key.discovery_key();
         let name = record.name.as_deref().unwrap_or_default();

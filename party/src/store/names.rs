@@ -76,6 +76,7 @@ impl PrimaryKey {
         Self(bytes)
     }
 
+    //= NAME-6
     //= protocol-spec/10-names.md#key-pairs
     pub(super) fn key_pair(&self, ns: &Namespace, name: &[u8]) -> KeyPair {
         let seed = Zeroizing::new(keyed_hash(&*self.0, &[&namespace("corestore", 0), &ns.0, name]));

@@ -66,6 +66,7 @@ impl Store {
         let found = self.inner.secrets.find(&*self.inner.storage, secret).await?;
         let key = found.map(|key| PartyKey::from_bytes(*key));
         // Another key than the one that was kept would be another party.
+        //= STORE-12
         let key = key.filter(|key| key.discovery_key() == *discovery_key);
         Ok(key.ok_or_else(|| damaged("the key of a party"))?)
     }

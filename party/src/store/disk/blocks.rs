@@ -190,7 +190,7 @@ impl BlockFiles {
     }
 
     /// The block at `place`.
-    //= STORE-11
+    //= STORE-11, STORE-19
     pub(super) fn read(&self, place: Place) -> Result<Bytes, StorageError> {
         match self.read_bytes(place, place.len as usize) {
             Ok(block) if xxh3_64(&block) == place.checksum => Ok(block),

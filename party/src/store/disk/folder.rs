@@ -117,6 +117,7 @@ impl Folder {
     }
 
     /// What the store was left with, if it was complete once.
+    //= STORE-8
     pub(super) fn extent(&self) -> Option<Extent> {
         let read = || {
             let text = fs::read_to_string(self.path.join(EXTENT)).ok()?;

@@ -75,6 +75,8 @@ impl Database {
         plan.changes.sort_by(|(a, _), (b, _)| a.cmp(b));
         plan.changes.dedup_by(|(earlier, _), (later, _)| earlier == later);
         let apart: Vec<Bytes> = plan.changes.iter().filter_map(kept_apart).cloned().collect();
+        // Before the batch that names them.
+        //= STORE-14
         let appended = self.blocks.append(&apart)?;
         let gap = self.gap(&appended)?;
 
@@ -89,6 +91,7 @@ impl Database {
         }
         let sweeps = self.start_sweeps(plan.swept, &kept, &mut batch);
         let freed = self.free(freed, gap)?;
+        //= STORE-17
         if self.durability == Durability::Power && self.blocks.sync_appended()? {
             self.note_sync("blocks");
         }
@@ -102,7 +105,9 @@ impl Database {
         Ok(())
     }
 
-    /// Writes `batch`, which brings the store to `count` but for the number, and what becomes of the free space.
+    /// Writes `batch`, which brings the store to `count` but for the number, and what becomes of the free space. All of
+    /// it is one batch of the database's, so that it is there as a whole or not at all.
+    //= STORE-9, STORE-18
     pub(super) fn write(
         &self,
         mut batch: OwnedWriteBatch,
@@ -145,7 +150,7 @@ impl Database {
     }
 
     /// A batch that is as durable as it has to be once it is committed.
-    //= STORE-9
+    //= STORE-17
     pub(super) fn batch(&self, capacity: usize) -> OwnedWriteBatch {
         let mode = match self.durability {
             Durability::Process => PersistMode::Buffer,

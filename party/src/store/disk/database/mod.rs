@@ -158,6 +158,7 @@ impl Database {
         let state = keyspace(STATE, STATE_BUFFER_BYTES)?;
         let tree = keyspace(TREE, TREE_BUFFER_BYTES)?;
         let count = count(&state, &tree)?;
+        //= STORE-6, STORE-7
         let least = least.map_or(0, |least| least.commits).max(acknowledged.unwrap_or_default());
         if count.commits < least {
             let lost = least - count.commits;

@@ -69,6 +69,32 @@ fn blocks_are_on_the_disk_before_the_journal_that_names_them() {
     assert_eq!(*lock(&database.syncs), ["blocks", "journal", "journal", "blocks", "journal"]);
 }
 
+//= STORE-9
+#[test]
+fn every_batch_writes_the_count_to_both_keyspaces() {
+    let dir = tempfile::tempdir().unwrap();
+    let database = open(dir.path(), Durability::Process);
+    let node = Write::Put(Key::Node(SLOT, 6), Bytes::from_static(&[9; 40]));
+    let head = Write::Put(Key::Head(SLOT), block(0));
+    let much = Write::Clear(Span::Blocks(SLOT, 0..30_000));
+    let batches = [vec![node], vec![head], puts(0..30_000), vec![much], vec![Write::Delete(Key::Head(SLOT))]];
+    for (writes, commits) in batches.into_iter().zip(1..) {
+        database.commit(writes).unwrap();
+        let [state, tree] =
+            [&database.state, &database.tree].map(|keyspace| keyspace.get([COUNT]).unwrap().unwrap());
+        assert_eq!(state, tree);
+        assert_eq!(Count::decode(&state).unwrap().commits, commits);
+    }
+    // Deletions and holes that are seen to later are batches, too.
+    assert_ne!(database.work(), Work::Nothing);
+    tidy_all(&database);
+    let [state, tree] =
+        [&database.state, &database.tree].map(|keyspace| keyspace.get([COUNT]).unwrap().unwrap());
+    assert_eq!(state, tree);
+    assert!(database.commits() > 5, "tidying was some more");
+    assert_eq!(Count::decode(&tree).unwrap().commits, database.commits());
+}
+
 #[test]
 fn what_need_not_survive_a_power_loss_is_not_synced() {
     let dir = tempfile::tempdir().unwrap();
