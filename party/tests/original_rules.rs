@@ -4,7 +4,10 @@
 
 mod common;
 
-use std::future::IntoFuture as _;
+use std::{
+    future::IntoFuture as _,
+    sync::{Arc, Mutex},
+};
 
 use common::{Shared, feed_with, identity, meet, one_feed, party_key, peer_added, until};
 use party::{
@@ -57,10 +60,32 @@ async fn keep_2_an_introduction_carries_keys_back() {
     let written = one_feed::written(1).await;
     let asking = Party::new(party_key(1), Shared::default());
     let mut events = asking.events();
-    let _connections = meet(&asking, &Party::new(party_key(1), WholeBehaviour(written.clone()))).await;
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let answering = Answering { told: told.clone(), with: written.clone() };
+    let _connections = meet(&asking, &Party::new(party_key(1), answering)).await;
     let peer = peer_added(&mut events).await;
-    let keys = peer.introduce_feeds([FeedKey::from_bytes([1; 32])]).await.unwrap();
-    assert_eq!(keys, [written.key()]);
+    let ours = [2, 1].map(|n| FeedKey::from_bytes([n; 32]));
+    assert_eq!(peer.introduce_feeds(ours).await.unwrap(), [written.key()]);
+    assert_eq!(*told.lock().unwrap(), ours);
+}
+
+/// Notes what it is told of, and has one feed to tell of.
+struct Answering {
+    told: Arc<Mutex<Vec<FeedKey>>>,
+    with: Feed,
+}
+
+impl Rules for Answering {
+    async fn handshake(&self, _: &Peer) -> rules::Result<()> {
+        Ok(())
+    }
+    async fn introduce_feeds(&self, _: &Peer, keys: Vec<FeedKey>) -> rules::Result<Vec<FeedKey>> {
+        self.told.lock().unwrap().extend(keys);
+        Ok(vec![self.with.key()])
+    }
+    async fn find_feed(&self, _: &Peer, _: &DiscoveryKey) -> rules::Result<Option<Feed>> {
+        Ok(None)
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -93,7 +93,7 @@ impl Scene {
     }
 }
 
-//= PARTY-116
+//= PARTY-118
 #[tokio::test(start_paused = true)]
 async fn a_reader_gets_what_it_may_have_and_asks_for_nothing_else() {
     for (decision, expected) in [
@@ -110,7 +110,7 @@ async fn a_reader_gets_what_it_may_have_and_asks_for_nothing_else() {
     }
 }
 
-//= PARTY-82, PARTY-116
+//= PARTY-82, PARTY-118
 #[tokio::test(start_paused = true)]
 async fn a_finite_connection_ends_when_what_may_be_had_is_there() {
     let s = scene(some().blocks(700..900), true).await;
@@ -119,7 +119,7 @@ async fn a_finite_connection_ends_when_what_may_be_had_is_there() {
     assert_eq!((0..BLOCKS).filter(|index| s.read.has(*index)).count(), 200);
 }
 
-//= PARTY-102, PARTY-116
+//= PARTY-102, PARTY-118
 #[tokio::test(start_paused = true)]
 async fn what_may_be_had_comes_and_goes_with_the_rules() {
     let s = scene(some().blocks(100..200), false).await;
@@ -138,7 +138,7 @@ async fn what_may_be_had_comes_and_goes_with_the_rules() {
     assert!(s.refused() <= 150, "{}", s.refused());
 }
 
-//= PARTY-116
+//= PARTY-118
 #[tokio::test(start_paused = true)]
 async fn the_newest_move_on_with_the_feed() {
     let s = scene(some().newest(10), false).await;
@@ -150,7 +150,7 @@ async fn the_newest_move_on_with_the_feed() {
     assert_eq!(s.refused(), 0);
 }
 
-//= PARTY-116
+//= PARTY-118
 #[tokio::test(start_paused = true)]
 async fn a_quota_that_is_used_up_ends_the_asking_and_one_that_grows_begins_it_anew() {
     let size = one_feed::block(0).len() as u64;

@@ -267,7 +267,7 @@ impl Channel {
 
     /// Sets which blocks the remote may have, as far as they are here; `None` for all. Of others it is told as if they weren't
     /// here. What it asks for nevertheless is handed out to be served: then [`deny`](Self::deny) it.
-    //= PARTY-116
+    //= PARTY-118
     pub fn set_served(&mut self, blocks: Option<Vec<Range<u64>>>) {
         let served = blocks.map(|blocks| {
             let mut served = Ranges::default();

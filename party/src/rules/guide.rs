@@ -61,8 +61,10 @@
 //! # How much
 //!
 //! A yes may be limited: to [`blocks`](super::Decision::blocks), to the [`newest`](super::Decision::newest), to
-//! [`while_unmetered`](super::Decision::while_unmetered), or [`within`](super::Decision::within) a quota. It is about blocks: how long the feed is and
-//! which blocks are here is told to whoever has its channel.
+//! [`while_unmetered`](super::Decision::while_unmetered), or [`within`](super::Decision::within) a quota. It is about blocks:
+//! how long the feed is, is told to whoever has its channel. Of the blocks, a peer is told of those that it may have, as far as they are
+//! here. So who wants the whole feed gets the part that it may have, has then what there is to be had for it, and waits for more
+//! without asking. With a quota that is used up nothing more is there, until the rules are asked again.
 //!
 //! ```
 //! use party::rules::{Action, Decision, Policy, Question, Quota};
