@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use party::{
     credentials::{
-        CheckedChain, CutOff, Grant, Inserted, Membership, Revocation, Revocations, Revoked, SyncMessage, Terms,
+        CheckedChain, CutOff, Grant, Inserted, Membership, Revocation, Revocations, Revoked, SyncMessage,
+        Terms,
     },
     error::DecodeError,
     hash::{hash, keyed_hash},
@@ -13,7 +14,7 @@ use party::{
     limits::Limits,
 };
 
-const SALT: [u8; 16] = [5; 16];
+const SALT: [u8; 16] = [9; 16];
 
 fn pair(seed: u8) -> KeyPair {
     KeyPair::from_seed(&[seed; 32])
@@ -125,7 +126,9 @@ fn a_revocation_has_one_encoding() {
 fn a_revocation_holds_whatever_has_expired_or_was_revoked() {
     let over = chain_with(&[2, 3], Terms::everything().expiring(1));
     let by_2 = revocation(&over, 2, Revoked::Link, &[]).verify(&party()).unwrap();
-    for (seeds, signer, what) in [(&[2][..], 1, Revoked::Link), (&[2], 1, Revoked::Key), (&[2, 3], 2, Revoked::Key)] {
+    for (seeds, signer, what) in
+        [(&[2][..], 1, Revoked::Link), (&[2], 1, Revoked::Key), (&[2, 3], 2, Revoked::Key)]
+    {
         // Of the link, or of the key, or of whom it revokes.
         let other = revocation(&chain(seeds), signer, what, &[]).verify(&party()).unwrap();
         for order in [[&by_2, &other], [&other, &by_2]] {
@@ -237,5 +240,8 @@ fn items_may_take_512_kibibytes() {
     assert!(bytes.len() <= MOST && bytes.len() > MOST - each);
     assert_eq!(SyncMessage::decode(&bytes, &limits()).as_ref(), Ok(&most));
     assert_eq!(known(0).handle(&most).unwrap().new_members, 1);
-    assert!(SyncMessage::decode(&items(MOST / each + 2).encode(), &limits()).is_err(), "there is an end to it");
+    assert!(
+        SyncMessage::decode(&items(MOST / each + 2).encode(), &limits()).is_err(),
+        "there is an end to it"
+    );
 }
