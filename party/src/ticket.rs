@@ -63,7 +63,7 @@ pub enum TicketError {
     #[error("a ticket of a later version")]
     UnknownVersion,
     /// A character that no ticket has, or one too many or too few.
-    #[error("mistyped: character {at} can't stand in a ticket")]
+    #[error("mistyped or incomplete at character {at}")]
     Character {
         /// Which one, the first being 1.
         at: usize,

@@ -19,7 +19,7 @@ const MOST: u64 = 16 << 10;
 pub(crate) async fn run(arguments: Join, output: Output) -> anyhow::Result<()> {
     let Join { ticket, store, feeds, live } = arguments;
     let ticket = if ticket == "-" { read()? } else { Zeroizing::new(ticket) };
-    let ticket = Ticket::parse(&ticket, &Limits::default()).context("no such ticket")?;
+    let ticket = Ticket::parse(&ticket, &Limits::default()).context("cannot read the ticket")?;
     if ticket.is_expired(invite::now()?) {
         bail!("the ticket has expired");
     }

@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::{
     args::{Explain, MembersOf, Revoke, StoreFolder},
     grant, identity,
-    output::{Output, Show, text},
+    output::{Output, Show, text, utc},
 };
 
 /// The party with this key: if the store has a membership in it, for members by credential only.
@@ -165,7 +165,7 @@ impl Show for Member {
             add(format!("the newest {n} blocks"));
         }
         if let Some(at) = self.expires {
-            add(format!("until {at}"));
+            add(format!("until {}", utc(at)));
         }
         if self.depth > 0 {
             add(format!("may be handed on over {} links", self.depth));
@@ -180,6 +180,9 @@ pub(crate) async fn list(arguments: MembersOf, output: Output) -> anyhow::Result
         let me = me.public();
         let present = members.members();
         let removed = members.removed();
+        if present.is_empty() && removed.is_empty() {
+            output.note("no member by credential of this party is known here");
+        }
         let present = present.iter().map(|chain| Member::new(chain, &me, None));
         let removed = removed.iter().map(|(chain, by)| Member::new(chain, &me, Some(by)));
         output.show_all(present.chain(removed))

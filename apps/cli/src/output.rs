@@ -38,6 +38,14 @@ impl Output {
         write(&lines)
     }
 
+    /// Tells people, on standard error, why there is no result.
+    pub(crate) fn note(self, text: &str) {
+        if !self.json {
+            // Nothing depends on it.
+            let _ = writeln!(io::stderr(), "party: {text}");
+        }
+    }
+
     fn line(self, result: &impl Show) -> anyhow::Result<String> {
         let mut text = if self.json { serde_json::to_string(result)? } else { result.text() };
         if !text.is_empty() && !text.ends_with('\n') {
@@ -89,6 +97,21 @@ pub(crate) fn text<S: Serializer>(value: &impl std::fmt::Display, serializer: S)
     serializer.collect_str(value)
 }
 
+/// A time in seconds since 1970 UTC, as people read it.
+pub(crate) fn utc(seconds: u64) -> String {
+    const DAY: u64 = 86_400;
+    // Of the Gregorian calendar, which repeats every 400 years; counted from a 1st of March, so that a leap day comes last.
+    let days = seconds / DAY + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (date, month) = (day - (153 * month + 2) / 5 + 1, if month < 10 { month + 3 } else { month - 9 });
+    let year = 400 * era + year + u64::from(month < 3);
+    let (hour, minute, second) = (seconds % DAY / 3_600, seconds % 3_600 / 60, seconds % 60);
+    format!("{year:04}-{month:02}-{date:02} {hour:02}:{minute:02}:{second:02} UTC")
+}
+
 /// Writes to standard output and flushes. A reader that has gone away is an error as any other.
 fn write(text: &str) -> anyhow::Result<()> {
     let mut out = io::stdout().lock();
@@ -124,5 +147,26 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_those_of_the_calendar() {
+        for (seconds, expected) in [
+            (0, "1970-01-01 00:00:00 UTC"),
+            (951_782_399, "2000-02-28 23:59:59 UTC"),
+            (951_782_400, "2000-02-29 00:00:00 UTC"),
+            (951_868_800, "2000-03-01 00:00:00 UTC"),
+            (1_709_251_199, "2024-02-29 23:59:59 UTC"),
+            (1_735_689_599, "2024-12-31 23:59:59 UTC"),
+            (4_107_542_400, "2100-03-01 00:00:00 UTC"),
+            (1_795_985_827, "2026-11-29 20:57:07 UTC"),
+        ] {
+            assert_eq!(utc(seconds), expected);
+        }
     }
 }

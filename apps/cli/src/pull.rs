@@ -9,11 +9,12 @@ use std::{
 use anyhow::{Context as _, bail};
 use party::{
     connection::{self, Connecting, Connection},
+    credentials::SHOW,
     error::Error,
     feed::Feed,
     key::{DiscoveryKey, FeedKey, KeyPair},
     party::{Event, Events, Open},
-    peer::{Admission, Peer, Replicate},
+    peer::{Admission, Message, Peer, Replicate},
     rules::{self, Denied, Rules},
     store::Store,
 };
@@ -28,6 +29,9 @@ use crate::{
 
 /// Feeds that are taken from one peer.
 const MAX_FEEDS: usize = 4096;
+
+const NO_MEMBERSHIP: &str =
+    "the peer lets in members only, and this store is none: join by a ticket of `party grant`";
 
 const REFUSED: &str = "refused: the peer is not in this party";
 
@@ -195,6 +199,14 @@ impl Rules for Puller {
     async fn find_feed(&self, _: &Peer, key: &DiscoveryKey) -> rules::Result<Option<Feed>> {
         Ok(self.store.feed_by_discovery_key(key).await?)
     }
+
+    async fn request(&self, _: &Peer, message: Message) -> rules::Result<Message> {
+        // With a membership of ours, this would not have come here.
+        Err(Denied::because(match message.kind.as_str() {
+            SHOW => NO_MEMBERSHIP,
+            _ => "nothing is answered here",
+        }))
+    }
 }
 
 /// A feed that has all that the peer has, for now.
@@ -344,7 +356,7 @@ impl Watcher {
             }
             if info.contiguous_length < info.length {
                 bail!(
-                    "the feed {} is not complete: {} of {} blocks",
+                    "the feed {} is not complete: {} of {} blocks, and the peer has no more of it for this store",
                     feed.key(),
                     info.contiguous_length,
                     info.length

@@ -72,7 +72,8 @@ fn a_member_is_granted_joins_is_explained_and_removed() {
     // Who knows the key only gets nothing, and the ticket is for Bob.
     let stranger = Place::new();
     let strange = stranger.store();
-    fail(&["pull", "--store", path(&strange), "--connect", &address, "--party", &party.key]);
+    let said = fail(&["pull", "--store", path(&strange), "--connect", &address, "--party", &party.key]);
+    assert!(said.contains("members only") && said.contains("party grant"), "{said}");
     assert_eq!(stranger.feed_text("ls", &["--json"]), "[]");
     let said = fail(&["join", &ticket, "--store", path(&strange)]);
     assert!(said.contains("for another member") && said.contains(&public_key(&stranger)), "{said}");
@@ -86,7 +87,7 @@ fn a_member_is_granted_joins_is_explained_and_removed() {
         line(&of_alice).contains("this store") && line(&of_alice).contains("reads and brings"),
         "{listed}"
     );
-    assert!(line(&of_bob).contains("  reads  ") && line(&of_bob).contains("until"), "{listed}");
+    assert!(line(&of_bob).contains("  reads  ") && line(&of_bob).contains(" UTC"), "{listed}");
     assert!(!alice.feed_text("ls", &[]).contains(&bobs));
     let why = party.of("explain", &alice, &["--peer", &of_bob, "--feed", &feed]);
     assert!(why.contains("serve: allowed by members") && why.contains("accept: denied by members"), "{why}");
