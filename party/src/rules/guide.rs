@@ -49,7 +49,7 @@
 //! | asked | when | a no means |
 //! |---|---|---|
 //! | [`Introduce`](super::Action::Introduce) | before a key is sent to the peer, by us or as an answer | the key is left out |
-//! | [`Serve`](super::Action::Serve) | when the feed is released, and re-evaluated | requests are answered that it isn't available; nothing is pushed |
+//! | [`Serve`](super::Action::Serve) | when the feed is released, and re-evaluated | requests are refused; nothing is pushed |
 //! | [`Ask`](super::Action::Ask) | likewise | nothing is requested |
 //! | [`Accept`](super::Action::Accept) | likewise | nothing is requested, pushes are dropped |
 //!
