@@ -319,11 +319,19 @@ impl Peer {
     /// [`ApiMisuse::ReservedKind`]; as [`introduce_feeds`](Self::introduce_feeds).
     pub async fn request(&self, kind: &str, value: impl Into<bytes::Bytes>) -> Result<Message, Error> {
         not_reserved(kind)?;
-        self.ask(kind, value).await
+        self.request_of_any_kind(kind, value).await
     }
 
-    /// As [`request`](Self::request), of any kind.
-    pub(crate) async fn ask(&self, kind: &str, value: impl Into<bytes::Bytes>) -> Result<Message, Error> {
+    /// As [`request`](Self::request), in whatever kind, also one that is the specification's: for who speaks a protocol of the
+    /// specification itself, and for tests of who does.
+    ///
+    /// # Errors
+    /// As [`introduce_feeds`](Self::introduce_feeds).
+    pub async fn request_of_any_kind(
+        &self,
+        kind: &str,
+        value: impl Into<bytes::Bytes>,
+    ) -> Result<Message, Error> {
         match self.transact(Body::Custom(Message::new(kind, value))).await? {
             Body::Custom(message) => Ok(message),
             Body::IntroduceFeeds(_) => Err(Error::Refused),

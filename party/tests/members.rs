@@ -58,7 +58,8 @@ impl Rules for Liar {
     async fn handshake(&self, peer: &Peer) -> rules::Result<()> {
         let messages = self.shows.iter().map(|it| (SHOW, it)).chain(self.says.iter().map(|it| (SYNC, it)));
         for (kind, value) in messages {
-            let heard = peer.request(kind, value.clone()).await.map_err(|error| error.to_string());
+            let heard =
+                peer.request_of_any_kind(kind, value.clone()).await.map_err(|error| error.to_string());
             self.heard.lock().unwrap().push(heard);
         }
         for feed in &self.feeds {
@@ -379,7 +380,7 @@ async fn what_the_app_says_itself_goes_through_as_it_is() {
     let _connections = meet(&here, &there).await;
     let peer = common::peer_added(&mut events).await;
     for kind in ["", "app", "party/other", "party/membership/x"] {
-        let answer = peer.request(kind, "value").await.unwrap();
+        let answer = peer.request_of_any_kind(kind, "value").await.unwrap();
         assert_eq!((answer.kind.as_str(), &answer.value[..]), (kind, &b"value"[..]));
     }
     assert!(matches!(peer.request("no", "value").await, Err(Error::Refused)));

@@ -32,38 +32,6 @@ fn purged<T>(result: Result<T, Error>, feed: &Feed) {
     assert!(matches!(&result, Err(Error::ApiMisuse(found)) if *found == expected), "{:?}", result.err());
 }
 
-// What is read back
-
-//= STORE-10
-#[tokio::test]
-async fn a_feed_whose_signature_does_not_hold_is_damaged_when_it_is_opened() {
-    let storage = Arc::new(MemoryStorage::new());
-    let store = Store::with_storage(storage.clone());
-    let key = feed_with(&store, "log", &["one", "two"]).await.key();
-    let mut heads = (0..4).map(|n| Key::Head(Slot(n)));
-    let (head, whole) = loop {
-        let head = heads.next().expect("the head of the first feed");
-        if let Some(value) = storage.read(vec![head.clone()]).await.unwrap().pop().flatten() {
-            break (head, value);
-        }
-    };
-    // Version, flags, fork, length, contiguous, no pages, and the length of the signature, a byte each.
-    let (at, len) = (7, usize::from(whole[6]));
-    assert!(len >= 64);
-    for byte in (0..len).map(Some).chain([None]) {
-        let mut damaged = whole.to_vec();
-        byte.iter().for_each(|byte| damaged[at + byte] ^= 1);
-        storage.commit(vec![Write::Put(head.clone(), damaged.into())]).await.unwrap();
-        match Store::with_storage(storage.clone()).feed(&key).await {
-            Ok(feed) => assert_eq!((byte, feed.info().length), (None, 2)),
-            Err(Error::Storage(StorageError::Damaged { what })) => {
-                assert!(byte.is_some() && what.contains("signature"), "{byte:?}: {what}");
-            }
-            Err(other) => panic!("{other:?}"),
-        }
-    }
-}
-
 // Changes
 
 #[tokio::test]

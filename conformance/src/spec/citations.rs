@@ -147,7 +147,7 @@ mod tests {
         assert!(cited("conformance/src/runner/scene.rs", text).is_empty());
         let behaviours = cited("conformance/src/runner/behaviours/mux.rs", text);
         assert_eq!(behaviours, ["MUX-1", "MUX-2"].map(|id| (id.to_owned(), Role::Behaviour)));
-        let vectors = serde_json::json!({ "cases": [{ "must": ["ENC-1"] }, { "must": ["ENC-x"] }] });
+        let vectors = serde_json::json!({ "scenarios": [{ "must": ["ENC-1"] }, { "must": ["ENC-x"] }] });
         let (found, faults) = of_vectors("a.json", &vectors);
         assert_eq!((found[0].what.as_str(), found[0].role, found.len()), ("ENC-1", Role::Vector, 1));
         assert_eq!(faults, ["a.json: `ENC-x` is no id"]);

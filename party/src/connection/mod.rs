@@ -278,7 +278,7 @@ impl<Io> Connecting<Io> {
     }
 
     /// Sets for how long the connection, when it has nothing to do, looks for what comes next before it goes to sleep: while
-    /// remote and app are as prompt as that, and nobody else has use for the processor. Over [TCP](tcp) it is 100 µs if not
+    /// remote and app are as prompt as that, and nobody else has use for the processor. Over [TCP](dial) it is 100 µs if not
     /// set, about what putting a processor to sleep and waking it up comes to; elsewhere it is nothing. It has no effect in a
     /// runtime with several worker threads, and makes requests that are asked one after the other some three times as fast
     /// in one with a single thread, where the remote is on the same machine.

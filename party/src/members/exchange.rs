@@ -59,7 +59,7 @@ impl Inner {
     /// Shows our membership, or that we have none, and waits for the answer.
     pub(super) async fn show(&self, peer: &Peer) -> std::result::Result<(), Refusal> {
         let own = self.state().own.as_ref().map(|own| own.membership().encode());
-        match peer.ask(SHOW, own.unwrap_or_default()).await {
+        match peer.request_of_any_kind(SHOW, own.unwrap_or_default()).await {
             Ok(answer) if answer.kind == SHOW && answer.value.is_empty() => Ok(()),
             Err(Error::Timeout) => Err(Refusal::TooSlow),
             _ => Err(Refusal::RefusesUs),

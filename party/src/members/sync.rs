@@ -165,7 +165,7 @@ impl Inner {
         peer: &Peer,
         message: &SyncMessage,
     ) -> std::result::Result<Option<SyncMessage>, Error> {
-        let answer = peer.ask(SYNC, message.encode()).await?;
+        let answer = peer.request_of_any_kind(SYNC, message.encode()).await?;
         if answer.kind != SYNC {
             return Err(self.wrong_answer(peer).await);
         }

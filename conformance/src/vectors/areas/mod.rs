@@ -11,6 +11,7 @@ mod names;
 mod noise;
 pub(super) mod party;
 mod proofs;
+mod replication;
 mod secret_stream;
 pub(super) mod tickets;
 mod world;
@@ -19,7 +20,7 @@ use anyhow::{Context as _, Result};
 
 use super::Kind;
 
-const AREAS: [(&str, &[Kind]); 12] = [
+const AREAS: [(&str, &[Kind]); 13] = [
     ("noise", noise::KINDS),
     ("secret_stream", secret_stream::KINDS),
     ("channels", channels::KINDS),
@@ -27,6 +28,7 @@ const AREAS: [(&str, &[Kind]); 12] = [
     ("manifests", manifests::KINDS),
     ("feeds", feeds::KINDS),
     ("proofs", proofs::KINDS),
+    ("replication", replication::KINDS),
     ("encryption", encryption::KINDS),
     ("names", names::KINDS),
     ("party", party::KINDS),

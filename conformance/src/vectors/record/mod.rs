@@ -3,7 +3,9 @@
 //! Messages of the party channel are written by hand here, as `protocol-spec/party.proto` says, and not by the library. What is
 //! expected is computed by the library; which end a scenario has is said beside it, so that a wrong one is not recorded.
 //!
-//!     PARTY_RECORD_VECTORS=1 cargo test -p conformance --test vector_files what_we_record
+//! ```text
+//! PARTY_RECORD_VECTORS=1 cargo test -p conformance --test vector_files what_we_record
+//! ```
 
 mod credentials;
 mod party;

@@ -1,6 +1,7 @@
 mod backoff;
 mod behaviours;
 mod extensions;
+#[cfg(feature = "tokio")]
 mod forks;
 mod hostile;
 mod messages;
