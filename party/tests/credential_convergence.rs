@@ -8,7 +8,6 @@ use party::{
         CheckedChain, CutOff, Grant, Inserted, LinkId, Membership, Revocation, Revocations, Revoked,
         SyncMessage, Terms, VerifiedRevocation,
     },
-    error::DecodeError,
     key::{DiscoveryKey, KeyPair, PartyKey, PublicKey},
     limits::Limits,
 };
@@ -311,33 +310,6 @@ fn members_converge_at_the_quotas_too() {
         assert!(at_once.digest() == peer.digest(), "seed {seed}");
     }
     assert!(is_full, "no quota was reached");
-}
-
-//= CRED-40, CRED-41
-#[test]
-fn messages_are_taken_up_to_a_limit() {
-    let limits = Limits::default();
-    let decode =
-        |message: &SyncMessage| SyncMessage::decode(&message.encode(), &limits).map(|it| it == *message);
-    let ids = |n: usize| vec![[7; 32]; n];
-    let (salt, complete) = ([1; 16], [0xff; 32]);
-    for n in [0, 1, 4096] {
-        assert_eq!(decode(&SyncMessage::Want { ids: ids(n) }), Ok(true), "{n}");
-        assert_eq!(decode(&SyncMessage::Have { salt, complete, ids: ids(n) }), Ok(true), "{n}");
-    }
-    let too_many = Err(DecodeError::TooMany { max: 4096 });
-    assert_eq!(decode(&SyncMessage::Want { ids: ids(4097) }), too_many);
-    assert_eq!(decode(&SyncMessage::Have { salt, complete, ids: ids(4097) }), too_many);
-
-    let grant = Grant::to(pair(1).public(), Terms::everything());
-    let membership = Membership::found(&pair(0), grant, &limits).unwrap();
-    let each = membership.encode().len() + 2;
-    let items = |n| SyncMessage::Items { revocations: vec![], memberships: vec![membership.clone(); n] };
-    // Up to 512 KiB, as many as go in.
-    let most = ((512 << 10) - 1) / each;
-    assert_eq!(items(most).encode().len(), 1 + most * each);
-    assert_eq!(decode(&items(most)), Ok(true));
-    assert!(decode(&items(most + 2)).is_err());
 }
 
 //= CRED-42

@@ -245,7 +245,7 @@ fn no_flipped_bit_goes_unnoticed() {
     }
 }
 
-//= CRED-1, CRED-4, CRED-5, CRED-6, CRED-7, CRED-8
+//= CRED-4, CRED-5, CRED-6, CRED-7, CRED-8
 #[test]
 fn a_membership_has_one_encoding() {
     let grant = Grant::to(pair(2).public(), Terms::everything().only([DiscoveryKey::from_bytes([1; 32])]));
@@ -274,72 +274,6 @@ fn a_membership_is_no_larger_than_the_limits() {
     let first = Membership::found(&founder(), first, &limits()).unwrap();
     let second = first.extend(&party(), &pair(2), Grant::to(pair(3).public(), feeds(16)), &limits());
     assert_eq!(second, Err(CredentialFlaw::LimitExceeded("max_membership")));
-}
-
-//= CRED-14
-#[test]
-fn the_terms_of_a_chain_are_those_of_its_last_link() {
-    let grant = |n, terms: Terms| Grant::to(pair(n).public(), terms);
-    let terms = Terms::everything().read_only().newest(5).expiring(NOW + 1);
-    let first = Membership::found(&founder(), grant(2, Terms::everything().delegable(1)), &limits()).unwrap();
-    let last = first.extend(&party(), &pair(2), grant(3, terms.clone()), &limits()).unwrap();
-    assert_eq!(*last.check(&party()).unwrap().terms(), terms);
-    assert_eq!(*first.check(&party()).unwrap().terms(), Terms::everything().delegable(1));
-}
-
-//= CRED-26
-#[test]
-fn a_revocation_has_one_encoding() {
-    let target = chain(&[2, 3]).check(&party()).unwrap();
-    let cut_off = |n: u8| CutOff { feed: DiscoveryKey::from_bytes([n; 32]), fork: 1, length: 2 };
-    let signed = |n: u8| {
-        Revocation::sign(&target, &pair(2), Revoked::Key, (0..n).map(cut_off), &limits())
-            .map(|it| it.encode())
-    };
-    let bytes = signed(2).unwrap();
-    let decode = |bytes: &[u8]| Revocation::decode(bytes, &limits()).map(drop);
-    assert_eq!(decode(&bytes), Ok(()));
-    let other = |at: usize, byte: u8| {
-        let mut other = bytes.clone();
-        other[at] = byte;
-        decode(&other)
-    };
-    // From the end: the signature, two cut-offs of 34 bytes, how many they are, the kind.
-    let cut_offs = bytes.len() - 64 - 2 * 34;
-    assert!(matches!(other(0, 2), Err(DecodeError::Unknown { value: 2, .. })), "another version");
-    assert!(matches!(other(cut_offs - 2, 2), Err(DecodeError::Unknown { value: 2, .. })), "another kind");
-    assert_eq!(signed(17), Err(CredentialFlaw::LimitExceeded("max_cut_offs")));
-    assert_eq!(other(cut_offs - 1, 17), Err(DecodeError::TooMany { max: 16 }));
-    let encoding = Err(DecodeError::Invalid("encoding of a revocation"));
-    let (one, two) = (cut_offs..cut_offs + 34, cut_offs + 34..cut_offs + 68);
-    for (first, second) in [(two.clone(), one.clone()), (one.clone(), one)] {
-        let cut = [&bytes[..cut_offs], &bytes[first], &bytes[second], &bytes[two.end..]].concat();
-        assert_eq!(decode(&cut), encoding, "out of order, or twice");
-    }
-    assert_eq!(decode(&[&bytes[..], &[0]].concat()), encoding, "more behind it");
-}
-
-//= CRED-27, CRED-29
-#[test]
-fn a_revocation_counts_whatever_became_of_its_chain_and_its_signer() {
-    let grant = |n, serial| Grant { serial, ..Grant::to(pair(n).public(), Terms::everything().delegable(1)) };
-    let [old, new] = [1, 2].map(|serial| Membership::found(&founder(), grant(2, serial), &limits()).unwrap());
-    let below = |above: &Membership, terms: Terms| {
-        let grant = Grant::to(pair(3).public(), terms);
-        above.extend(&party(), &pair(2), grant, &limits()).unwrap().check(&party()).unwrap()
-    };
-    let expired = below(&old, Terms::everything().expiring(1));
-    let good = below(&new, Terms::everything());
-    let mut known = Revocations::new(party(), &limits());
-    // The founder takes back the link on which the chain hangs by which key 2 revokes key 3: that counts before and after.
-    let by_2 = Revocation::sign(&expired, &pair(2), Revoked::Key, [], &limits()).unwrap();
-    let by_founder =
-        Revocation::sign(&old.check(&party()).unwrap(), &founder(), Revoked::Link, [], &limits()).unwrap();
-    assert_eq!(known.insert(by_founder.verify(&party()).unwrap()), Ok(Inserted::New));
-    assert!(known.is_revoked(&expired) && !known.is_revoked(&good));
-    assert_eq!(known.insert(by_2.verify(&party()).unwrap()), Ok(Inserted::New));
-    assert!(known.is_revoked(&good), "it is the right of key 2, by which chain it may be a member");
-    assert!(!known.is_revoked(&new.check(&party()).unwrap()));
 }
 
 //= CRED-25

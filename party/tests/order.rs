@@ -195,7 +195,7 @@ async fn each_of_the_first_rules_waits_for_the_one_before() {
     }
 }
 
-//= PARTY-113
+//= PARTY-117
 #[tokio::test(start_paused = true)]
 async fn an_answer_comes_after_what_its_rule_had_sent() {
     let feed = feed_with(&Store::memory(), "feed", &["one"]).await;
