@@ -238,6 +238,34 @@ async fn a_missing_file_is_named_and_not_made_anew() {
     assert!(named > 5, "only {named} were noticed");
 }
 
+//= STORE-6
+#[tokio::test]
+async fn fewer_commits_than_were_noted_when_the_store_was_closed_are_missed() {
+    let (dir, all) = filled().await;
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    storage.close().await.unwrap();
+    let extent = fs::read_to_string(dir.path().join("extent")).unwrap();
+    let (commits, blocks) = extent.split_once(' ').unwrap();
+    let commits: u64 = commits.parse().unwrap();
+    // Without the other note, so that it is this one that tells.
+    fs::remove_file(dir.path().join("commits")).unwrap();
+    for (noted, is_whole) in
+        [(commits - 1, true), (commits, true), (commits + 1, false), (commits + 1_000, false)]
+    {
+        let copy = copied(&dir);
+        fs::write(copy.path().join("extent"), format!("{noted} {blocks}")).unwrap();
+        if is_whole {
+            assert!(all_there_or_named(copy.path(), &all, "nothing").await, "{noted}");
+            continue;
+        }
+        let refused = DiskStorage::open(copy.path()).await.map(drop);
+        assert!(
+            matches!(&refused, Err(StorageError::Damaged { what }) if what.contains("lost")),
+            "{noted}: {refused:?}"
+        );
+    }
+}
+
 //= STORE-8
 #[tokio::test]
 async fn a_store_opens_without_the_files_that_only_help_to_find_damage() {
@@ -258,7 +286,7 @@ fn journal(dir: &Path) -> PathBuf {
         .unwrap()
 }
 
-//= STORE-7, STORE-6
+//= STORE-7
 #[tokio::test]
 async fn acknowledged_commits_that_a_damaged_journal_has_lost_are_missed() {
     let dir = scratch();

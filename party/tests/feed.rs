@@ -669,6 +669,7 @@ impl Storage for Damaged {
     }
 }
 
+//= STORE-10
 #[tokio::test]
 async fn damaged_storage_is_noticed_and_never_a_panic() {
     let writer = written(40).await;

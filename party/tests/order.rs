@@ -195,7 +195,7 @@ async fn each_of_the_first_rules_waits_for_the_one_before() {
     }
 }
 
-//= PARTY-113
+//= PARTY-117
 #[tokio::test(start_paused = true)]
 async fn an_answer_comes_after_what_its_rule_had_sent() {
     let feed = feed_with(&Store::memory(), "feed", &["one"]).await;
@@ -253,12 +253,12 @@ async fn who_is_done_in_one_party_of_two_says_so_in_neither() {
 async fn a_feed_that_is_found_and_is_another_one_is_none() {
     let store = Store::memory();
     let (asked, found) = (feed_with(&store, "asked", &["a"]).await, feed_with(&store, "found", &["f"]).await);
+    // It knows the keys of both, and proves that it knows the one that is found.
     for (found, is_opened) in [(&found, false), (&asked, true)] {
         let rules = Noting { found: Some(found.clone()), ..Noting::default() };
-        let (mut dialler, _connection, _parties) =
-            dial(std::slice::from_ref(&rules), Limits::default()).await;
+        let (mut dialler, _connection, parties) = dial(std::slice::from_ref(&rules), Limits::default()).await;
         join(&mut dialler, 1).await;
-        let handshake = replication::handshake(dialler.session(), &asked.key());
+        let handshake = replication::handshake(dialler.session(), &found.key());
         let id = asked.discovery_key();
         let channel = dialler.mux.open(replication::PROTOCOL, Some(id.as_bytes()), &handshake).unwrap();
         dialler.flush().await;
@@ -272,6 +272,11 @@ async fn a_feed_that_is_found_and_is_another_one_is_none() {
             }
         };
         assert_eq!(opened, is_opened);
+        assert_eq!(
+            parties[0].peers()[0].feed(found).is_some(),
+            is_opened,
+            "what was found is released or not"
+        );
         assert!(rules.asked().contains(&"find_feed"));
     }
 }

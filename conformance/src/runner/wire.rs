@@ -210,6 +210,13 @@ impl Wire {
         }
     }
 
+    /// Waits for a reject, before which nothing else may be said, and gives the number that we call the channel by.
+    pub(super) async fn next_reject(&mut self) -> Result<u64> {
+        let said = self.said().await?.ok_or_else(|| anyhow!("the shim ends the connection"))?;
+        ensure!((said.channel, said.kind) == (0, 2), "instead of a reject there is {said:?}");
+        Ok(Reader::new(&said.payload).uint()?)
+    }
+
     /// The shim ends the connection.
     pub(super) async fn ends(&mut self) -> Result<()> {
         self.raw.ends().await.map(drop)

@@ -31,7 +31,7 @@ impl Hello {
     }
 
     /// What goes into the Protomux open.
-    //= PARTY-50
+    //= PARTY-5
     pub fn encode(&self) -> Vec<u8> {
         proto::Hello { version: VERSION, features: self.features, proof: self.proof.clone() }.encode_to_vec()
     }
@@ -40,7 +40,7 @@ impl Hello {
     ///
     /// # Errors
     /// [`DecodeError::Protobuf`], or [`DecodeError::Unknown`] for a version other than ours.
-    //= PARTY-9, PARTY-44, PARTY-74
+    //= PARTY-9
     pub fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
         let hello = proto::Hello::decode(bytes).map_err(|_| DecodeError::Protobuf)?;
         if hello.version != VERSION {
@@ -177,6 +177,7 @@ impl Frame {
             }
             Self::Finish => (FINISH, proto::Finish {}.encode_to_vec()),
         };
+        //= PARTY-50
         if bytes.len() > limits.max_party_message {
             return Err(ApiMisuse::MessageTooLarge { len: bytes.len(), max: limits.max_party_message });
         }
@@ -218,6 +219,7 @@ impl Frame {
             }
             EPHEMERAL => {
                 let ephemeral = decode::<proto::Ephemeral>(bytes)?;
+                //= PARTY-74
                 Self::Ephemeral(ephemeral.custom.unwrap_or_default().into())
             }
             FINISH => {
@@ -229,6 +231,8 @@ impl Frame {
     }
 }
 
+/// What a field of the page is not, is passed over; what is one of another wire type is an error.
+//= PARTY-44, PARTY-45
 fn decode<M: prost::Message + Default>(bytes: Bytes) -> Result<M, DecodeError> {
     M::decode(bytes).map_err(|_| DecodeError::Protobuf)
 }

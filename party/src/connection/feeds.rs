@@ -266,7 +266,7 @@ impl FeedLink {
     ///
     /// # Errors
     /// What the remote did is to blame; the channel is to be closed.
-    //= PARTY-101
+    //= PARTY-101, PARTY-104
     pub(super) fn apply(&mut self, finite: bool) -> Result<(), Error> {
         let options = self.options(finite);
         let Line::Open(_, channel) = &mut self.channel else { return Ok(()) };

@@ -170,6 +170,7 @@ impl Membership {
             return Err(DecodeError::Invalid("length of a membership"));
         }
         // Integers in a longer form than need be, and feeds out of order or twice.
+        //= CRED-1, CRED-4
         if membership.encode() != read {
             return Err(DecodeError::Invalid("encoding of a membership"));
         }

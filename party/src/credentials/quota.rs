@@ -69,6 +69,7 @@ impl<T: Item> Branches<T> {
         self.items.values().flat_map(BTreeMap::values)
     }
 
+    //= CRED-36
     /// Adds an item that isn't there yet, and returns those that have to go for it, which may be itself.
     pub(super) fn insert(&mut self, item: T) -> Vec<T> {
         let (id, branch) = (item.id(), item.branch());

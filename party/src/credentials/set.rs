@@ -51,7 +51,6 @@ pub enum Inserted {
 
 impl Revocations {
     /// Nothing yet about this party.
-    //= CRED-36
     pub fn new(party: PartyKey, limits: &Limits) -> Self {
         let quota = |founder, branch| Quota { founder, branch, branches: limits.max_branches };
         Self {

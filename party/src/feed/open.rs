@@ -21,7 +21,6 @@ use crate::{
 const MAX_PAGES: u64 = 1 << 24;
 
 /// Reads the feed `key` as it is stored under `slot`; an empty one if nothing is there.
-//= STORE-10
 pub(super) async fn open(
     storage: &dyn Storage,
     slot: Slot,
@@ -62,6 +61,7 @@ pub(super) async fn open(
             return Err(damaged(format!("bitfield page {n}")).into());
         }
     }
+    //= STORE-10
     let is_signed =
         verifier.as_ref().is_some_and(|verifier| verifier.verify(&tree, head.fork, &head.signature).is_ok());
     if tree.length() > 0 && !is_signed {

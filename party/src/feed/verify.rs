@@ -141,7 +141,6 @@ pub fn hash_proofs(proofs: Vec<Proof>) -> Vec<Result<HashedProof, PeerMisbehaved
 }
 
 /// Climbs as far as the nodes of each proof lead.
-//= FEED-57
 fn climb(climbs: &mut [Result<Option<Climb<'_>>, PeerMisbehaved>]) {
     // Proofs of neighbouring blocks meet on their way up. Side by side they come to the same pair one after
     // the other, and its parent is hashed once.
@@ -191,7 +190,6 @@ fn climb(climbs: &mut [Result<Option<Climb<'_>>, PeerMisbehaved>]) {
 
 impl<'a> Climb<'a> {
     /// From the node that a seek has found.
-    //= FEED-58
     fn begin_seek(proof: &'a Proof) -> Result<Option<Self>, PeerMisbehaved> {
         let Some(seek) = &proof.seek else { return Ok(None) };
         let mut siblings = seek.nodes.iter();
@@ -245,6 +243,7 @@ impl<'a> Climb<'a> {
     }
 
     /// The sibling that comes next; `None` at the end of the way.
+    //= FEED-57, FEED-58
     fn sibling(&mut self) -> Result<Option<Step>, PeerMisbehaved> {
         let index = self.position.sibling().index();
         let sibling = match self.seek.take_if(|seek| seek.node.index == index) {
@@ -262,13 +261,13 @@ impl<'a> Climb<'a> {
     }
 
     /// The two to hash, left before right.
-    //= FEED-65
     fn pair(&self, Step { node: sibling, .. }: Step) -> (Node, Node) {
         if self.top.index < sibling.index { (self.top, sibling) } else { (sibling, self.top) }
     }
 
     /// What was computed is in `nodes` already; what was claimed goes there if the other of the pair was
     /// computed, for the rest of the sum is then its size.
+    //= FEED-65
     fn up(&mut self, sibling: Step, parent: Node) {
         match (self.claimed, sibling.claimed) {
             (true, true) => self.unsure.extend([self.top, sibling.node]),
@@ -283,7 +282,6 @@ impl<'a> Climb<'a> {
         self.position = self.position.parent().unwrap_or(self.position);
     }
 
-    //= FEED-63, FEED-67
     fn finish(self) -> Climbed {
         Climbed { top: Some(self.top), nodes: self.nodes, unsure: self.unsure, claimed: self.claimed }
     }
@@ -537,6 +535,8 @@ impl Verification {
                 None => return Ok(Checked::Waits(proof, Missing::Node(top.index))),
             }
         }
+        // All its parts hold: from here on something is taken of it, and nothing was before.
+        //= FEED-63
         let Climbed { mut nodes, mut unsure, .. } = proof.climbed;
         verified.stale = upgrade.is_none() && proof.block.is_none() && nodes.is_empty() && learned.is_none();
         if let Some(upgrade) = upgrade {

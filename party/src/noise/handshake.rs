@@ -38,7 +38,7 @@ pub struct HandshakeConfig {
 
 impl HandshakeConfig {
     /// [`Pattern::Xx`] with whoever is at the other end, as a Node stream does it if it isn't told otherwise.
-    //= NOISE-1
+    //= NOISE-1, NOISE-10
     pub fn xx(is_initiator: bool, local: KeyPair, ephemeral_seed: [u8; 32]) -> Self {
         Self {
             pattern: Pattern::Xx,
@@ -108,7 +108,7 @@ impl Handshake {
     ///
     /// # Errors
     /// [`PeerMisbehaved`], and the handshake is gone: close the transport, and send nothing more.
-    //= NOISE-12, NOISE-14, NOISE-15, NOISE-16, STREAM-5, LIMIT-2
+    //= NOISE-12, NOISE-14, NOISE-15, NOISE-16, LIMIT-2
     pub fn handle_input(mut self, input: &mut BytesMut) -> Result<Progress, Error> {
         while let Some(length) = frame::announced(input) {
             if length > self.max_message {
@@ -121,6 +121,8 @@ impl Handshake {
             }
             if state.is_finished() {
                 let split = state.split()?;
+                // Behind what is left to be sent of the handshake, and whether or not anything has come behind the remote's.
+                //= STREAM-5
                 let stream = SecretStream::after(self.outgoing, split, &self.header, self.max_frame);
                 return Ok(Progress::Established(stream));
             }
@@ -141,7 +143,7 @@ impl fmt::Debug for Handshake {
     }
 }
 
-//= NOISE-11, STREAM-1
+//= NOISE-10, NOISE-11, STREAM-1
 fn write(state: HandshakeState, outgoing: &mut BytesMut) -> Result<HandshakeState, Error> {
     let (state, message) = state.write(&[])?;
     frame::put_length(outgoing, message.len());

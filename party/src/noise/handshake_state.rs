@@ -39,7 +39,6 @@ impl Pattern {
         }
     }
 
-    //= NOISE-10
     fn params(self) -> NoiseParams {
         let pattern = match self {
             Self::Xx => HandshakePattern::XX,

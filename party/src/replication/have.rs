@@ -209,6 +209,8 @@ impl Have {
         self.set_ranges(from..range.end, value);
     }
 
+    /// However long it is, it is one.
+    //= REPL-60
     fn set_ranges(&mut self, range: Range<u64>, value: bool) {
         if value {
             self.ranges.insert(range);
@@ -233,7 +235,7 @@ impl Have {
     }
 
     /// Keeps to the limits, after a change of `range`.
-    //= REPL-60, REPL-61, LIMIT-17
+    //= REPL-61, LIMIT-17
     fn make_room(&mut self, range: Range<u64>, limits: &Limits) -> Result<(), PeerMisbehaved> {
         //= protocol-spec/07-replication.md#range-8-want-5-unwant-6-bitfield-7
         while self.ranges.len() > limits.max_remote_ranges {

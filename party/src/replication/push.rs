@@ -273,7 +273,7 @@ impl Push {
     }
 
     /// What is of use in a push, and what it stands for; `None` if nothing is.
-    //= REPL-49
+    //= REPL-45, REPL-46, REPL-49
     pub(super) fn sift(
         &self,
         proof: Proof,

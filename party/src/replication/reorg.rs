@@ -90,7 +90,8 @@ impl Wanted {
 }
 
 impl Forks {
-    /// Whether the remote has a fork to which we may follow it.
+    /// Whether the remote has a fork to which we may follow it. One that is empty can't be proved.
+    //= REPL-78
     pub(super) fn leads(&self, local: &dyn Local, remote: &Remote) -> bool {
         let sync = &remote.sync;
         remote.synced && sync.uploading && sync.fork > local.fork() && sync.length > 0
@@ -204,7 +205,7 @@ impl Forks {
         Some(self.ask_for_tree(local, remote, asking))
     }
 
-    //= REPL-19, REPL-77, REPL-78
+    //= REPL-19, REPL-77
     fn ask_for_tree(&mut self, local: &dyn Local, remote: &Remote, asking: &mut Asking) -> Message {
         let manifest = local.needs_manifest() && remote.sync.has_manifest;
         let upgrade = Some(UpgradeRequest { start: 0, length: remote.sync.length });

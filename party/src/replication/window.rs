@@ -197,6 +197,7 @@ impl Window {
 
     /// How many levels above block `index` the first node stands that blocks will bring which are under way on this
     /// channel; `missing` if that is not below the first one that is stored here.
+    //= FEED-66
     pub(super) fn missing_nodes(&self, index: u64, missing: u64) -> u64 {
         // A block brings every node from its leaf to a stored one, and their siblings. So a node is under way
         // if any block below its parent is.
@@ -300,7 +301,9 @@ impl Window {
             && self.storing_bytes.saturating_add(bytes) <= limits.max_unverified_bytes
     }
 
-    /// A push is being verified and stored; till then it isn't asked for. Returns the id that it bears here.
+    /// A push is being verified and stored; till then it isn't asked for. Returns the id that it bears here: a request for the
+    /// same block keeps its own, and waits.
+    //= REPL-48
     pub(super) fn store_push(&mut self, asked: Asked, bytes: usize) -> u64 {
         let id = self.next_id;
         self.next_id += 1;

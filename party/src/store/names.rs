@@ -76,8 +76,9 @@ impl PrimaryKey {
         Self(bytes)
     }
 
-    //= NAME-6
+    /// The name as its bytes are: of two that look alike, each has its own.
     //= protocol-spec/10-names.md#key-pairs
+    //= NAME-5, NAME-6
     pub(super) fn key_pair(&self, ns: &Namespace, name: &[u8]) -> KeyPair {
         let seed = Zeroizing::new(keyed_hash(&*self.0, &[&namespace("corestore", 0), &ns.0, name]));
         KeyPair::from_seed(&seed)

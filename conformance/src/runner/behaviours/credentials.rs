@@ -1,8 +1,10 @@
 //! Memberships, as members show them to each other.
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result, ensure};
 use party::{
-    credentials::{Grant, Membership, Revocation, Revoked, Terms},
+    credentials::{Grant, Membership, Revocation, Revocations, Revoked, SyncMessage, Terms},
     hash::{hash, namespace},
     key::{FeedKey, KeyPair, PartyKey},
     limits::Limits,
@@ -42,6 +44,53 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
                 wire.feed_offered(&key).await?;
                 s.again().await?;
             }
+        }
+    ),
+    behaviour!(
+        AREA,
+        "shown-is-known",
+        "A Summary tells of the membership that was shown just now as well, each time with another salt.",
+        ["CRED-52", "CRED-39", "CRED-38"],
+        [Credentials],
+        |s| {
+            let mut salts = Vec::new();
+            for _ in 0..2 {
+                let (_, mut wire, channel) = begin(s, Dials::Runner, 0).await?;
+                let membership = granted(Terms::everything())?;
+                shown_to_each_other(&mut wire, channel, &membership).await?;
+                let (_, summary) = wire.compares(channel).await?;
+                let SyncMessage::Summary { salt, .. } = &summary else { anyhow::bail!("it is {summary:?}") };
+                ensure!(summary == both_known(&membership)?.summary(*salt), "it tells of something else");
+                salts.push(*salt);
+                s.again().await?;
+            }
+            ensure!(salts[0] != salts[1], "the salt is the same each time");
+        }
+    ),
+    behaviour!(
+        AREA,
+        "compares",
+        "A Summary is answered with Have or nothing, a Want with Items, and Items with nothing.",
+        ["CRED-67", "CRED-68", "CRED-38"],
+        [Credentials],
+        |s| {
+            let membership = granted(Terms::everything())?;
+            let (mut wire, channel) = accepted(s, &membership).await?;
+            let (known, salt) = (both_known(&membership)?, [9; 16]);
+            let nothing = Revocations::new(party_key(), &Limits::default());
+            let told = wire.told(channel, 2, &nothing.summary(salt)).await?;
+            let Some(SyncMessage::Have { salt: theirs, ids, .. }) = &told else {
+                anyhow::bail!("a Summary of nothing is answered with {told:?}")
+            };
+            let all: BTreeSet<_> = known.known().map(|chain| *chain.id().as_bytes()).collect();
+            ensure!(*theirs == salt && ids.iter().copied().collect::<BTreeSet<_>>() == all, "it has {ids:?}");
+            ensure!(wire.told(channel, 3, &known.summary(salt)).await?.is_none(), "nothing is lacking");
+            let wanted = wire.told(channel, 4, &SyncMessage::Want { ids: ids.clone() }).await?;
+            let Some(items @ SyncMessage::Items { revocations, memberships }) = &wanted else {
+                anyhow::bail!("a Want is answered with {wanted:?}")
+            };
+            ensure!(revocations.is_empty() && memberships.contains(&membership) && memberships.len() == 2);
+            ensure!(wire.told(channel, 5, items).await?.is_none(), "Items are answered with something");
         }
     ),
     behaviour!(
@@ -372,9 +421,7 @@ async fn begin(s: &mut Scene, dials: Dials, blocks: u64) -> Result<(FeedKey, Wir
     s.identify().await?;
     s.tell(format!("clock {NOW}")).await?;
     s.tell(format!("party m {} members", hex(party_key().as_bytes()))).await?;
-    let theirs =
-        Membership::found(&founder(), Grant::to(shim_key(), Terms::everything()), &Limits::default())?;
-    s.tell(format!("membership m {}", hex(&theirs.encode()))).await?;
+    s.tell(format!("membership m {}", hex(&shims_membership()?.encode()))).await?;
     let key = s.written("f", blocks).await?;
     s.tell("release f m").await?;
     let mut wire = s.connect(dials).await?;
@@ -391,21 +438,38 @@ async fn accept(wire: &mut Wire, channel: ChannelId, id: u64) -> Result<()> {
 }
 
 /// Each shows its membership, and both are accepted.
-async fn let_in(wire: &mut Wire, channel: ChannelId, membership: &Membership) -> Result<()> {
+async fn shown_to_each_other(wire: &mut Wire, channel: ChannelId, membership: &Membership) -> Result<()> {
     let shown = wire.shown(channel).await?;
     accept(wire, channel, shown.0).await?;
     show(wire, channel, 1, membership).await?;
     wire.response(channel, 1).await?;
+    Ok(())
+}
+
+/// And nothing is left to tell.
+async fn let_in(wire: &mut Wire, channel: ChannelId, membership: &Membership) -> Result<()> {
+    shown_to_each_other(wire, channel, membership).await?;
     compare(wire, channel).await
+}
+
+/// What the shim knows when this was shown to it.
+fn both_known(membership: &Membership) -> Result<Revocations> {
+    let mut known = Revocations::new(party_key(), &Limits::default());
+    for membership in [membership, &shims_membership()?] {
+        let _ = known.insert_member(membership.check(&party_key())?)?;
+    }
+    Ok(known)
+}
+
+/// The shim's membership by the founder's word.
+fn shims_membership() -> Result<Membership> {
+    Ok(Membership::found(&founder(), Grant::to(shim_key(), Terms::everything()), &Limits::default())?)
 }
 
 /// The shim, whose key is the lower one, begins to compare what both know of others, and hears that there is no difference.
 async fn compare(wire: &mut Wire, channel: ChannelId) -> Result<()> {
-    let (id, body) = wire.asked(channel).await?;
-    let fields = speech::fields(&body)?;
-    let summary = speech::bytes_of(&fields, 2).unwrap_or_default();
-    ensure!(speech::bytes_of(&fields, 1).as_deref() == Some(COMPARE.as_bytes()), "it asks something else");
-    ensure!(summary.len() == 1 + 16 + 256 * 8 && summary[0] == 0, "that is no Summary");
+    let (id, summary) = wire.compares(channel).await?;
+    ensure!(matches!(summary, SyncMessage::Summary { .. }), "that is no Summary");
     wire.send(channel, RESPONSE, &speech::transaction(id, 3, &speech::custom(COMPARE, b""))).await
 }
 
@@ -428,6 +492,38 @@ async fn accepted(s: &mut Scene, membership: &Membership) -> Result<(Wire, Chann
 }
 
 impl Wire {
+    /// Waits until the shim says something about what it knows: the id of the request, and what it says.
+    async fn compares(&mut self, channel: ChannelId) -> Result<(u64, SyncMessage)> {
+        let (id, body) = self.asked(channel).await?;
+        let fields = speech::fields(&body)?;
+        ensure!(
+            speech::bytes_of(&fields, 1).as_deref() == Some(COMPARE.as_bytes()),
+            "it asks something else"
+        );
+        let said = speech::bytes_of(&fields, 2).unwrap_or_default();
+        Ok((id, SyncMessage::decode(&said, &Limits::default())?))
+    }
+
+    /// Says that in request `id`, and returns what it is answered with.
+    async fn told(
+        &mut self,
+        channel: ChannelId,
+        id: u64,
+        message: &SyncMessage,
+    ) -> Result<Option<SyncMessage>> {
+        self.send(channel, REQUEST, &speech::asks(id, COMPARE, &message.encode())).await?;
+        let response = self.response(channel, id).await?;
+        let fields = speech::fields(&speech::bytes_of(&response, 3).unwrap_or_default())?;
+        ensure!(
+            speech::bytes_of(&fields, 1).as_deref() == Some(COMPARE.as_bytes()),
+            "an answer of another type"
+        );
+        match speech::bytes_of(&fields, 2).unwrap_or_default() {
+            nothing if nothing.is_empty() => Ok(None),
+            answer => Ok(Some(SyncMessage::decode(&answer, &Limits::default())?)),
+        }
+    }
+
     /// Waits until the shim shows its membership: the id of the request, and what it shows.
     async fn shown(&mut self, channel: ChannelId) -> Result<(u64, Vec<u8>)> {
         let (id, body) = self.asked(channel).await?;

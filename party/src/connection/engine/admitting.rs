@@ -318,7 +318,7 @@ impl Engine {
 
     /// Does what a rule has decided. What is to be said for it is said when the member is pumped next, or with the next flush:
     /// after what the rule had sent, as that was said before the rule heard that it was.
-    //= PARTY-113
+    //= PARTY-117
     fn conclude_rule(&mut self, member: MemberId, outcome: RuleOutcome) {
         match outcome {
             RuleOutcome::Vetted(Ok(())) => self.vetted(member),

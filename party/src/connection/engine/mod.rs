@@ -314,7 +314,7 @@ impl Engine {
         }
     }
 
-    //= PARTY-97, PARTY-64
+    //= PARTY-64
     fn handle_closed(&mut self, channel: ChannelId, reason: CloseReason) {
         match self.channels.remove(&channel) {
             Some(Owner::Member(member)) => {
@@ -328,6 +328,8 @@ impl Engine {
                 self.openings.over(&key);
                 self.check_last_words(key);
                 let Some(link) = self.feeds.get_mut(&key) else { return };
+                // What was rejected is opened again only by who releases it afresh.
+                //= PARTY-97
                 let line = match reason {
                     CloseReason::Rejected => Line::Failed { for_good: false },
                     CloseReason::Remote => Line::Down,

@@ -197,7 +197,8 @@ impl Engine {
         }
     }
 
-    /// What may be stored even though it is not allowed any more.
+    /// What may be stored even though it is not allowed any more: whoever has forbidden it is told when that is over.
+    //= PARTY-101
     pub(super) fn running_jobs(&self) -> BTreeMap<FeedJob, usize> {
         let running = self.feeds.values().map(|link| (link.job(), link.jobs_running()));
         running.filter(|(_, running)| *running > 0).collect()

@@ -274,6 +274,8 @@ impl Manifest {
         if version == 0 {
             return Self::decode_v0(reader, limits);
         }
+        // Those that are not known are passed over, and are not part of what is hashed to see whose manifest it is.
+        //= FEED-10
         let flags = reader.uint()?;
         known("manifest hash", reader.uint()?, 0)?;
         let quorum = reader.uint()?;
@@ -352,7 +354,6 @@ fn decode_signers(reader: &mut Reader<'_>, limits: &Limits) -> Result<Vec<Signer
     (0..n).map(|_| Signer::decode(reader)).collect()
 }
 
-//= FEED-10
 fn known(what: &'static str, value: u64, max: u64) -> Result<u64, DecodeError> {
     if value > max { Err(DecodeError::Unknown { what, value }) } else { Ok(value) }
 }

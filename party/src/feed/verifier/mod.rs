@@ -95,7 +95,7 @@ impl Verifier {
 
     /// Checks an upgrade of `length` blocks from `start`, whose nodes gave `tree`, against the prologue:
     /// a tree that reaches into it must reach its end.
-    //= FEED-31, FEED-35, FEED-34
+    //= FEED-34, FEED-35
     pub(crate) fn check_prologue(&self, start: u64, length: u64, tree: &Tree) -> Result<(), PeerMisbehaved> {
         let Some(prologue) = self.manifest.prologue.filter(|_| !self.legacy) else { return Ok(()) };
         if start < prologue.length && (start != 0 || length < prologue.length) {
@@ -111,7 +111,6 @@ impl Verifier {
     ///
     /// # Errors
     /// [`PeerMisbehaved::InvalidSignature`].
-    //= FEED-33
     pub fn verify(&self, tree: &Tree, fork: u64, signature: &[u8]) -> Result<(), PeerMisbehaved> {
         if self.is_signed(tree, fork, signature) { Ok(()) } else { Err(PeerMisbehaved::InvalidSignature) }
     }
@@ -124,7 +123,7 @@ impl Verifier {
     ///
     /// # Errors
     /// [`PeerMisbehaved::InvalidSignature`].
-    //= FEED-40, FEED-41
+    //= FEED-41
     pub fn verify_fork(&self, tree: &Tree, fork: u64, signature: &[u8]) -> Result<(), PeerMisbehaved> {
         self.verify(tree, fork, signature)?;
         if self.is_signed_by_signers(tree, fork, signature) {
@@ -134,7 +133,9 @@ impl Verifier {
         }
     }
 
+    /// By the prologue, of which a shorter tree is never the whole, or by the signers, of whom a static feed has none.
     //= protocol-spec/06-feeds.md#the-signature-field
+    //= FEED-31, FEED-32, FEED-33
     fn is_signed(&self, tree: &Tree, fork: u64, signature: &[u8]) -> bool {
         match self.manifest.prologue.filter(|_| !self.legacy && self.manifest.version > 0) {
             Some(prologue) if tree.length() <= prologue.length => prologue.is(tree),
@@ -260,6 +261,7 @@ impl Verifier {
         if !self.is_writer(key_pair) {
             return None;
         }
+        //= FEED-40
         if fork == 0 && self.is_prologue(tree) {
             return Some(Bytes::new());
         }
@@ -274,7 +276,6 @@ impl Verifier {
     }
 
     /// Whether `tree` is the prologue, which needs no signature.
-    //= FEED-32
     pub(crate) fn is_prologue(&self, tree: &Tree) -> bool {
         let prologue = self.manifest.prologue.filter(|_| !self.legacy && self.manifest.version > 0);
         prologue.is_some_and(|prologue| prologue.is(tree))

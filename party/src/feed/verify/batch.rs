@@ -100,7 +100,7 @@ impl Batch {
     }
 
     /// What came of each. What still waits is [unconnected](VerifiedProof::is_unconnected).
-    //= FEED-66
+    //= FEED-67
     pub(crate) fn finish(self, verification: &Verification) -> Vec<Result<VerifiedProof, PeerMisbehaved>> {
         let mut results = self.results;
         for (result, proof) in results.iter_mut().zip(self.proofs) {

@@ -8,7 +8,6 @@ use crate::{
 };
 
 impl Channel {
-    //= REPL-45, REPL-46, REPL-48
     pub(super) fn handle_push(&mut self, proof: Proof, bytes: usize, local: &dyn Local) -> Result<(), Error> {
         let grows_to = proof.upgrade.as_ref().map(leads_to);
         let sifted = if self.takes_pushes(local) {

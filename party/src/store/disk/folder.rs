@@ -128,6 +128,7 @@ impl Folder {
             Some(Extent { commits, blocks })
         };
         // The file only helps to find damage: without it, everything else is still checked.
+        //= STORE-8
         self.is_complete.then(|| read().unwrap_or_default())
     }
 

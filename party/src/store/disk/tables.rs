@@ -27,6 +27,7 @@ const MAX_DIRECTORY_BYTES: u64 = 64 << 10;
 const MAX_LIST_BYTES: u64 = 256 << 20;
 
 /// Whether the files of the database at `path` are there, and its lists are what was written.
+//= STORE-4, STORE-19
 pub(super) fn check(path: &Path) -> Result<(), StorageError> {
     let version = path.join("version");
     if !version.is_file() {

@@ -63,6 +63,7 @@ impl Plan {
 impl Database {
     /// Carries out all of `writes`, one after the other, or none. When this returns, they are the operating
     /// system's, or on the disk, as the durability says.
+    //= STORE-18
     pub(in super::super) fn commit(&self, writes: Vec<Write>) -> Result<(), StorageError> {
         if writes.is_empty() {
             return Ok(());
@@ -125,6 +126,7 @@ impl Database {
         for hole in &freed.holes {
             batch.insert(&self.state, hole.hole_key(count.commits), hole.value());
         }
+        //= STORE-9
         for keyspace in [&self.state, &self.tree] {
             batch.insert(keyspace, [COUNT], count.encode());
         }
