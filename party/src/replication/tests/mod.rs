@@ -8,6 +8,7 @@ mod messages;
 pub(super) mod model;
 mod pair;
 mod pauses;
+#[cfg(feature = "tokio")]
 mod push;
 #[cfg(feature = "tokio")]
 mod real;
