@@ -56,7 +56,7 @@ impl StoreFolder {
     /// Opens a store that is there. A mistyped folder is an error, and not a new store.
     pub(crate) async fn open(&self) -> anyhow::Result<Store> {
         if !self.folder.is_dir() {
-            bail!("there is no store in {}", self.folder.display());
+            bail!("there is no store in {}; `party feed create` makes one", self.folder.display());
         }
         self.open_or_create().await
     }
@@ -73,10 +73,13 @@ impl WhichFeed {
     pub(crate) async fn open(&self, store: &Store) -> anyhow::Result<Feed> {
         match (&self.name, &self.key) {
             (Some(name), _) => by_name(store, name).await,
-            (None, Some(key)) => store
-                .feed_by_discovery_key(&key.discovery_key())
-                .await?
-                .with_context(|| format!("the store has no feed with the key {key}")),
+            (None, Some(key)) => {
+                store.feed_by_discovery_key(&key.discovery_key()).await?.with_context(|| {
+                    format!(
+                        "the store has no feed with the key {key}; `party feed ls` lists those that it has"
+                    )
+                })
+            }
             (None, None) => bail!("give --name or --key"),
         }
     }
@@ -121,7 +124,9 @@ impl EncryptionKey {
 
 /// The feed of this name.
 pub(crate) async fn by_name(store: &Store, name: &str) -> anyhow::Result<Feed> {
-    store.feed_by_name(name).await?.with_context(|| format!("the store has no feed named {name:?}"))
+    store.feed_by_name(name).await?.with_context(|| {
+        format!("the store has no feed named {name:?}; `party feed ls` lists those that it has")
+    })
 }
 
 #[derive(Serialize)]

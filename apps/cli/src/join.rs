@@ -21,7 +21,7 @@ pub(crate) async fn run(arguments: Join, output: Output) -> anyhow::Result<()> {
     let ticket = if ticket == "-" { read()? } else { Zeroizing::new(ticket) };
     let ticket = Ticket::parse(&ticket, &Limits::default()).context("cannot read the ticket")?;
     if ticket.is_expired(invite::now()?) {
-        bail!("the ticket has expired");
+        bail!("the ticket has expired; ask for a new one");
     }
     if ticket.membership().is_some() {
         members::join(&store, &ticket).await?;

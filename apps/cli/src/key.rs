@@ -53,8 +53,9 @@ pub(crate) async fn run(command: KeyCommand, output: Output) -> anyhow::Result<(
 fn new(secret: Option<PathBuf>, output: Output) -> anyhow::Result<()> {
     let (key, founder) = PartyKey::generate();
     if let Some(file) = &secret {
-        secret_file::write(file, &founder.seed())
-            .with_context(|| format!("cannot write {}", file.display()))?;
+        secret_file::write(file, &founder.seed()).with_context(|| {
+            format!("cannot write {} (a new file in a folder that is there)", file.display())
+        })?;
     }
     output.show(&NewKey { key: key.to_hex(), secret })
 }

@@ -15,6 +15,7 @@ mod key;
 mod members;
 mod output;
 mod pull;
+mod remedy;
 mod secret;
 mod serve;
 mod upkeep;
@@ -67,7 +68,7 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
     result
 }
 
-/// An error and its causes in one line. Some errors repeat their cause in their own text, others don't.
+/// An error, its causes and what to do about it in one line. Some errors repeat their cause in their own text, others don't.
 fn line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -77,6 +78,9 @@ fn line(error: &anyhow::Error) -> String {
         } else if !line.contains(&cause) {
             line = format!("{line}: {cause}");
         }
+    }
+    if let Some(remedy) = remedy::of(error) {
+        line = format!("{line}; {remedy}");
     }
     line.replace('\n', " ")
 }

@@ -37,9 +37,15 @@ pub(crate) async fn party(
 /// Fails if the store's membership is over.
 pub(crate) fn check_standing(members: &Members) -> anyhow::Result<()> {
     match members.standing() {
-        Standing::Expired => bail!("the membership of this store has expired"),
+        Standing::Expired => {
+            bail!("the membership of this store has expired; ask for a new ticket, and join by it")
+        }
         Standing::Removed(revocation) => {
-            bail!("this store was removed from the party by {}", revocation.signer())
+            let remedy = match revocation.revoked() {
+                Revoked::Link => "join by a new ticket to come back",
+                _ => "its key is out for good: only another store, by a ticket of its own, comes back",
+            };
+            bail!("this store was removed from the party by {}; {remedy}", revocation.signer())
         }
         _ => Ok(()),
     }

@@ -33,7 +33,7 @@ const MAX_FEEDS: usize = 4096;
 const NO_MEMBERSHIP: &str =
     "the peer lets in members only, and this store is none: join by a ticket of `party grant`";
 
-const REFUSED: &str = "refused: the peer is not in this party";
+const REFUSED: &str = "refused: the peer is not in this party; look at the key and at the address";
 
 /// How often the progress bar looks at the feeds.
 const TICK: Duration = Duration::from_millis(200);
@@ -86,7 +86,9 @@ async fn pull(
         }
     };
     let connecting = if arguments.live { connecting } else { connecting.finite() };
-    let connection = connecting.await.with_context(|| format!("no connection to {address}"))?;
+    let connection = connecting
+        .await
+        .with_context(|| format!("no connection to {address} (is it `party serve` that listens there?)"))?;
 
     let mut watcher = Watcher::new(wanted, events, output);
     let progress = output.blocks();

@@ -1,13 +1,16 @@
 //! Secrets of 32 bytes in files: a line of 64 hexadecimal characters that only its owner can read.
 
 use std::{
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
+    fs::{File, OpenOptions},
+    io::{self, Read as _, Write as _},
     path::Path,
 };
 
 use anyhow::{Context as _, anyhow};
 use zeroize::Zeroizing;
+
+/// The most that is read of such a file, which is shorter.
+const MOST: u64 = 1 << 10;
 
 /// Writes a secret into a new file. To overwrite one would lose what is in it, and a file that is there may
 /// be open to others.
@@ -27,14 +30,34 @@ pub(crate) fn write(path: &Path, secret: &[u8; 32]) -> io::Result<()> {
 }
 
 /// Reads a secret; `None` if there is no such file.
+///
+/// # Errors
+/// If it can't be read, is no secret, or others can read it, too.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Option<Zeroizing<[u8; 32]>>> {
-    match fs::read_to_string(path).map(Zeroizing::new) {
+    match read_private(path) {
         Ok(line) => parse(&line)
             .map(Some)
             .ok_or_else(|| anyhow!("{} is not 64 hexadecimal characters", path.display())),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
+}
+
+fn read_private(path: &Path) -> io::Result<Zeroizing<String>> {
+    let file = File::open(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        // A folder is refused below, as one that can't be read.
+        let found = file.metadata()?;
+        if found.is_file() && found.permissions().mode() & 0o077 != 0 {
+            let why = format!("others may read it; `chmod 600 {}`, if none of them has", path.display());
+            return Err(io::Error::other(why));
+        }
+    }
+    let mut line = Zeroizing::new(String::new());
+    file.take(MOST).read_to_string(&mut line)?;
+    Ok(line)
 }
 
 fn parse(line: &str) -> Option<Zeroizing<[u8; 32]>> {
@@ -65,7 +88,7 @@ mod tests {
         assert_eq!(*read(&path).unwrap().unwrap(), secret);
         assert!(write(&path, &secret).is_err());
         for wrong in ["", "ab", &"zz".repeat(32), &"ab".repeat(33), &"ä".repeat(32)] {
-            fs::write(&path, wrong).unwrap();
+            std::fs::write(&path, wrong).unwrap();
             assert!(read(&path).is_err());
         }
     }

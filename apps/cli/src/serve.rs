@@ -66,12 +66,12 @@ async fn serve(
         Some(name) => Some(feed::by_name(store, name).await?),
         None => None,
     };
+    let (host, members) = Host::new(store, &key_pair, &arguments.mode, arguments.upload_limit).await?;
     let listener = Listener::bind(arguments.listen, &key_pair)
         .await
         .with_context(|| format!("cannot listen on {}", arguments.listen))?;
     output.show(&Listening { listening: listener.local_addr()?, public_key: key_pair.public() })?;
 
-    let (host, members) = Host::new(store, &key_pair, &arguments.mode, arguments.upload_limit).await?;
     let (end, ended) = watch::channel(false);
     let accepting = tokio::spawn(accept(listener, host, ended));
     let result = tokio::select! {

@@ -205,6 +205,8 @@ fn an_encrypted_feed_is_read_and_written_with_its_key_only() {
     let said = fail(&["feed", "append", "--store", path(&store), "--name", "diary", path(&text)]);
     assert!(said.contains("its key is not here"), "{said}");
     let other = place.file("other", format!("{}\n", "07".repeat(32)).as_bytes());
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&other, private).unwrap();
     let said = fail(&["feed", "cat", "--store", path(&store), "--name", "diary", "--encrypt", path(&other)]);
     assert!(said.contains("key"), "{said}");
     let missing = place.path("missing");
