@@ -315,6 +315,10 @@ impl Peer {
     /// Asks the peer something of the app's own and waits for the answer of its
     /// [`Rules::request`](crate::rules::Rules::request).
     ///
+    /// Dropping the future cancels the request on this side: its place among
+    /// [`Limits::max_local_transactions`](crate::limits::Limits::max_local_transactions) is free for another, and the answer is
+    /// passed over. The peer's rules are not told, and may have acted on it.
+    ///
     /// # Errors
     /// [`ApiMisuse::ReservedKind`]; as [`introduce_feeds`](Self::introduce_feeds).
     pub async fn request(&self, kind: &str, value: impl Into<bytes::Bytes>) -> Result<Message, Error> {

@@ -68,6 +68,36 @@ async fn requests_and_ephemeral_messages_reach_the_rules_in_order() {
     assert_eq!(told, (0..10).collect::<Vec<_>>());
 }
 
+//= PARTY-62
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_dropped_makes_room_for_another() {
+    let (asking, rules) = (party_of(&Shared::default()), Shared::default());
+    *rules.0.on_request.lock().unwrap() = Some(Behaviour::Hang);
+    let mut events = asking.events();
+    let (left, right) = connection::memory();
+    let limits = Limits { max_local_transactions: 2, ..Limits::default() };
+    let _connections = tokio::try_join!(
+        Connection::dial(left, &identity(1)).join(&asking).limits(limits).into_future(),
+        Connection::accept(right, &identity(2)).join(&party_of(&rules)).into_future(),
+    )
+    .unwrap();
+    let peer = peer_added(&mut events).await;
+    let answer = |kind| tokio::time::timeout(Duration::from_millis(1), peer.request(kind, &b""[..])); // virtual
+    let held = tokio::time::timeout(Duration::from_millis(1), async {
+        let both = tokio::join!(peer.request("ask", &b""[..]), peer.request("ask", &b""[..]), async {
+            // All that can run has run by then.
+            tokio::time::sleep(Duration::from_micros(1)).await;
+            peer.request("one too many", &b""[..]).await
+        });
+        unreachable!("the peer doesn't answer: {both:?}")
+    });
+    assert!(held.await.is_err());
+    *rules.0.on_request.lock().unwrap() = None;
+    // Those two have been dropped, and are still under way at the peer.
+    assert_eq!(answer("time").await.unwrap().unwrap(), Message::new("re: time", &b""[..]));
+    assert_eq!(rules.0.calls(), 1 + 1 + 3, "it is ready, it shakes hands, it is asked three times");
+}
+
 //= PARTY-84
 #[tokio::test(start_paused = true)]
 async fn a_rule_that_fails_refuses_and_the_connection_lives_on() {

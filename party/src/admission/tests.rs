@@ -129,6 +129,34 @@ fn late_answers_are_forgiven_for_as_many_transactions_as_may_be_under_way() {
     assert!(late(given_up[0]).is_err());
 }
 
+//= PARTY-62
+#[test]
+fn transactions_that_are_given_up_make_room_for_others_as_long_as_their_answers_can_be_told() {
+    let limits = Limits { max_local_transactions: 2, max_stray_answers: 0, ..Limits::default() };
+    let mut channel = PartyChannel::new(&limits);
+    let first = [channel.request(custom(1), start()).unwrap(), channel.request(custom(1), start()).unwrap()];
+    assert!(channel.request(custom(1), start()).is_err());
+    first.map(|id| channel.give_up(id));
+    let second = [channel.request(custom(1), start()).unwrap(), channel.request(custom(1), start()).unwrap()];
+    // Two late answers may come already.
+    channel.give_up(second[0]);
+    assert!(channel.request(custom(1), start()).is_err());
+    let mut answer = |channel: &mut PartyChannel, id: TransactionId| {
+        let (message_type, bytes) =
+            Frame::Error { id: id.0, code: RefusalCode::Refused }.encode(&limits).unwrap();
+        channel.handle_message(message_type, bytes.into())
+    };
+    answer(&mut channel, first[0]).unwrap();
+    assert!(channel.poll_event().is_none(), "nobody waits for it");
+    channel.give_up(second[0]);
+    channel.request(custom(1), start()).unwrap();
+    answer(&mut channel, second[0]).unwrap();
+    assert!(channel.poll_event().is_none());
+    answer(&mut channel, second[1]).unwrap();
+    assert!(matches!(channel.poll_event(), Some(Event::Answered { id, .. }) if id == second[1]));
+    assert!(answer(&mut channel, second[1]).is_err(), "an answer to nothing");
+}
+
 //= PARTY-81
 #[test]
 fn a_finish_that_was_taken_back_is_said_again_and_one_that_stands_is_not() {

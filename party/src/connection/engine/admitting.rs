@@ -110,6 +110,14 @@ impl Engine {
             let _ = reply.send(Err(Error::Closed));
             return;
         };
+        if reply.is_closed() {
+            return;
+        }
+        // Only when their places are needed: who waits can't tell the difference.
+        if waiting.len() >= self.limits.max_local_transactions {
+            waiting.iter().filter(|(_, reply)| reply.is_closed()).for_each(|(id, _)| channel.give_up(*id));
+            waiting.retain(|_, reply| !reply.is_closed());
+        }
         match channel.request(body, now.into_std()) {
             Ok(id) => {
                 peer.said().requests_sent.add_one();

@@ -261,6 +261,7 @@ impl Engine {
             && first.get().asked == 0
         {
             let refused = first.remove();
+            tracing::debug!(feed = %refused.key, "the remote opened what nobody releases to it, or has not proved to know it");
             self.mux.reject(refused.incoming);
         }
     }
