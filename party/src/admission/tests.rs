@@ -8,7 +8,7 @@ use super::{
     Body, Event, Hello, Introduced, Message, PartyChannel, RefusalCode, TransactionId, messages::Frame,
 };
 use crate::{
-    error::{DecodeError, Error, PeerMisbehaved},
+    error::{ApiMisuse, DecodeError, Error, PeerMisbehaved},
     key::FeedKey,
     limits::Limits,
 };
@@ -35,6 +35,16 @@ fn request(id: u64, body: Body) -> Frame {
 #[allow(clippy::disallowed_methods)] // any instant will do as the start of virtual time
 fn start() -> Instant {
     Instant::now()
+}
+
+//= PARTY-50
+#[test]
+fn a_message_is_sent_up_to_the_longest_size_that_is_taken() {
+    let (_, bytes) = request(1, custom(100)).encode(&Limits::default()).unwrap();
+    let limits = Limits { max_party_message: bytes.len(), ..Limits::default() };
+    assert!(request(1, custom(100)).encode(&limits).is_ok());
+    let too_large = ApiMisuse::MessageTooLarge { len: bytes.len() + 1, max: bytes.len() };
+    assert_eq!(request(1, custom(101)).encode(&limits).unwrap_err(), too_large);
 }
 
 //= PARTY-47

@@ -433,6 +433,34 @@ fn secrets_are_not_shown() {
     assert!(!format!("{split:?}").contains("251"));
 }
 
+#[test]
+fn what_is_shown_of_a_connection_is_whose_it_is() {
+    let handshake = new(HandshakeConfig::xx(true, alice(), [251; 32]));
+    let stream = &streams_without_headers(&Limits::default())[0];
+    for shown in [format!("{handshake:?}"), format!("{stream:?}")] {
+        assert!(shown.contains(&format!("{:?}", alice().public())), "{shown}");
+        assert!(!shown.contains("251"), "{shown}");
+    }
+}
+
+#[test]
+fn short_messages_share_memory_and_a_long_one_has_its_own() {
+    let [mut a, mut b] = streams(&Limits::default());
+    let mut next_to_the_last = |len: usize| {
+        for _ in 0..2 {
+            a.seal(&vec![7; len]).unwrap();
+        }
+        b.handle_input(a.outgoing()).unwrap();
+        let [first, second] = [b.poll_message().unwrap(), b.poll_message().unwrap()];
+        second.as_ptr() == first.as_ptr().wrapping_add(len)
+    };
+    // The second finds room where the first ends.
+    for (len, shares) in [(1, true), (1_000, true), (4 << 10, true), ((4 << 10) + 1, false), (1 << 20, false)]
+    {
+        assert_eq!(next_to_the_last(len), shares, "{len} bytes");
+    }
+}
+
 fn cut(wire: &[u8], cuts: &[Index]) -> Vec<BytesMut> {
     let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
     cuts.extend([0, wire.len()]);

@@ -115,6 +115,25 @@ fn who_heeds_the_pause_never_reaches_the_limit() {
     assert_eq!(answered, 10_000);
 }
 
+//= LIMIT-8
+#[test]
+fn the_pause_begins_beyond_half_of_what_may_wait() {
+    let limits = Limits { max_incoming_opens: 8, max_early_bytes: 8 << 10, ..Limits::default() };
+    let mut mux = Mux::new(&limits);
+    for id in 1..=4 {
+        handle(&mut mux, [open(id, "a", &uint(id), b"")]).unwrap();
+        assert!(!mux.paused());
+    }
+    // With the 512 bytes that a message counts beside its payload, half of what may wait.
+    handle(&mut mux, [message(1, 0, &[0; (4 << 10) - 512])]).unwrap();
+    assert!(!mux.paused());
+    let shown = format!("{mux:?}");
+    assert!(shown.contains("incoming_opens: 4") && shown.contains("early_bytes: 4096"), "{shown}");
+
+    handle(&mut mux, [open(5, "a", &uint(5), b"")]).unwrap();
+    assert!(mux.paused());
+}
+
 //= LIMIT-7
 #[test]
 fn channels_are_bounded_for_both_sides() {

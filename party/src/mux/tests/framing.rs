@@ -128,6 +128,25 @@ fn no_plaintext_is_longer_than_a_frame_can_seal() {
 }
 
 #[test]
+fn messages_of_two_channels_fill_a_plaintext_to_its_last_byte() {
+    let limits = Limits { max_frame: 117, ..Limits::default() };
+    let mut mux = Mux::new(&limits);
+    let channels = [paired(&mut mux, 1, "a"), paired(&mut mux, 2, "b")];
+    for lens in (0..=98).flat_map(|first| (0..=98).map(move |second| [first, second])) {
+        mux.cork();
+        for (channel, len) in channels.into_iter().zip(lens) {
+            assert!(mux.send(channel, 0, &vec![1; len]).unwrap());
+        }
+        mux.uncork();
+        let frames: Vec<usize> = transmits(&mut mux).iter().map(Bytes::len).collect();
+        // Two bytes say that it is a batch, two which channel comes, and each message has a length and a type.
+        let together = 2 + 1 + 2 + lens[0] + 2 + 2 + lens[1];
+        let expected = if together <= 100 { vec![together] } else { vec![lens[0] + 2, lens[1] + 2] };
+        assert_eq!(frames, expected, "{lens:?}");
+    }
+}
+
+#[test]
 fn a_large_message_takes_no_small_one_along() {
     let mut mux = mux();
     let channel = paired(&mut mux, 1, "a");

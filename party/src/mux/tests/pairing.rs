@@ -133,6 +133,17 @@ fn a_reject_closes_and_frees_the_id() {
 }
 
 #[test]
+fn what_was_rejected_is_not_paired_by_a_later_open() {
+    let mut mux = mux();
+    let first = mux.open("a", None, b"").unwrap();
+    assert_eq!(handle(&mut mux, [reject(1)]).unwrap(), [rejected(first)]);
+    // It has the id of the one before.
+    let second = mux.open("b", None, b"").unwrap();
+    incoming(&handle(&mut mux, [open(1, "a", b"", b"")]).unwrap());
+    assert_eq!(handle(&mut mux, [open(2, "b", b"", b"")]).unwrap(), [opened(second, b"")]);
+}
+
+#[test]
 fn rejects_may_come_out_of_order() {
     let mut mux = mux();
     let channels = [0; 3].map(|_| mux.open("a", None, b"").unwrap());
