@@ -2,6 +2,7 @@
 //! is damaged.
 
 use std::{
+    collections::HashMap,
     ops::Range,
     sync::{Arc, Mutex},
 };
@@ -15,6 +16,8 @@ use party::{
         memory::MemoryStorage,
         proof::{BlockRequest, Proof, ProofRequest, UpgradeRequest},
         storage::{Completion, Key, Slot, Snapshot, Storage, Write},
+        verifier::Verifier,
+        verify::{Verification, hash_proofs},
     },
     key::{FeedKey, KeyPair},
     limits::Limits,
@@ -267,6 +270,38 @@ async fn what_comes_too_late_is_stale_and_no_offence() {
     let other_fork = Proof { fork: 3, ..prove(&writer, block(0, 2)).await };
     assert!(ingest(&reader, other_fork).await.unwrap().stale);
     assert!(!reader.has(0));
+}
+
+#[tokio::test]
+async fn a_proof_that_leads_to_no_known_node_is_stale_only_if_its_upgrade_has_passed() {
+    let writer = written(5).await;
+    let with = |index, upgraded| ProofRequest { block: Some(BlockRequest { index, nodes: 0 }), ..upgraded };
+    let late = prove(&writer, with(4, upgrade(0, 5))).await;
+    writer.append("more").await.unwrap();
+    let tree = writer.tree_at(6).await.unwrap();
+    writer.append("and more").await.unwrap();
+    // In time, but without the nodes that lead to the tree.
+    let mut loose = prove(&writer, with(2, upgrade(6, 1))).await;
+    loose.block.as_mut().unwrap().nodes.clear();
+
+    let verifier = Verifier::new(writer.key(), writer.manifest().unwrap()).unwrap();
+    let mut verification =
+        Verification::new(writer.key(), Some(verifier), 0, tree, Bytes::new(), HashMap::new());
+    let [late, loose] = [late, loose].map(|proof| hash_proofs(vec![proof]).remove(0).unwrap());
+    assert!(verification.verify(late).unwrap().is_stale());
+    let refused = verification.verify(loose).unwrap_err();
+    assert_eq!(refused, PeerMisbehaved::InvalidProof("a node that does not lead to a known one"));
+}
+
+#[tokio::test]
+async fn bytes_are_read_only_if_it_is_known_where_they_begin() {
+    let writer = written(8).await;
+    let reader = reader_of(&writer).await;
+    ingest(&reader, prove(&writer, upgrade(0, 8)).await).await.unwrap();
+    assert!(reader.read_range(5..9).await.unwrap().is_none());
+    // For none of them it need not be known.
+    let mut none = reader.read_range(5..5).await.unwrap().unwrap();
+    assert_eq!(none.next().await.unwrap(), None);
 }
 
 //= FEED-62

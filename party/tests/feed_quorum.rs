@@ -126,6 +126,53 @@ async fn a_signer_sees_that_it_is_asked_for_something_else() {
     assert_eq!(mine.check(&stranger), Err(SigningError::OtherFeed));
 }
 
+/// A key that is kept elsewhere signs bytes that it is handed.
+#[tokio::test]
+async fn a_signature_made_elsewhere_counts_like_one_made_here() {
+    let (signers, _) = copies(&quorum(2, 3, false)).await;
+    let verifier = Verifier::new(signers[0].key(), quorum(2, 3, false)).unwrap();
+    let draft = signers[0].draft(vec!["pay 10".into()]).await.unwrap();
+    let signable = draft.signable();
+    let parts = [2, 1].map(|n| {
+        let message = signable.message(&verifier, n).unwrap();
+        PartialSignature::new(signable, n, pair(n as u8).sign(&message))
+    });
+    let signature = draft.assemble(&parts).unwrap();
+    assert_eq!(signers[0].append_signed(draft, signature).await.unwrap(), 0..1);
+
+    assert_eq!(signable.message(&verifier, 3), None, "there is no such signer");
+    let stranger = Signable { key: FeedKey::from_bytes([1; 32]), ..signable };
+    assert_eq!(stranger.message(&verifier, 2), None, "it is another feed's");
+}
+
+/// As the builder makes none of these, but a peer can.
+//= FEED-11, FEED-12, FEED-13
+#[test]
+fn a_manifest_that_contradicts_itself_verifies_no_feed() {
+    let good = quorum(2, 3, false);
+    let prologue = |length| Some(Prologue { hash: [7; 32], length });
+    let takes = |manifest: &Manifest| Verifier::new(manifest.key(), manifest.clone()).is_ok();
+    for manifest in [
+        Manifest { quorum: 3, ..good.clone() },
+        Manifest { version: 2, linked: Some(vec![good.key()]), ..good.clone() },
+        Manifest { version: 2, user_data: Some("data".into()), ..good.clone() },
+        Manifest { linked: Some(vec![]), ..good.clone() },
+        Manifest { prologue: prologue((1 << 53) - 1), ..good.clone() },
+    ] {
+        assert!(takes(&manifest), "{manifest:?}");
+    }
+    for manifest in [
+        Manifest { version: 3, ..good.clone() },
+        Manifest { quorum: 4, ..good.clone() },
+        Manifest { linked: Some(vec![good.key()]), ..good.clone() },
+        Manifest { user_data: Some("data".into()), ..good.clone() },
+        Manifest { version: 0, user_data: Some("data".into()), ..good.clone() },
+        Manifest { prologue: prologue(1 << 53), ..good.clone() },
+    ] {
+        assert!(!takes(&manifest), "{manifest:?}");
+    }
+}
+
 //= FEED-44, FEED-45
 #[tokio::test]
 async fn what_is_no_quorum_is_refused_by_name() {

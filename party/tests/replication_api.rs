@@ -128,6 +128,9 @@ async fn the_blocks_with_some_bytes_are_downloaded() {
     assert!((499..=503).all(|index| reader.has(index)) && !reader.has(498) && !reader.has(504));
     assert!(stored(&reader).len() < 40);
 
+    // The end is not one of the bytes, and the block that begins there not one of the blocks.
+    assert_eq!(reader.download_bytes(600 * size..602 * size).await.unwrap().progress().of, 2);
+
     let to_the_end = reader.download_bytes(999 * size..u64::MAX).await.unwrap();
     to_the_end.done().await.unwrap();
     assert!(reader.has(999));
