@@ -146,12 +146,14 @@ fn transactions_that_are_given_up_make_room_for_others_as_long_as_their_answers_
     let mut channel = PartyChannel::new(&limits);
     let first = [channel.request(custom(1), start()).unwrap(), channel.request(custom(1), start()).unwrap()];
     assert!(channel.request(custom(1), start()).is_err());
-    first.map(|id| channel.give_up(id));
+    for id in first {
+        channel.give_up(id);
+    }
     let second = [channel.request(custom(1), start()).unwrap(), channel.request(custom(1), start()).unwrap()];
     // Two late answers may come already.
     channel.give_up(second[0]);
     assert!(channel.request(custom(1), start()).is_err());
-    let mut answer = |channel: &mut PartyChannel, id: TransactionId| {
+    let answer = |channel: &mut PartyChannel, id: TransactionId| {
         let (message_type, bytes) =
             Frame::Error { id: id.0, code: RefusalCode::Refused }.encode(&limits).unwrap();
         channel.handle_message(message_type, bytes.into())

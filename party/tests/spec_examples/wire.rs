@@ -7,11 +7,11 @@ use party::{
     key::KeyPair,
     limits::Limits,
     mux::{Event, Mux},
-    noise::{Handshake, HandshakeConfig, HandshakeState, Pattern, Progress, SecretStream, Split},
+    noise::{Handshake, HandshakeConfig, HandshakeState, Pattern, SecretStream, Split},
 };
 use zeroize::Zeroizing;
 
-use super::{Example, Line, line, session};
+use super::{Example, Line, line};
 
 pub(crate) fn examples() -> Vec<Example> {
     let [header, message, keep_alive] = stream();
