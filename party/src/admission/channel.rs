@@ -108,12 +108,12 @@ impl PartyChannel {
 
     /// Gives up one of ours, for whose answer nobody waits any more: another may take its place, no event tells how it ends,
     /// and an answer that comes all the same is passed over. While [`Limits::max_local_transactions`] such answers may
-    /// still come it does nothing, as one more could not be told from an answer to nothing.
+    /// still come it does nothing, as one more could not be told from an answer to nothing. Returns whether it did.
     //= PARTY-62
-    pub fn give_up(&mut self, id: TransactionId) {
-        if self.given_up.len() < self.limits.max_local_transactions && self.ours.remove(&id).is_some() {
-            self.given_up.insert(id);
-        }
+    pub fn give_up(&mut self, id: TransactionId) -> bool {
+        self.given_up.len() < self.limits.max_local_transactions
+            && self.ours.remove(&id).is_some()
+            && self.given_up.insert(id)
     }
 
     /// Answers a transaction of the remote's. An answer to one that is over does nothing.

@@ -146,12 +146,10 @@ fn transactions_that_are_given_up_make_room_for_others_as_long_as_their_answers_
     let mut channel = PartyChannel::new(&limits);
     let first = [channel.request(custom(1), start()).unwrap(), channel.request(custom(1), start()).unwrap()];
     assert!(channel.request(custom(1), start()).is_err());
-    for id in first {
-        channel.give_up(id);
-    }
+    assert_eq!(first.map(|id| channel.give_up(id)), [true, true]);
     let second = [channel.request(custom(1), start()).unwrap(), channel.request(custom(1), start()).unwrap()];
     // Two late answers may come already.
-    channel.give_up(second[0]);
+    assert!(!channel.give_up(second[0]));
     assert!(channel.request(custom(1), start()).is_err());
     let answer = |channel: &mut PartyChannel, id: TransactionId| {
         let (message_type, bytes) =
@@ -160,7 +158,7 @@ fn transactions_that_are_given_up_make_room_for_others_as_long_as_their_answers_
     };
     answer(&mut channel, first[0]).unwrap();
     assert!(channel.poll_event().is_none(), "nobody waits for it");
-    channel.give_up(second[0]);
+    assert!(channel.give_up(second[0]));
     channel.request(custom(1), start()).unwrap();
     answer(&mut channel, second[0]).unwrap();
     assert!(channel.poll_event().is_none());

@@ -115,8 +115,7 @@ impl Engine {
         }
         // Only when their places are needed: who waits can't tell the difference.
         if waiting.len() >= self.limits.max_local_transactions {
-            waiting.iter().filter(|(_, reply)| reply.is_closed()).for_each(|(id, _)| channel.give_up(*id));
-            waiting.retain(|_, reply| !reply.is_closed());
+            waiting.retain(|id, reply| !reply.is_closed() || !channel.give_up(*id));
         }
         match channel.request(body, now.into_std()) {
             Ok(id) => {
