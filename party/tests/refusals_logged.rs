@@ -1,14 +1,13 @@
-//! Every refusal is told to the log, with the rule that decided and its reason.
+//! What the rules refuse is told to the log, with the rule that decided and its reason.
 
 mod common;
 
 use std::{
     io,
     sync::{Arc, Mutex},
-    time::Duration,
 };
 
-use common::{Behaviour, Shared, feed_with, meet, one_feed, party_key, peer_added};
+use common::{Behaviour, Shared, feed_with, meet, membership::settle, one_feed, party_key, peer_added};
 use party::{
     feed::Feed,
     key::{DiscoveryKey, FeedKey},
@@ -50,10 +49,6 @@ impl Log {
         let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
         text.lines().any(|line| words.iter().all(|word| line.contains(word)))
     }
-}
-
-async fn settle() {
-    tokio::time::sleep(Duration::from_secs(1)).await; // virtual: everything that can run has run
 }
 
 /// Releases a feed and denies one action.
@@ -111,7 +106,7 @@ async fn who_is_not_admitted_is_logged_with_rule_and_reason() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wrong_proof_a_rule_that_refuses_and_a_feed_that_nobody_releases_are_logged() {
+async fn a_rule_that_refuses_and_a_feed_that_nobody_releases_are_logged() {
     let log = Log::default();
     let _guard = log.start();
     let rules = Shared::default();
