@@ -311,6 +311,8 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         const KINDS: usize = 8;
         self.turn = (self.turn + 1) % KINDS;
         let (turn, engine, stream) = (self.turn, &mut self.engine, &mut self.stream);
+        // What can't be written waits for a remote that has enough to do.
+        let may_linger = reads && !writes && !engine.moves_feeds();
         let mut read = pin!(self.reader.read_buf(&mut self.input));
         let mut write = pin!(write_or_flush(&mut self.writer, stream.outgoing()));
         let (commands, jobs, changes) = (&mut self.commands, &mut engine.jobs, &mut engine.changes);
@@ -345,8 +347,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
             }
             Poll::Pending
         });
-        // What can't be written waits for a remote that has enough to do.
-        self.linger.wait(reads && !writes, first).await
+        self.linger.wait(may_linger, first).await
     }
 
     /// Opens what has come and hands it on.

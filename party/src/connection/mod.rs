@@ -279,7 +279,8 @@ impl<Io> Connecting<Io> {
 
     /// Sets for how long the connection, when it has nothing to do, looks for what comes next before it goes to sleep: while
     /// remote and app are as prompt as that, and nobody else has use for the processor. Over [TCP](dial) it is 100 µs if not
-    /// set, about what putting a processor to sleep and waking it up comes to; elsewhere it is nothing. It has no effect in a
+    /// set, about what putting a processor to sleep and waking it up comes to; elsewhere it is nothing. Between messages
+    /// about feeds it goes to sleep at once, as other threads have hashing and storing to do then. It has no effect in a
     /// runtime with several worker threads, and makes requests that are asked one after the other some three times as fast
     /// in one with a single thread, where the remote is on the same machine.
     pub fn linger(mut self, at_most: Duration) -> Self {

@@ -119,13 +119,17 @@ impl Bitfield {
         if range.start < self.contiguous {
             return true;
         }
-        // A page that exists has a bit set, so only the first and the last can disappoint.
-        self.pages.range(range.start / PAGE_BITS..=(range.end - 1) / PAGE_BITS).any(|(n, page)| {
+        let is_any_in = |n: u64, page: &Page| {
             let offset = n * PAGE_BITS;
-            let from = range.start.saturating_sub(offset);
-            let to = (range.end - offset).min(PAGE_BITS);
-            page.next(true, from).is_some_and(|bit| bit < to)
-        })
+            page.next_before((range.end - offset).min(PAGE_BITS), true, range.start.saturating_sub(offset))
+                .is_some()
+        };
+        let (first, last) = (range.start / PAGE_BITS, (range.end - 1) / PAGE_BITS);
+        if first == last {
+            return self.pages.get(&first).is_some_and(|page| is_any_in(first, page));
+        }
+        // A page that exists has a bit set, so only the first and the last can disappoint.
+        self.pages.range(first..=last).any(|(n, page)| is_any_in(*n, page))
     }
 
     /// How many blocks of `range` are stored.
@@ -393,19 +397,26 @@ impl Page {
 
     /// The first bit at or after `from` that is `value`.
     fn next(&self, value: bool, from: u64) -> Option<u64> {
-        if from >= PAGE_BITS {
+        self.next_before(PAGE_BITS, value, from)
+    }
+
+    /// The first bit in `from..to` that is `value`, where `to` is at most a page's end. It looks at no word beyond.
+    fn next_before(&self, to: u64, value: bool, from: u64) -> Option<u64> {
+        if from >= to {
             return None;
         }
         let Self::Bits(words) = self else { return value.then_some(from) };
         let flip = if value { 0 } else { u64::MAX };
         let first = word(from);
         let head = (words[first] ^ flip) & (u64::MAX << (from % WORD_BITS));
-        if head != 0 {
-            return Some(first as u64 * WORD_BITS + u64::from(head.trailing_zeros()));
-        }
-        let rest = words[first + 1..].iter().position(|word| word ^ flip != 0)?;
-        let n = first + 1 + rest;
-        Some(n as u64 * WORD_BITS + u64::from((words[n] ^ flip).trailing_zeros()))
+        let (n, bits) = if head == 0 {
+            let rest = words[first + 1..=word(to - 1)].iter().position(|word| word ^ flip != 0)?;
+            let n = first + 1 + rest;
+            (n, words[n] ^ flip)
+        } else {
+            (first, head)
+        };
+        Some(n as u64 * WORD_BITS + u64::from(bits.trailing_zeros())).filter(|bit| *bit < to)
     }
 
     /// The lengths of the runs, beginning with one of unset bits, without the unset ones at the end.

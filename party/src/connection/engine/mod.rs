@@ -76,6 +76,8 @@ pub(super) struct Engine {
     mux: Mux,
     /// The size of the message that events come from.
     frame: usize,
+    /// Whether the remote's last message was about a feed.
+    moves_feeds: bool,
     members: Members,
     /// Whether anybody has ever been let in on the connection.
     ever_admitted: bool,
@@ -172,6 +174,7 @@ impl Engine {
             commands,
             mux,
             frame: 0,
+            moves_feeds: false,
             members,
             ever_admitted: false,
             offered: VecDeque::new(),
@@ -215,6 +218,12 @@ impl Engine {
     pub(super) fn handle_message(&mut self, message: Bytes) {
         self.frame = message.len();
         self.mux.handle_message(message);
+    }
+
+    /// Whether what goes on is replication rather than talk. Then there is work for other threads, hashing and storing,
+    /// even where this one has nothing to do.
+    pub(super) fn moves_feeds(&self) -> bool {
+        self.moves_feeds
     }
 
     /// Whether so many opens wait for the rules that nothing more is to be taken until they have decided.
@@ -284,7 +293,9 @@ impl Engine {
         payload: Bytes,
         now: Instant,
     ) {
-        match self.channels.get(&channel).copied() {
+        let owner = self.channels.get(&channel).copied();
+        self.moves_feeds = matches!(owner, Some(Owner::Feed(_)));
+        match owner {
             Some(Owner::Member(member)) => {
                 let Some(entry) = self.members.get_mut(member) else { return };
                 let span = entry.span.clone();
