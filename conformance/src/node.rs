@@ -9,6 +9,9 @@
 //! got from the other without the bytes travelling twice.
 #![allow(clippy::disallowed_methods, reason = "it waits for processes, up to a deadline")]
 
+mod contents;
+mod options;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -21,10 +24,8 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, ChildStdout, Command},
@@ -32,78 +33,12 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
+use self::contents::hex;
+pub use self::{
+    contents::{ContentDigest, block, digest, digest_of_blocks},
+    options::{Kind, Mode, NodeOptions, Release},
+};
 use crate::scratch::Folder;
-
-/// A Hypercore release that the peer runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Release {
-    /// hypercore 11.35.1 on hypercore-storage 3.3.1.
-    Eleven,
-    /// hypercore 10.31.12.
-    Ten,
-    /// hypercore 10.19.0: no manifests, compat feeds only.
-    TenNineteen,
-}
-
-/// How the peer replicates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// `corestore.replicate(stream)`: every core of the store, and whatever the remote asks for. Hypercore 11 only.
-    Store,
-    /// `core.replicate(stream)` for each core.
-    Core,
-}
-
-/// Which identity a core gets that the peer creates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// What hypercore 11 makes by itself: the key is the hash of a version 1 manifest. Hypercore 11 only.
-    Default,
-    /// The key is the public key. What hypercore 10 makes by itself.
-    Compat,
-    /// The key is the hash of a version 0 manifest. Not with hypercore 10.19.0.
-    #[serde(rename = "manifest0")]
-    ManifestZero,
-    /// Two of three signers, by a version 1 manifest. Hypercore 11 only.
-    Multisig,
-    /// Two of three signers, by a version 0 manifest. Not with hypercore 10.19.0.
-    #[serde(rename = "multisig0")]
-    MultisigZero,
-}
-
-/// What a [`NodePeer`] runs.
-#[derive(Debug, Clone)]
-pub struct NodeOptions {
-    /// The Hypercore release.
-    pub release: Release,
-    /// How it replicates.
-    pub mode: Mode,
-    /// Where it stores; `None` is memory, or for hypercore 11 a folder that goes when the process ends by itself.
-    pub store: Option<PathBuf>,
-    /// How long the process may live, and how long any answer is awaited, counted from the spawn.
-    pub lifetime: Duration,
-}
-
-impl NodeOptions {
-    /// A corestore 7 on hypercore 11 with its own temporary store, for a minute.
-    #[must_use]
-    pub fn store() -> Self {
-        Self { release: Release::Eleven, mode: Mode::Store, store: None, lifetime: Duration::from_secs(60) }
-    }
-
-    /// Single cores of `release`, as [`store`](Self::store) otherwise.
-    #[must_use]
-    pub fn cores(release: Release) -> Self {
-        Self { release, mode: Mode::Core, ..Self::store() }
-    }
-
-    /// The same, stored in `directory`.
-    #[must_use]
-    pub fn at(self, directory: impl Into<PathBuf>) -> Self {
-        Self { store: Some(directory.into()), ..self }
-    }
-}
 
 /// What a peer says of one of its feeds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -126,16 +61,6 @@ pub struct FeedInfo {
     /// How many blocks are stored, where the command counts them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<u64>,
-}
-
-/// SHA-256 over blocks in order, and how many bytes they are.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ContentDigest {
-    /// In hex.
-    pub sha256: String,
-    /// Bytes.
-    pub byte_length: u64,
 }
 
 /// What the process has used until now.
@@ -631,31 +556,6 @@ impl NodePeer {
     }
 }
 
-impl NodeOptions {
-    fn place(&self) -> &Path {
-        self.store.as_deref().unwrap_or(Path::new("memory"))
-    }
-}
-
-impl Release {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Eleven => "11",
-            Self::Ten => "10",
-            Self::TenNineteen => "1019",
-        }
-    }
-}
-
-impl Mode {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Store => "store",
-            Self::Core => "core",
-        }
-    }
-}
-
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -685,44 +585,4 @@ async fn read_events(stdout: ChildStdout, shared: Arc<Shared>) {
 #[must_use]
 pub fn scripts_directory() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("node")
-}
-
-/// Block `index` of the feed that `seed` names: `size` bytes, the same as `block` in `conformance/node/lib.js`.
-///
-/// Little-endian words of xorshift32 that starts at `seed ^ (index + 1) * 0x9E3779B1`, or at 1 where that is zero.
-#[must_use]
-pub fn block(seed: u32, index: u64, size: usize) -> Bytes {
-    let low = (index & u64::from(u32::MAX)) as u32;
-    let mut state = (seed ^ low.wrapping_add(1).wrapping_mul(0x9E37_79B1)).max(1);
-    let mut bytes = BytesMut::with_capacity(size.next_multiple_of(4));
-    while bytes.len() < size {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        bytes.put_u32_le(state);
-    }
-    bytes.truncate(size);
-    bytes.freeze()
-}
-
-/// The digest over the blocks `0..count` as [`block`] makes them.
-#[must_use]
-pub fn digest_of_blocks(seed: u32, count: u64, size: usize) -> ContentDigest {
-    digest((0..count).map(|index| block(seed, index, size)))
-}
-
-/// The digest over `blocks` in order.
-#[must_use]
-pub fn digest(blocks: impl IntoIterator<Item = Bytes>) -> ContentDigest {
-    let mut hash = Sha256::new();
-    let mut byte_length = 0;
-    for block in blocks {
-        hash.update(&block);
-        byte_length += block.len() as u64;
-    }
-    ContentDigest { sha256: hex(&hash.finalize()), byte_length }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

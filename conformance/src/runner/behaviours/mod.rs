@@ -1,6 +1,7 @@
 //! The behaviours, by area.
 
 mod admission;
+mod asking;
 mod credentials;
 mod feeds;
 mod frames;
@@ -8,6 +9,7 @@ mod messages;
 mod mux;
 mod noise;
 mod open;
+mod parties;
 mod reading;
 mod serving;
 mod stream;
@@ -22,7 +24,9 @@ pub fn all() -> impl Iterator<Item = Behaviour> {
         stream::BEHAVIOURS,
         mux::BEHAVIOURS,
         admission::BEHAVIOURS,
+        parties::BEHAVIOURS,
         messages::BEHAVIOURS,
+        asking::BEHAVIOURS,
         feeds::BEHAVIOURS,
         serving::BEHAVIOURS,
         reading::BEHAVIOURS,
