@@ -86,6 +86,8 @@ fn who_does_not_allow_it_is_never_pushed_to() {
     let mut pair = pair([WRITER, PLAIN]);
     pair.ends[0].append(3);
     pair.ends[0].channel.push(0..8, &pair.ends[0].feed.clone());
+    pair.pump(0);
+    assert!(pair.ends[0].serve.is_empty(), "no proof is made for it either");
     pair.run().unwrap();
     assert_eq!(pair.ends[1].feed.contiguous_length(), 8);
     assert!(
