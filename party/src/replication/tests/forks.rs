@@ -290,6 +290,20 @@ fn blocks_that_only_the_reader_has_are_given_up_only_after_a_while() {
 }
 
 #[test]
+fn a_suspended_reader_gives_up_no_blocks() {
+    let mut net = cleared_where_the_forks_part(everything());
+    net.connect(0, 1).ends[1].demand(everything());
+    net.run();
+    let pair = &mut net.pairs[0].2;
+    pair.now += Limits::default().retry_after;
+    for (suspended, fork) in [(true, 0), (false, 1)] {
+        net.pairs[0].2.ends[1].channel.set_suspended(suspended);
+        net.run();
+        assert_eq!(net.feeds[1].info().fork, fork, "suspended: {suspended}");
+    }
+}
+
+#[test]
 fn blocks_that_another_peer_can_show_stay_meanwhile() {
     let mut net = Net::new(false, 34, 2);
     net.connect(0, 1);
