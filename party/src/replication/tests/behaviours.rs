@@ -152,6 +152,23 @@ fn a_want_of_what_the_contiguous_start_says_is_answered_with_that_and_any_other_
     assert_eq!(of(Model::sparse(100, [66]), 64), [bits(64, 0b100)], "there is no contiguous start");
 }
 
+//= REPL-11
+#[test]
+fn whether_the_growth_can_be_proved_is_tried_out_only_if_the_roots_are_not_known_by_the_blocks() {
+    // The root of all eight is known of every feed that is longer; that of the first four by a block below only.
+    for (stored, theirs, is_known) in [(9, 8, true), (9, 4, false), (5, 4, true)] {
+        let mut pair = pair(Model::sparse(10, [stored]), Model::sparse(theirs, []));
+        pair.pump(1);
+        pair.deliver(0, usize::MAX).unwrap();
+        pair.pump(0);
+        let Some(Message::Sync(sync)) = pair.ends[0].sent.first() else { panic!("no sync") };
+        let case = format!("{stored} of ten, and {theirs}");
+        assert_eq!((sync.can_upgrade, pair.ends[0].serve.is_empty()), (is_known, is_known), "{case}");
+        pair.run().unwrap();
+        assert_eq!(pair.ends[1].feed.length, 10, "{case}");
+    }
+}
+
 //= REPL-99
 #[test]
 fn a_refusal_comes_before_the_news_that_it_is_older_than() {
