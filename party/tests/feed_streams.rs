@@ -135,6 +135,21 @@ async fn a_reader_of_bytes_does_not_mix_two_courses_of_a_feed() {
 }
 
 #[tokio::test]
+async fn every_block_of_a_writer_of_bytes_is_full_but_the_last() {
+    // More than is appended at once; of a length that doesn't divide that, and longer than that.
+    for block_len in [1_000, 1_500_000] {
+        let feed = feed().await;
+        let mut bytes = feed.byte_writer(block_len).unwrap();
+        bytes.write_all(&vec![7; 5_000_100]).await.unwrap();
+        bytes.shutdown().await.unwrap();
+        let blocks: Vec<(u64, Bytes)> = feed.history(..).await.try_collect().await.unwrap();
+        let (last, full) = blocks.split_last().unwrap();
+        assert!(full.iter().all(|(_, block)| block.len() == block_len));
+        assert_eq!((full.len(), last.1.len()), (5_000_100 / block_len, 5_000_100 % block_len));
+    }
+}
+
+#[tokio::test]
 async fn a_writer_of_bytes_says_what_went_wrong() {
     let writer = feed().await;
     assert!(writer.byte_writer(0).is_err());

@@ -147,6 +147,7 @@ async fn nothing_is_left_of_a_purged_feed() {
             }
             if let Some(feed) = held {
                 assert!(feed.is_purged() && !feed.info().writable);
+                assert!(feed.manifest().is_some(), "who it was is still known");
                 purged(feed.append("d").await, &feed);
                 purged(feed.get(1).await, &feed);
                 purged(feed.fetch(7).await, &feed);

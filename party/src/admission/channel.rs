@@ -377,6 +377,21 @@ mod tests {
         assert!(pair.asker.is_idle());
     }
 
+    #[test]
+    fn a_channel_is_idle_when_the_transactions_of_both_sides_are_over() {
+        let mut pair = Pair::new(Limits::default());
+        assert!(pair.asker.is_idle() && pair.answerer.is_idle());
+        pair.ask(Body::IntroduceFeeds(vec![feed(1)]));
+        pair.drive().unwrap();
+        let (id, body) = pair.asked();
+        assert!(!pair.asker.is_idle(), "it waits for the answer");
+        assert!(!pair.answerer.is_idle(), "it has to answer");
+        pair.answerer.respond(id, body).unwrap();
+        pair.drive().unwrap();
+        pair.answer().unwrap();
+        assert!(pair.asker.is_idle() && pair.answerer.is_idle());
+    }
+
     //= PARTY-51
     #[test]
     fn more_feeds_than_may_be_introduced_are_not_sent() {

@@ -619,6 +619,16 @@ mod tests {
     }
 
     #[test]
+    fn taking_away_the_rest_of_a_page_touches_no_other() {
+        let mut bitfield = Bitfield::default();
+        bitfield.apply(bitfield.with(PAGE_BITS..3 * PAGE_BITS));
+        for gone in [PAGE_BITS + 5..2 * PAGE_BITS, PAGE_BITS..2 * PAGE_BITS] {
+            let touched: Vec<u64> = bitfield.without(&gone).pages().map(|(n, _)| n).collect();
+            assert_eq!(touched, [1], "{gone:?}");
+        }
+    }
+
+    #[test]
     fn a_full_page_behind_a_gap_is_stored_in_a_few_bytes() {
         let bitfield = Bitfield::default();
         let change = bitfield.with(PAGE_BITS..2 * PAGE_BITS);

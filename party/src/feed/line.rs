@@ -329,3 +329,37 @@ impl Bell {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{
+        feed::{Identity, memory::MemoryStorage, storage::Slot},
+        key::KeyPair,
+    };
+
+    #[tokio::test]
+    async fn so_many_pushes_wait_on_a_line_and_neighbours_count_as_one() {
+        let identity = Identity::writer(KeyPair::from_seed(&[1; 32]));
+        let feed = Feed::create(Arc::new(MemoryStorage::new()), Slot(0), identity).await.unwrap();
+        let limits = Limits { max_queued_extensions: 2, ..Limits::default() };
+        let remote = KeyPair::from_seed(&[2; 32]).public();
+        let peer = FeedPeer::new(remote, feed.discovery_key(), Arc::default(), &limits);
+        let line = OpenLine::new(&feed, peer);
+        for start in [0, 10, 20, 30, 40, 50] {
+            feed.push(start..start + 1);
+        }
+        // There is always room for what lies beside the last one, or in it.
+        feed.push(31..33);
+        feed.push(30..32);
+        let waiting = std::iter::from_fn(|| line.next_errand()).map(|errand| match errand {
+            Errand::Push(blocks) => blocks,
+            Errand::Say(..) => panic!("nothing was said"),
+        });
+        assert_eq!(waiting.collect::<Vec<_>>(), [0..1, 10..11, 20..21, 30..33]);
+        feed.push(60..61);
+        assert!(line.next_errand().is_some(), "there is room again");
+    }
+}

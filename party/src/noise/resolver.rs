@@ -295,6 +295,17 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_that_is_reset_begins_anew() {
+        let mut hash = Blake2b(new_hash());
+        hash.input(b"before");
+        hash.reset();
+        hash.input(b"after");
+        let mut found = [0; 64];
+        hash.result(&mut found);
+        assert_eq!(found, *blake2b_simd::blake2b(b"after").as_array());
+    }
+
+    #[test]
     fn both_ends_compute_the_same_secret() {
         let (alice, bob) = (pair(1), pair(2));
         assert_eq!(dh(&alice, &bob.pair.public).unwrap(), dh(&bob, &alice.pair.public).unwrap());

@@ -354,6 +354,23 @@ mod tests {
         ]
     }
 
+    //= LIMIT-17
+    #[test]
+    fn a_bitfield_of_few_runs_takes_no_page() {
+        // One block of each page, of more pages than there may be.
+        let limits = Limits { max_remote_pages: 2, ..limits() };
+        let mut have = Have::default();
+        for number in 0..4 {
+            have.replace(number * PAGE, &[1], &limits).unwrap();
+        }
+        assert!((0..4).all(|number| have.has(number * PAGE) && !have.has(number * PAGE + 1)));
+        // Of many runs each takes one, and there are no more.
+        let many = [0x5555_5555; 40];
+        for number in 0..3 {
+            assert_eq!(have.replace(number * PAGE, &many, &limits).is_ok(), number < 2);
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
         #[test]

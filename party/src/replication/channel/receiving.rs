@@ -119,11 +119,6 @@ impl Channel {
         };
         self.asking.answered(request, &asked);
         self.telling.touch();
-        if self.conflicts.is_suspicious() {
-            self.asking.window.give_up(&asked);
-            self.counters.ignored += 1;
-            return Ok(());
-        }
         if !asked.covers(&proof) {
             return Err(PeerMisbehaved::UnrequestedData.into());
         }
@@ -148,7 +143,6 @@ impl Channel {
             let missing = Asked {
                 block: asked.block.filter(|_| !block),
                 upgrade: asked.upgrade.filter(|_| !upgrade),
-                hash: asked.hash.filter(|_| !hash),
                 sought: asked.sought.filter(|_| !hash),
                 manifest: false,
                 ..asked
@@ -207,7 +201,6 @@ impl Channel {
         }
         if asked.pushes
             && asked.block.is_none()
-            && asked.hash.is_none()
             && asked
                 .upgrade
                 .is_some_and(|upgrade| upgrade.start.saturating_add(upgrade.length) <= local.length())

@@ -15,7 +15,7 @@ use crate::{
     },
     replication::{
         Options,
-        messages::{Message, Range, Request, Sync},
+        messages::{Bitfield, Message, Range, Request, Sync, Want},
     },
 };
 
@@ -105,6 +105,68 @@ fn who_asks_for_the_tree_of_a_fork_that_was_empty_gets_what_there_is_by_then() {
     let Some(Message::Data(data)) = pair.ends[0].sent.last() else { panic!("no answer") };
     let upgrade = data.proof.upgrade.as_ref().unwrap();
     assert_eq!((data.request, data.proof.fork, upgrade.start, upgrade.length), (9, 1, 0, 5));
+}
+
+#[test]
+fn a_request_that_is_not_served_is_counted_once_whatever_the_reason() {
+    for reason in ["it may not be had", "it is not there", "it can't be read"] {
+        let mut pair = pair(Model::writer(5), Model::reader());
+        while pair.ends[0].serve.is_empty() {
+            for n in 0..2 {
+                pair.deliver(n, usize::MAX).unwrap();
+                pair.pump(n);
+            }
+        }
+        let writer = &mut pair.ends[0];
+        let (ticket, ..) = writer.serve.remove(0);
+        match reason {
+            "it may not be had" => writer.channel.deny(ticket),
+            "it is not there" => writer.channel.handle_served(ticket, Ok(None)),
+            _ => writer.channel.handle_served(ticket, Err(())),
+        }
+        assert_eq!(writer.status().counters.refused_by_us, 1, "{reason}");
+        pair.run().unwrap();
+        assert_eq!(pair.ends[1].status().counters.refused_by_remote, 1, "{reason}");
+    }
+}
+
+//= REPL-62
+#[test]
+fn a_want_of_what_the_contiguous_start_says_is_answered_with_that_and_any_other_with_bits() {
+    let of = |feed: Model, start| {
+        let mut pair = pair(feed, Model::reader());
+        pair.run().unwrap();
+        let writer = &mut pair.ends[0];
+        let before = writer.sent.len();
+        let want = Message::Want(Want { start, length: 32, any: false });
+        writer.channel.handle_message(5, want.encode(), &writer.feed, pair.now).unwrap();
+        pair.pump(0);
+        pair.ends[0].sent.split_off(before)
+    };
+    let told = |length| Message::Range(Range { drop: false, start: 0, length });
+    let bits = |start, word| Message::Bitfield(Bitfield { start, words: vec![word, 0] });
+    assert_eq!(of(Model::writer(100), 32), [told(100)], "there is nothing else");
+    let partial = || Model::sparse(100, (0..64).chain([66]));
+    assert_eq!(of(partial(), 32), [told(64)], "what is wanted lies within it");
+    assert_eq!(of(partial(), 64), [bits(64, 0b100)]);
+    assert_eq!(of(Model::sparse(100, [66]), 64), [bits(64, 0b100)], "there is no contiguous start");
+}
+
+//= REPL-11
+#[test]
+fn whether_the_growth_can_be_proved_is_tried_out_only_if_the_roots_are_not_known_by_the_blocks() {
+    // The root of all eight is known of every feed that is longer; that of the first four by a block below only.
+    for (stored, theirs, is_known) in [(9, 8, true), (9, 4, false), (5, 4, true)] {
+        let mut pair = pair(Model::sparse(10, [stored]), Model::sparse(theirs, []));
+        pair.pump(1);
+        pair.deliver(0, usize::MAX).unwrap();
+        pair.pump(0);
+        let Some(Message::Sync(sync)) = pair.ends[0].sent.first() else { panic!("no sync") };
+        let case = format!("{stored} of ten, and {theirs}");
+        assert_eq!((sync.can_upgrade, pair.ends[0].serve.is_empty()), (is_known, is_known), "{case}");
+        pair.run().unwrap();
+        assert_eq!(pair.ends[1].feed.length, 10, "{case}");
+    }
 }
 
 //= REPL-99

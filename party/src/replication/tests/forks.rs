@@ -289,6 +289,36 @@ fn blocks_that_only_the_reader_has_are_given_up_only_after_a_while() {
     assert!(net.pairs[0].2.ends[1].channel.poll_timeout().is_none());
 }
 
+//= REPL-81
+#[test]
+fn blocks_behind_those_that_can_not_be_shown_are_no_reason_to_wait() {
+    let mut net = Net::new(false, 256, 1);
+    net.connect(0, 1).ends[1].demand(Demand::from_ranges([0..1, 128..129]));
+    net.run();
+    net.disconnect();
+    truncate(&net.feeds[0], 70);
+    append(&net.feeds[0], 180);
+    // What is below the node of which it is found that it differs.
+    block_on(net.feeds[0].clear(64..128)).unwrap();
+    net.connect(0, 1).ends[1].demand(Demand::nothing());
+    net.run();
+    assert_eq!((net.feeds[1].info().fork, net.feeds[1].info().length), (1, 250));
+}
+
+#[test]
+fn a_suspended_reader_gives_up_no_blocks() {
+    let mut net = cleared_where_the_forks_part(everything());
+    net.connect(0, 1).ends[1].demand(everything());
+    net.run();
+    let pair = &mut net.pairs[0].2;
+    pair.now += Limits::default().retry_after;
+    for (suspended, fork) in [(true, 0), (false, 1)] {
+        net.pairs[0].2.ends[1].channel.set_suspended(suspended);
+        net.run();
+        assert_eq!(net.feeds[1].info().fork, fork, "suspended: {suspended}");
+    }
+}
+
 #[test]
 fn blocks_that_another_peer_can_show_stay_meanwhile() {
     let mut net = Net::new(false, 34, 2);

@@ -33,7 +33,11 @@ struct Victim {
 
 impl Victim {
     fn new(feed: Model, limits: Limits) -> Self {
-        let channel = open(true, Options::default(), &limits, &feed);
+        Self::with_options(feed, Options::default(), limits)
+    }
+
+    fn with_options(feed: Model, options: Options, limits: Limits) -> Self {
+        let channel = open(true, options, &limits, &feed);
         Self { feed, channel, now: Instant::now() }
     }
 
@@ -104,6 +108,72 @@ fn waiting() -> (Victim, u64) {
         _ => None,
     });
     (victim, id.unwrap())
+}
+
+//= REPL-29
+#[test]
+fn a_block_that_is_not_stored_is_refused_before_it_is_looked_for() {
+    let mut victim = Victim::new(Model::sparse(10, [3]), Limits::default());
+    victim.outputs();
+    for index in [4, 10, 11] {
+        victim.send(block_request(index, index)).unwrap();
+        let refusal = Message::NoData(NoData { request: index, reason: 1 });
+        let [Output::Send { message_type: 4, payload }] = &mut victim.outputs()[..] else {
+            panic!("block {index} is not refused")
+        };
+        assert_eq!(payload.clone().into_bytes(), refusal.encode());
+    }
+    victim.send(block_request(3, 3)).unwrap();
+    assert!(matches!(victim.outputs()[..], [Output::Serve { .. }]));
+    assert_eq!(victim.channel.status(&victim.feed).counters.refused_by_us, 3);
+}
+
+#[test]
+fn the_refusal_of_a_request_that_was_made_for_its_answer_is_none_of_the_growth() {
+    let finite = Options { live: false, ..Options::default() };
+    let mut victim = Victim::with_options(Model::reader(), finite, Limits::default());
+    // It doesn't say whether it can prove its length to us.
+    victim.send(sync(5, 3)).unwrap();
+    victim.send(Message::Range(Range { drop: false, start: 0, length: 5 })).unwrap();
+    let asked = |messages: Vec<Message>| -> Vec<Request> {
+        let requests = messages.into_iter().filter_map(|message| match message {
+            Message::Request(request) => Some(request),
+            _ => None,
+        });
+        requests.collect()
+    };
+    let [Request { id, proof: ProofRequest { block: None, .. }, .. }] = asked(victim.messages())[..] else {
+        panic!("no probe")
+    };
+    victim.send(Message::NoData(NoData { request: id, reason: 2 })).unwrap();
+    victim.send(sync(5, 0)).unwrap();
+    let asked = asked(victim.messages());
+    let growth = Some(UpgradeRequest { start: 0, length: 5 });
+    assert!(asked.iter().any(|request| request.proof.upgrade == growth && request.proof.block.is_some()));
+}
+
+//= LIMIT-16
+#[test]
+fn what_waits_to_be_stored_is_bounded_by_its_bytes_alone_and_by_its_number_alone() {
+    let stored = |limits: Limits, size: usize| {
+        let mut victim = Victim::new(Model::sparse(10_000, []), limits);
+        victim.send(sync(10_000, 10_000)).unwrap();
+        victim.send(Message::Range(Range { drop: false, start: 0, length: 10_000 })).unwrap();
+        let mut answered = 0;
+        // One at a time; nothing is ever stored.
+        while let Some(Message::Request(request)) = {
+            victim.channel.set_allowance(1);
+            victim.messages().into_iter().find(|message| matches!(message, Message::Request(_)))
+        } {
+            let proof = block(request.proof.block.unwrap().index, size);
+            victim.send(Message::Data(Data { request: request.id, proof })).unwrap();
+            answered += 1;
+        }
+        answered
+    };
+    let limits = Limits { max_inflight_requests: 4, max_unverified_bytes: 1_000, ..Limits::default() };
+    assert_eq!(stored(limits.clone(), 100), 10);
+    assert_eq!(stored(limits, 10), 32);
 }
 
 #[track_caller]

@@ -86,6 +86,8 @@ fn who_does_not_allow_it_is_never_pushed_to() {
     let mut pair = pair([WRITER, PLAIN]);
     pair.ends[0].append(3);
     pair.ends[0].channel.push(0..8, &pair.ends[0].feed.clone());
+    pair.pump(0);
+    assert!(pair.ends[0].serve.is_empty(), "no proof is made for it either");
     pair.run().unwrap();
     assert_eq!(pair.ends[1].feed.contiguous_length(), 8);
     assert!(
@@ -145,6 +147,44 @@ fn blocks_can_be_pushed_one_by_one() {
     let reader = &pair.ends[1];
     assert!(reader.feed.has(6) && reader.feed.has(7) && !reader.feed.has(8));
     assert_eq!((reader.feed.length, reader.status().counters.blocks_pushed_to_us), (9, 1));
+}
+
+//= REPL-45
+#[test]
+fn of_a_pushed_block_that_nobody_wants_the_growth_is_taken() {
+    let writer = real::writer(false);
+    block_on(writer.append_batch((0..5).map(|n| real::block(n).into()).collect())).unwrap();
+    let feed = real::reader(&writer);
+    let mut pair = Pair::new([writer, feed.clone()], [WRITER, READER]);
+    pair.ends[1].demand(Demand::from_ranges(std::iter::once(0..5)));
+    pair.run().unwrap();
+    let asked = pair.ends[1].sent(1);
+    pair.ends[0].append(1);
+    pair.run().unwrap();
+    assert_eq!((feed.info().length, feed.info().contiguous_length), (6, 5));
+    assert_eq!((pair.ends[1].sent(1), pair.ends[1].status().counters.unwanted_pushes), (asked, 0));
+}
+
+//= LIMIT-19
+#[test]
+fn no_more_blocks_wait_to_be_pushed_than_the_limit_has_however_they_are_called_for() {
+    let max = Limits::default().max_queued_pushes as u64;
+    let mut pair = pair([PLAIN, READER]);
+    pair.ends[0].append(1_000);
+    pair.pump(0);
+    let end = &mut pair.ends[0];
+    for range in [10..9 + max, 500..510] {
+        end.channel.push(range, &end.feed);
+    }
+    pair.pump(0);
+    while pair.serve(0, 0) {
+        pair.pump(0);
+    }
+    let pushed = pair.ends[0].sent.iter().filter_map(|message| match message {
+        Message::Data(Data { request: 0, proof }) => proof.block.as_ref().map(|block| block.index),
+        _ => None,
+    });
+    assert_eq!(pushed.collect::<Vec<_>>(), (10..9 + max).chain([500]).collect::<Vec<_>>());
 }
 
 //= REPL-47

@@ -107,6 +107,23 @@ fn an_offset_beyond_the_end_comes_with_the_growth() {
     assert!(seeks);
 }
 
+// Both would have to be in what the upgrade brings.
+#[test]
+fn no_offset_is_asked_for_beside_a_block() {
+    let mut pair = pair(&[50; 100], true);
+    let end = &mut pair.ends[1];
+    end.demand(Demand::everything());
+    end.channel.set_sought(vec![Sought { id: 1, bytes: 3_210, padding: 0, blocks: 0..0, near: 0 }]);
+    pair.run().unwrap();
+    let growths = pair.ends[1].sent.iter().filter_map(|message| match message {
+        Message::Request(request) if request.proof.upgrade.is_some() => Some(&request.proof),
+        _ => None,
+    });
+    let parts: Vec<_> = growths.map(|proof| (proof.block.is_some(), proof.seek.is_some())).collect();
+    assert_eq!(parts, [(true, false)]);
+    assert_eq!(pair.ends[1].feed.info().contiguous_length, 100);
+}
+
 //= REPL-17
 #[test]
 fn a_remote_of_hypercore_10_19_is_asked_for_hashes_alone() {
