@@ -1,6 +1,7 @@
 //! What the tests of whole connections share.
 #![allow(dead_code, unreachable_pub)] // not every test uses all of it
 
+pub mod log;
 pub mod membership;
 pub mod one_feed;
 pub mod raw;

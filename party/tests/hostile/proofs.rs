@@ -13,7 +13,7 @@ use party::{
 };
 
 use crate::{
-    common::{self, identity, raw::RawPeer},
+    common::{self, identity, log::Log, raw::RawPeer},
     shared::{Reader, complete, say},
 };
 
@@ -94,6 +94,8 @@ async fn forge(peer: &mut RawPeer, channel: party::mux::ChannelId, feed: &party:
 #[tokio::test(start_paused = true)]
 async fn a_wrong_proof_of_any_kind_closes_the_channel_and_nobody_else_notices() {
     for (name, forgery) in FORGERIES {
+        let log = Log::default();
+        let _guard = log.start();
         let reader = Reader::new().await;
         let _wanted = reader.attacked.download(..);
         let mut events = reader.open.events();
@@ -115,6 +117,8 @@ async fn a_wrong_proof_of_any_kind_closes_the_channel_and_nobody_else_notices() 
             ),
         };
         assert!(expected, "{name}: {error}");
+        let key = reader.attacked.discovery_key().to_string();
+        assert!(log.says(&["WARN", "closing the feed's channel", &key, &error.to_string()]), "{name}");
 
         // The connection lives, another peer brings both feeds, and what was forged isn't there.
         let (honest, _task) = reader.meet_writer().await;
