@@ -45,7 +45,7 @@ pub enum Kind {
     MultisigZero,
 }
 
-/// What a [`NodePeer`] runs.
+/// What a [`NodePeer`](super::NodePeer) runs.
 #[derive(Debug, Clone)]
 pub struct NodeOptions {
     /// The Hypercore release.

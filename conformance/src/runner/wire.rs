@@ -162,6 +162,17 @@ impl Wire {
         Ok(())
     }
 
+    /// Seals each of these and sends them in one write, past the mux: so that what comes of them doesn't depend on how the
+    /// network cuts them up.
+    pub(super) async fn say_at_once(&mut self, messages: &[Vec<u8>]) -> Result<()> {
+        let mut bytes = Vec::new();
+        for message in messages {
+            bytes.extend_from_slice(&self.sealed(message)?);
+        }
+        self.raw.write(&bytes).await;
+        Ok(())
+    }
+
     /// Sends what the mux has to say.
     pub(super) async fn flush(&mut self) -> Result<()> {
         while let Some(message) = self.mux.poll_transmit() {

@@ -205,16 +205,15 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
                 let capability = party::replication::handshake(wire.session(), &key);
                 let feed = *key.discovery_key().as_bytes();
                 let (id, other, hello) = (wire.party_id(&PARTY), wire.party_id(&OTHER), wire.hello(&OTHER));
-                for message in [
+                let opens = [
                     open(1, PROTOCOL, &id, &hello),
                     open(2, PROTOCOL, &other, &hello),
                     open(3, "hypercore/alpha", &feed, &capability),
                     open(4, "hypercore/alpha", &[3; 32], &capability),
                     open(5, UNKNOWN, &[], &[]),
                     open(6, PROTOCOL, &[], &[]),
-                ] {
-                    wire.say(&message).await?;
-                }
+                ];
+                wire.say_at_once(&opens).await?;
                 let mut order = Vec::new();
                 while order.len() < 6 {
                     order.push(wire.next_reject().await?);
