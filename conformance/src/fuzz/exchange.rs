@@ -36,7 +36,7 @@ const MANY: usize = 10_000;
 const LONGEST: u64 = 120;
 
 fn limits() -> Limits {
-    Limits { max_queued_requests: 24, max_inflight_requests: 16, ..Limits::default() }
+    Limits { max_queued_requests: 24, max_queued_pushes: 16, max_inflight_requests: 16, ..Limits::default() }
 }
 
 /// What the peers are for, and what the reader has to begin with.
@@ -356,7 +356,9 @@ impl Pair {
                 Some(Output::Extension { .. }) => {}
             }
         }
-        assert!(end.serve.len() <= limits().max_queued_requests);
+        // One to see what can be proved, and one of a conflict, come on top.
+        let most = limits().max_queued_requests + limits().max_queued_pushes + 2;
+        assert!(end.serve.len() <= most, "{} proofs to be made", end.serve.len());
     }
 
     /// Lets all happen that is still to happen, and time pass while somebody waits for it.

@@ -25,7 +25,10 @@ impl Channel {
     pub fn handle_served(&mut self, ticket: Ticket, proof: Result<Option<Proof>, ()>) {
         if let Some((_, upgrade)) = self.trial.take_if(|(trial, _)| *trial == ticket) {
             let provable = matches!(&proof, Ok(Some(proof)) if proof.upgrade.is_some());
-            return self.telling.found(upgrade, provable);
+            if let Some(upgrade) = upgrade {
+                self.telling.found(upgrade, provable);
+            }
+            return;
         }
         if self.handle_conflict_served(ticket, proof.as_ref().ok().and_then(Option::as_ref)) {
             return;
@@ -122,7 +125,7 @@ impl Channel {
             && let Some(upgrade) = self.telling.unsure(local, &self.remote)
         {
             let ticket = self.serving.ticket();
-            self.trial = Some((ticket, upgrade));
+            self.trial = Some((ticket, Some(upgrade)));
             let request = ProofRequest { upgrade: Some(upgrade), ..ProofRequest::default() };
             return Some(Output::Serve { ticket, request, fork: local.fork() });
         }
