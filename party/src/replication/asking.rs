@@ -54,7 +54,9 @@ pub(super) struct Asking {
     /// The same, of a growth that it would not prove beside a block, which may have been all that it minded.
     lone_upgrade: Option<(u64, u64)>,
     refused_manifest: bool,
-    /// Probes answered since our last sync.
+    /// The fork and the length that our last sync has told.
+    told: Option<(u64, u64)>,
+    /// Probes answered since it told another.
     probes: u8,
     /// Requests that others were asked for, as no answer came in time.
     pub(super) overdue: u64,
@@ -89,6 +91,7 @@ impl Asking {
             refused_upgrade: None,
             lone_upgrade: None,
             refused_manifest: false,
+            told: None,
             probes: 0,
             overdue: 0,
             backoff: Backoff::default(),
@@ -180,9 +183,13 @@ impl Asking {
         }
     }
 
-    /// Our sync has told the remote something new.
-    pub(super) fn synced(&mut self) {
-        self.probes = 0;
+    /// Our sync was sent. One that says no other length changes nothing: what the remote has not acknowledged after all probes, it
+    /// is not asked for again, or the two would never be done.
+    pub(super) fn synced(&mut self, sync: &Sync) {
+        let told = Some((sync.fork, sync.length));
+        if std::mem::replace(&mut self.told, told) != told {
+            self.probes = 0;
+        }
     }
 
     /// The remote has told what it has of `range`.

@@ -109,8 +109,8 @@ impl Channel {
             self.telling.poll((local, shown), remote, limits, sync)
         };
         if let Some(message) = told {
-            if let Message::Sync(_) = message {
-                self.asking.synced();
+            if let Message::Sync(sync) = &message {
+                self.asking.synced(sync);
             }
             return Some(self.output(&message));
         }

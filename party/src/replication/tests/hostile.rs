@@ -562,6 +562,24 @@ fn a_remote_that_refuses_everything_is_not_asked_for_ever() {
     assert!(requests < 200, "{requests}");
 }
 
+#[test]
+fn a_remote_that_never_acknowledges_our_length_does_not_keep_what_is_finite_from_its_end() {
+    let options = Options { live: false, ..Options::default() };
+    let mut victim = Victim::with_options(Model::sparse(0, []), options, Limits::default());
+    victim.send(sync(10, 73)).unwrap();
+    let mut said = 0;
+    for _ in 0..1000 {
+        for message in victim.messages() {
+            said += 1;
+            if let Message::Request(request) = message {
+                victim.send(Message::Data(Data { request: request.id, proof: upgrade(0, 10) })).unwrap();
+            }
+        }
+    }
+    assert!(victim.channel.status(&victim.feed).in_sync);
+    assert!(said < 10, "{said} messages");
+}
+
 //= REPL-57
 #[test]
 fn a_node_that_calls_requests_invalid_is_not_asked_too_often() {
