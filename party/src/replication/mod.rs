@@ -22,6 +22,7 @@ mod extensions;
 mod have;
 pub mod messages;
 mod newest;
+mod numbered;
 mod pace;
 mod payload;
 mod picking;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{
     Ticket,
     messages::{NoData, Request},
+    numbered::Numbered,
 };
 use crate::{error::PeerMisbehaved, limits::Limits};
 
@@ -12,12 +13,12 @@ use crate::{error::PeerMisbehaved, limits::Limits};
 #[derive(Debug, Default)]
 pub(super) struct Serving {
     next_serial: u64,
-    /// By priority and then age.
-    waiting: BTreeMap<Place, Request>,
+    /// Those with a priority, and those without, by age.
+    waiting: [Numbered<Request>; 2],
     /// Those that wait for something else to end first.
     held: BTreeMap<Place, Request>,
     /// `None` if it was cancelled meanwhile.
-    running: BTreeMap<u64, Option<Running>>,
+    running: Numbered<Option<Running>>,
     /// The last request of an id.
     ids: BTreeMap<u64, Stage>,
     refusals: VecDeque<NoData>,
@@ -46,7 +47,8 @@ enum Stage {
 impl Serving {
     /// Requests that are waiting or being served.
     pub(super) fn len(&self) -> usize {
-        self.waiting.len() + self.held.len() + self.running.len()
+        let [first, later] = &self.waiting;
+        first.len() + later.len() + self.held.len() + self.running.len()
     }
 
     /// Whether nothing waits, runs or is to be refused.
@@ -64,7 +66,7 @@ impl Serving {
         self.next_serial += 1;
         let place = Place { later: request.priority == 0, serial: self.next_serial };
         self.ids.insert(request.id, Stage::Waiting(place));
-        self.waiting.insert(place, request);
+        self.wait(place, request);
         true
     }
 
@@ -73,7 +75,7 @@ impl Serving {
     pub(super) fn cancel(&mut self, id: u64) {
         match self.ids.remove(&id) {
             Some(Stage::Waiting(place)) => {
-                self.waiting.remove(&place);
+                self.waiting[usize::from(place.later)].remove(place.serial);
                 self.held.remove(&place);
             }
             Some(Stage::Running(serial)) => {
@@ -85,15 +87,14 @@ impl Serving {
 
     /// The ids of those that wait or were put aside, which are not to be served.
     pub(super) fn take_waiting(&mut self) -> Vec<u64> {
-        let mut all = std::mem::take(&mut self.waiting);
-        all.append(&mut self.held);
-        all.into_values().map(|request| request.id).collect()
+        self.release();
+        std::iter::from_fn(|| self.pop_waiting()).map(|(_, request)| request.id).collect()
     }
 
     /// The next request to serve. Those that are to wait are put aside until they are [let go](Self::release).
     pub(super) fn pop(&mut self, is_to_wait: impl Fn(&Request) -> bool) -> Option<(Ticket, Request)> {
         let (place, request) = loop {
-            let (place, request) = self.waiting.pop_first()?;
+            let (place, request) = self.pop_waiting()?;
             if !is_to_wait(&request) {
                 break (place, request);
             }
@@ -111,7 +112,21 @@ impl Serving {
 
     /// What was put aside waits with the others again, in its old place.
     pub(super) fn release(&mut self) {
-        self.waiting.append(&mut self.held);
+        for (place, request) in std::mem::take(&mut self.held) {
+            self.wait(place, request);
+        }
+    }
+
+    fn wait(&mut self, place: Place, request: Request) {
+        self.waiting[usize::from(place.later)].insert(place.serial, request);
+    }
+
+    fn pop_waiting(&mut self) -> Option<(Place, Request)> {
+        let mut queues = [false, true].into_iter().zip(&mut self.waiting);
+        queues.find_map(|(later, queue)| {
+            let (serial, request) = queue.pop_first()?;
+            Some((Place { later, serial }, request))
+        })
     }
 
     /// A ticket for a proof of our own.
@@ -122,7 +137,7 @@ impl Serving {
 
     /// A request was served. `None` if it is not to be answered.
     pub(super) fn served(&mut self, ticket: Ticket) -> Option<Running> {
-        let running = self.running.remove(&ticket.0)??;
+        let running = self.running.remove(ticket.0)??;
         self.ids.remove(&running.id);
         Some(running)
     }

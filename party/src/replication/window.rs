@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    numbered::Numbered,
     pace::{Pace, Share},
     swarm::{Claimed, Member, Swarm},
 };
@@ -74,8 +75,8 @@ pub(super) struct Window {
     member: Member,
     share: Share,
     next_id: u64,
-    waiting: BTreeMap<u64, Waiting>,
-    storing: BTreeMap<u64, (Asked, usize)>,
+    waiting: Numbered<Waiting>,
+    storing: Numbered<(Asked, usize)>,
     storing_bytes: usize,
     /// The request for a block, whether waiting or storing.
     blocks: BTreeMap<u64, u64>,
@@ -111,8 +112,8 @@ impl Window {
             member: Member::join(swarm),
             share: Share::of(pace),
             next_id: 1,
-            waiting: BTreeMap::new(),
-            storing: BTreeMap::new(),
+            waiting: Numbered::default(),
+            storing: Numbered::default(),
             storing_bytes: 0,
             blocks: BTreeMap::new(),
             upgrade: None,
@@ -144,7 +145,7 @@ impl Window {
 
     /// Whether nothing but a probe is on the way, and nothing is being stored.
     pub(super) fn is_at_rest(&self) -> bool {
-        self.storing.is_empty() && self.waiting.values().all(|waiting| waiting.asked.probe)
+        self.storing.is_empty() && self.waiting.iter().all(|(_, waiting)| waiting.asked.probe)
     }
 
     /// Whether the connection has room for another request.
@@ -251,9 +252,9 @@ impl Window {
         limits: &Limits,
     ) -> Vec<u64> {
         let waiting = self.waiting.iter().filter(|(_, Waiting { asked, .. })| void(asked));
-        let mut ids: Vec<u64> = waiting.map(|(id, _)| *id).collect();
+        let mut ids: Vec<u64> = waiting.map(|(id, _)| id).collect();
         for id in &ids {
-            if let Some(Waiting { asked, bytes, .. }) = self.waiting.remove(id) {
+            if let Some(Waiting { asked, bytes, .. }) = self.waiting.remove(*id) {
                 self.share.forget(bytes);
                 self.release(*id, &asked);
                 self.give_up(&asked);
@@ -269,7 +270,7 @@ impl Window {
     /// bring is to be [given up](Self::give_up).
     //= REPL-33, REPL-36
     pub(super) fn answered(&mut self, id: u64, now: Instant) -> Answered {
-        match self.waiting.remove(&id) {
+        match self.waiting.remove(id) {
             Some(Waiting { asked, at, bytes }) => {
                 self.share.answered(bytes, at, now);
                 self.release(id, &asked);
@@ -292,7 +293,7 @@ impl Window {
 
     /// Whether the block of a push is being stored already.
     pub(super) fn is_storing_block(&self, index: u64) -> bool {
-        self.blocks.get(&index).is_some_and(|id| self.storing.contains_key(id))
+        self.blocks.get(&index).is_some_and(|id| self.storing.contains(*id))
     }
 
     /// Whether a push of a block of so many bytes fits in beside what is being stored.
@@ -327,7 +328,7 @@ impl Window {
     /// What answered `id` is stored, or is not going to be. Returns what was asked, and the size of the block.
     /// The claims are [settled](Self::settle) by the caller, who knows what came of it.
     pub(super) fn stored(&mut self, id: u64) -> Option<(Asked, usize)> {
-        let (asked, bytes) = self.storing.remove(&id)?;
+        let (asked, bytes) = self.storing.remove(id)?;
         self.storing_bytes = self.storing_bytes.saturating_sub(bytes);
         self.release(id, &asked);
         Some((asked, bytes))
@@ -359,10 +360,10 @@ impl Window {
             .iter()
             .filter(|(_, Waiting { asked, .. })| asked.upgrade.is_none() && !asked.manifest)
             .filter(|(_, Waiting { asked, .. })| asked.block.is_some_and(&unwanted))
-            .map(|(id, _)| *id)
+            .map(|(id, _)| id)
             .collect();
         for id in &ids {
-            if let Some(Waiting { asked, bytes, .. }) = self.waiting.remove(id) {
+            if let Some(Waiting { asked, bytes, .. }) = self.waiting.remove(*id) {
                 self.share.forget(bytes);
                 self.release(*id, &asked);
                 self.settle(&asked, stored, false);
