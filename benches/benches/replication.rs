@@ -78,12 +78,14 @@ impl Stub {
         let nodes = (0..NODES).map(|index| Node { index, size: 1_024, hash: [7; 32] }).collect();
         let block = request.block.map(|asked| BlockProof { index: asked.index, value: block.clone(), nodes });
         let (nodes, additional_nodes, signature) = Default::default();
-        let upgrade = request.upgrade.map(|asked| UpgradeProof {
-            start: asked.start,
-            length: asked.length,
-            nodes,
-            additional_nodes,
-            signature,
+        let upgrade = request.upgrade.map(|asked| {
+            Box::new(UpgradeProof {
+                start: asked.start,
+                length: asked.length,
+                nodes,
+                additional_nodes,
+                signature,
+            })
         });
         Proof { block, upgrade, ..Proof::default() }
     }

@@ -335,7 +335,7 @@ async fn a_reader_learns_the_manifest_from_whoever_has_it() {
     let without = Proof { manifest: None, ..prove(&writer, upgrade(0, 5)).await };
     let refused = ingest(&reader, without.clone()).await;
     assert!(matches!(refused, Err(Error::PeerMisbehaved(PeerMisbehaved::InvalidSignature))));
-    let other = Some(Manifest::single(KeyPair::from_seed(&[2; 32]).public()));
+    let other = Some(Manifest::single(KeyPair::from_seed(&[2; 32]).public()).into());
     let refused = ingest(&reader, Proof { manifest: other, ..without.clone() }).await;
     assert!(matches!(refused, Err(Error::PeerMisbehaved(PeerMisbehaved::WrongManifest))));
 
@@ -351,7 +351,7 @@ async fn nobody_can_pass_a_feed_off_as_a_legacy_one() {
     let writer = written(5).await;
     let reader = reader_of(&writer).await;
     let as_legacy = Manifest::legacy(party::key::PublicKey::from_bytes(*writer.key().as_bytes()));
-    let proof = Proof { manifest: Some(as_legacy), ..Proof::default() };
+    let proof = Proof { manifest: Some(as_legacy.into()), ..Proof::default() };
     assert!(!ingest(&reader, proof).await.unwrap().manifest);
     assert!(reader.with_local(|local| local.needs_manifest()));
     copy(&writer, &reader, 0..5).await;

@@ -70,7 +70,7 @@ impl Asked {
             plan.nodes().map(|index| (index, truth.node(index).expect("a node of the tree"))).collect();
         let value: Option<Bytes> = plan.block().map(|index| truth.blocks[index as usize].clone());
         let mut proof = plan.proof(0, &nodes, value, signature).expect("all is there");
-        proof.manifest = request.manifest.then(|| truth.verifier.manifest().clone());
+        proof.manifest = request.manifest.then(|| truth.verifier.manifest().clone().into());
         Some(proof)
     }
 }

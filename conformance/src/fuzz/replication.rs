@@ -413,9 +413,9 @@ fn block(index: u64, size: usize) -> BlockProof {
     BlockProof { index, value: vec![0; size].into(), nodes: vec![node] }
 }
 
-fn upgrade(start: u64, length: u64) -> UpgradeProof {
+fn upgrade(start: u64, length: u64) -> Box<UpgradeProof> {
     let (nodes, additional_nodes, signature) = Default::default();
-    UpgradeProof { start, length, nodes, additional_nodes, signature }
+    Box::new(UpgradeProof { start, length, nodes, additional_nodes, signature })
 }
 
 fn answer(request: &ProofRequest) -> Proof {

@@ -156,13 +156,13 @@ impl Sketch {
             let signed = (start + length + u64::from(signed) % 8).min(BLOCKS);
             added = growth(start, start + length);
             ends.extend(&added);
-            proof.upgrade = Some(UpgradeProof {
+            proof.upgrade = Some(Box::new(UpgradeProof {
                 start,
                 length,
                 nodes: vec![],
                 additional_nodes: nodes(truth, growth(start + length, signed)),
                 signature: truth.signatures.get(&signed).cloned().unwrap_or_default(),
-            });
+            }));
         }
         let mut way = match self.target {
             Target::Nothing => vec![],
@@ -198,9 +198,9 @@ impl Sketch {
         }
         proof.manifest = match self.manifest {
             Show::AsNeeded if at.is_settled => None,
-            Show::AsNeeded | Show::Always => Some(truth.verifier.manifest().clone()),
+            Show::AsNeeded | Show::Always => Some(truth.verifier.manifest().clone().into()),
             Show::Never => None,
-            Show::Another => Some(Manifest::single(KeyPair::from_seed(&[2; 32]).public())),
+            Show::Another => Some(Manifest::single(KeyPair::from_seed(&[2; 32]).public()).into()),
         };
         for change in &self.changes.0 {
             change.apply(&mut proof, truth);

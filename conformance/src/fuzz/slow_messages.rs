@@ -114,7 +114,7 @@ pub(super) fn encode(message: &Message) -> Vec<u8> {
                         .nodes(&upgrade.additional_nodes)
                         .buffer(&upgrade.signature)
                 })
-                .when(proof.manifest.as_ref(), Page::manifest)
+                .when(proof.manifest.as_deref(), Page::manifest)
         }
         Message::NoData(no_data) => {
             let has_reason = no_data.reason > 0;

@@ -181,7 +181,7 @@ impl SlowVerifier<'_> {
         let legacy = self.truth.verifier.is_legacy();
         let mut can_verify = self.is_settled;
         if !self.is_settled {
-            can_verify = match &proof.manifest {
+            can_verify = match proof.manifest.as_deref() {
                 Some(manifest) => {
                     // The one manifest that leads to the key; of a legacy feed it means nothing.
                     if manifest != self.truth.verifier.manifest() {

@@ -141,10 +141,10 @@ pub struct Proof {
     pub hash: Option<HashProof>,
     /// Nodes that lead to a byte offset.
     pub seek: Option<SeekProof>,
-    /// Signed growth.
-    pub upgrade: Option<UpgradeProof>,
+    /// Signed growth. In a box, as is the manifest: few proofs have one, and each is handed on many times.
+    pub upgrade: Option<Box<UpgradeProof>>,
     /// The manifest that hashes to the feed's key.
-    pub manifest: Option<Manifest>,
+    pub manifest: Option<Box<Manifest>>,
 }
 
 /// A block and the nodes beside its path, lowest first.
@@ -229,8 +229,9 @@ pub struct SeekProof {
 ///
 /// // Whoever has nothing yet, grows to it.
 /// let (start, length, nodes) = (0, 1, vec![root]);
-/// let upgrade = Some(UpgradeProof { start, length, nodes, additional_nodes: vec![], signature });
-/// let hashed = hash_proofs(vec![Proof { upgrade, ..Proof::default() }]).remove(0)?;
+/// let upgrade = UpgradeProof { start, length, nodes, additional_nodes: vec![], signature };
+/// let proof = Proof { upgrade: Some(upgrade.into()), ..Proof::default() };
+/// let hashed = hash_proofs(vec![proof]).remove(0)?;
 /// let (empty, none) = (Tree::default(), Bytes::new());
 /// let mut verification = Verification::new(key, Some(verifier), 0, empty, none, HashMap::new());
 /// assert_eq!(verification.verify(hashed)?.length(), Some(1));

@@ -399,13 +399,13 @@ impl Plan {
             proof.seek = Some(SeekProof { bytes: self.seek.bytes, nodes: collect(&self.seek.path)? });
         }
         if let Some(upgrade) = &self.upgrade {
-            proof.upgrade = Some(UpgradeProof {
+            proof.upgrade = Some(Box::new(UpgradeProof {
                 start: upgrade.request.start,
                 length: upgrade.request.length,
                 nodes: collect(&upgrade.nodes)?,
                 additional_nodes: collect(&upgrade.additional)?,
                 signature: signature.clone(),
-            });
+            }));
         }
         Some(proof)
     }

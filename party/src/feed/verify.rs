@@ -313,7 +313,7 @@ impl Verification {
             return Ok(None);
         }
         let verifier = match &proof.manifest {
-            Some(manifest) => Verifier::new(self.key, manifest.clone())?,
+            Some(manifest) => Verifier::new(self.key, manifest.as_ref().clone())?,
             None => Verifier::legacy(self.key),
         };
         Ok(Some(verifier).filter(|verifier| proof.upgrade.is_some() || !verifier.is_legacy()))

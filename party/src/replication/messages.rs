@@ -442,15 +442,15 @@ impl Data {
             Ok(SeekProof { bytes: reader.uint()?, nodes: decode_nodes(reader, limits)? })
         })?;
         let upgrade = when(has(flags, 3), || {
-            Ok(UpgradeProof {
+            Ok(Box::new(UpgradeProof {
                 start: reader.uint()?,
                 length: reader.uint()?,
                 nodes: decode_nodes(reader, limits)?,
                 additional_nodes: decode_nodes(reader, limits)?,
                 signature: payload.slice_ref(reader.buffer()?),
-            })
+            }))
         })?;
-        let manifest = when(has(flags, 4), || Manifest::decode(reader, limits))?;
+        let manifest = when(has(flags, 4), || Manifest::decode(reader, limits).map(Box::new))?;
         Ok(Self { request, proof: Proof { fork, block, hash, seek, upgrade, manifest } })
     }
 }

@@ -100,7 +100,7 @@ fn data() -> Vec<Line> {
         additional_nodes: vec![],
         signature: feed.signature.clone(),
     };
-    let proof = Proof { block: Some(block), upgrade: Some(upgrade), ..Proof::default() };
+    let proof = Proof { block: Some(block), upgrade: Some(upgrade.into()), ..Proof::default() };
     let bytes = Message::Data(Data { request: 1, proof }).encode();
     let parts: [(usize, &'static str); 13] = [
         (1, "flags 1 and 8"),

@@ -498,7 +498,7 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
         ["FEED-14", "REPL-38"],
         |proof| {
             let another = Manifest::single(KeyPair::from_seed(&[9; 32]).public());
-            proof.manifest.as_mut().map(|manifest| *manifest = another).is_some()
+            proof.manifest.as_mut().map(|manifest| **manifest = another).is_some()
         }
     ),
     forged!("other-fork", "An answer in another fork is not taken.", ["REPL-27", "FEED-59"], |proof| {
@@ -521,7 +521,7 @@ fn of_block(proof: &mut Proof, forge: impl FnOnce(&mut BlockProof)) -> bool {
 }
 
 fn of_upgrade(proof: &mut Proof, forge: impl FnOnce(&mut UpgradeProof)) -> bool {
-    proof.upgrade.as_mut().filter(|upgrade| !upgrade.nodes.is_empty()).map(forge).is_some()
+    proof.upgrade.as_deref_mut().filter(|upgrade| !upgrade.nodes.is_empty()).map(forge).is_some()
 }
 
 /// Answers with forged proofs. The shim must take nothing of it, and get all from an honest peer. Gives whether it has closed the

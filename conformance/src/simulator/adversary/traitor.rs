@@ -125,13 +125,13 @@ impl Adversary {
         let upgrade = asked.upgrade.map(|upgrade| {
             let mut signature = vec![0; 100];
             dice.fill(&mut signature);
-            UpgradeProof {
+            Box::new(UpgradeProof {
                 start: upgrade.start,
                 length: upgrade.length,
                 nodes: roots,
                 additional_nodes: more,
                 signature: signature.into(),
-            }
+            })
         });
         let proof = Proof { fork: request.fork, block, hash, upgrade, ..Proof::default() };
         Message::Data(Data { request: id, proof })

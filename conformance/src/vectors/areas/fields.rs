@@ -59,7 +59,7 @@ fn of_data(Data { request, proof }: &Data) -> Value {
                 "signature": Bytes::from(&upgrade.signature),
             })
         }),
-        "manifest": proof.manifest.as_ref().map(encoded),
+        "manifest": proof.manifest.as_deref().map(encoded),
     })
 }
 

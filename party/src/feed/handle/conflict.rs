@@ -84,7 +84,12 @@ impl Feed {
 }
 
 /// Verifies an upgrade from 0, and that the signers have meant its fork.
-fn verify(key: FeedKey, verifier: &Verifier, fork: u64, upgrade: UpgradeProof) -> Result<(), PeerMisbehaved> {
+fn verify(
+    key: FeedKey,
+    verifier: &Verifier,
+    fork: u64,
+    upgrade: Box<UpgradeProof>,
+) -> Result<(), PeerMisbehaved> {
     let proof = Proof { fork, upgrade: Some(upgrade), ..Proof::default() };
     let verifier = verifier.clone();
     let mut verification =

@@ -169,7 +169,7 @@ impl Feed {
             signature: state.signature.clone(),
             manifest: verifier
                 .filter(|verifier| wants_manifest && !verifier.is_legacy())
-                .map(|verifier| verifier.manifest().clone()),
+                .map(|verifier| verifier.manifest().clone().into()),
         }
     }
 
@@ -206,7 +206,7 @@ struct Making {
     answers: Vec<Stage>,
     signature: Bytes,
     /// If anybody asks for it and there is one to show.
-    manifest: Option<Manifest>,
+    manifest: Option<Box<Manifest>>,
 }
 
 #[allow(clippy::large_enum_variant)] // short-lived; a box would cost an allocation for every request

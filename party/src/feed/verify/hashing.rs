@@ -31,8 +31,8 @@ pub struct HashedProof {
     /// The block, to be stored under its index.
     pub(super) block: Option<(u64, Bytes)>,
     pub(super) climbed: Climbed,
-    pub(super) upgrade: Option<UpgradeProof>,
-    pub(super) manifest: Option<Manifest>,
+    pub(super) upgrade: Option<Box<UpgradeProof>>,
+    pub(super) manifest: Option<Box<Manifest>>,
 }
 
 /// Where the block or hash part of a proof leads to, together with the seek part.

@@ -9,7 +9,7 @@ use crate::{
 
 impl Channel {
     pub(super) fn handle_push(&mut self, proof: Proof, bytes: usize, local: &dyn Local) -> Result<(), Error> {
-        let grows_to = proof.upgrade.as_ref().map(leads_to);
+        let grows_to = proof.upgrade.as_deref().map(leads_to);
         let sifted = if self.takes_pushes(local) {
             self.push.sift(proof, &self.asking, local, &self.limits)
         } else {

@@ -631,13 +631,13 @@ fn answers_that_do_not_fit_a_fork_are_refused() {
         |proof| {
             let nodes = vec![Node { index: 0, size: 1, hash: [0; 32] }];
             *proof = Proof { fork: 1, hash: Some(HashProof { index: 0, nodes }), ..Proof::default() };
-            proof.upgrade = Some(UpgradeProof {
+            proof.upgrade = Some(Box::new(UpgradeProof {
                 start: 0,
                 length: 1,
                 nodes: vec![],
                 additional_nodes: vec![],
                 signature: Bytes::new(),
-            });
+            }));
         },
     ];
     for (n, change) in fit.into_iter().enumerate() {

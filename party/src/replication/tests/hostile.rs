@@ -88,7 +88,7 @@ fn upgrade(start: u64, length: u64) -> Proof {
         additional_nodes: Vec::new(),
         signature: Bytes::new(),
     };
-    Proof { upgrade: Some(upgrade), ..Proof::default() }
+    Proof { upgrade: Some(upgrade.into()), ..Proof::default() }
 }
 
 fn block(index: u64, size: usize) -> Proof {
@@ -285,7 +285,7 @@ fn a_manifest_of_too_many_signers_is_an_error() {
     let signed_by = |signers: usize| {
         let mut manifest = Manifest::single(PublicKey::from_bytes([1; 32]));
         manifest.signers = vec![manifest.signers[0]; signers];
-        let proof = Proof { manifest: Some(manifest), ..Proof::default() };
+        let proof = Proof { manifest: Some(manifest.into()), ..Proof::default() };
         waiting().0.send(Message::Data(Data { request: 9999, proof }))
     };
     misbehaved(signed_by(max), PeerMisbehaved::UnrequestedData);

@@ -80,14 +80,10 @@ fn data() -> impl Strategy<Value = Data> {
                 block: block.map(|(index, value, nodes)| BlockProof { index, value, nodes }),
                 hash: hash.map(|(index, nodes)| HashProof { index, nodes }),
                 seek: seek.map(|(bytes, nodes)| SeekProof { bytes, nodes }),
-                upgrade: upgrade.map(|(start, length, nodes, additional_nodes, signature)| UpgradeProof {
-                    start,
-                    length,
-                    nodes,
-                    additional_nodes,
-                    signature,
+                upgrade: upgrade.map(|(start, length, nodes, additional_nodes, signature)| {
+                    Box::new(UpgradeProof { start, length, nodes, additional_nodes, signature })
                 }),
-                manifest,
+                manifest: manifest.map(Box::new),
             },
         },
     )

@@ -187,18 +187,18 @@ impl Engine for Model {
             Some(upgrade) => {
                 let end = upgrade.start + upgrade.length;
                 assert!(end <= self.length && upgrade.length > 0);
-                Some(UpgradeProof {
+                Some(Box::new(UpgradeProof {
                     start: upgrade.start,
                     length: upgrade.length,
                     nodes: Vec::new(),
                     additional_nodes: Vec::new(),
                     signature: Bytes::from_static(b"signature"),
-                })
+                }))
             }
             None => None,
         };
-        let manifest =
-            (request.manifest && self.has_manifest).then(|| Manifest::single(PublicKey::from_bytes([1; 32])));
+        let manifest = (request.manifest && self.has_manifest)
+            .then(|| Manifest::single(PublicKey::from_bytes([1; 32])).into());
         Some(Proof { fork, block, upgrade, manifest, ..Proof::default() })
     }
 
