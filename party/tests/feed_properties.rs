@@ -362,7 +362,7 @@ fn tell(lie: Lie, proof: &mut Proof) {
         Lie::NoManifest => proof.manifest = None,
         Lie::OtherManifest => {
             let other = party::feed::manifest::Manifest::single(KeyPair::from_seed(&[9; 32]).public());
-            proof.manifest = Some(other);
+            proof.manifest = Some(other.into());
         }
         Lie::BlockAsHash(size) => {
             if let Some(block) = proof.block.take() {
@@ -503,12 +503,8 @@ fn any_proof() -> impl Strategy<Value = Proof> {
             }),
             hash: hash.map(|(index, nodes)| HashProof { index, nodes }),
             seek: seek.map(|(bytes, nodes)| SeekProof { bytes, nodes }),
-            upgrade: upgrade.map(|(start, length, nodes, additional_nodes, signature)| UpgradeProof {
-                start,
-                length,
-                nodes,
-                additional_nodes,
-                signature: signature.into(),
+            upgrade: upgrade.map(|(start, length, nodes, additional_nodes, signature)| {
+                Box::new(UpgradeProof { start, length, nodes, additional_nodes, signature: signature.into() })
             }),
             manifest: None,
         })
