@@ -100,7 +100,7 @@ async fn an_empty_upgrade_closes_the_channel_and_not_the_connection() {
         additional_nodes: vec![],
         signature: Bytes::from_static(&[0; 64]),
     };
-    let proof = Proof { upgrade: Some(upgrade), ..Proof::default() };
+    let proof = Proof { upgrade: Some(upgrade.into()), ..Proof::default() };
     say(&mut peer, channel, Message::Data(Data { request: request.id, proof })).await;
 
     let closed = loop {

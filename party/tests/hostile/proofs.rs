@@ -25,7 +25,7 @@ fn of_block(proof: &mut party::feed::proof::Proof, forge: impl FnOnce(&mut Block
 }
 
 fn of_upgrade(proof: &mut party::feed::proof::Proof, forge: impl FnOnce(&mut UpgradeProof)) -> bool {
-    proof.upgrade.as_mut().filter(|upgrade| !upgrade.nodes.is_empty()).map(forge).is_some()
+    proof.upgrade.as_deref_mut().filter(|upgrade| !upgrade.nodes.is_empty()).map(forge).is_some()
 }
 
 const FORGERIES: &[(&str, Forge)] = &[
@@ -60,7 +60,7 @@ const FORGERIES: &[(&str, Forge)] = &[
     }),
     ("another manifest", |proof| {
         let another = Manifest::single(identity(9).public());
-        proof.manifest.as_mut().map(|manifest| *manifest = another).is_some()
+        proof.manifest.as_mut().map(|manifest| **manifest = another).is_some()
     }),
 ];
 
