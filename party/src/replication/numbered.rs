@@ -1,15 +1,21 @@
-//! Values under numbers that are given out one after the other, most of which are taken back in about that order.
+//! A map from numbers that come one after the other, most of which go again in about that order: ids that are given out, and
+//! the indices of blocks that are asked for.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
 /// From the oldest number in the queue to the newest at most. What is older is kept apart.
 const MAX_SPAN: usize = 2048;
+/// A number so far beyond the newest begins a new queue, so that nobody fills empty slots by leaps.
+const MAX_GAP: usize = 64;
 /// A queue of more slots than this gives them back when it is empty.
 const MAX_IDLE: usize = 64;
 
 /// What a map by number does, at the cost of a queue: numbers that are close together share one stretch of memory, where a
-/// number finds its value by counting. What has been there for long, while others came and went, moves to a map, so
-/// that who keeps one for ever makes nobody keep the empty slots after it.
+/// number finds its value by counting. Numbers that do not come in order, and those that stay while many others come and
+/// go, are kept in a map beside it.
 #[derive(Debug)]
 pub(super) struct Numbered<T> {
     /// All below `first`.
@@ -36,39 +42,45 @@ impl<T> Numbered<T> {
         self.len == 0
     }
 
-    pub(super) fn contains(&self, number: u64) -> bool {
+    pub(super) fn get(&self, number: u64) -> Option<&T> {
         match self.place(number) {
-            Some(place) => self.slots.get(place).is_some_and(Option::is_some),
-            None => self.old.contains_key(&number),
+            Some(place) => self.slots.get(place)?.as_ref(),
+            None => self.old.get(&number),
         }
+    }
+
+    pub(super) fn contains(&self, number: u64) -> bool {
+        self.get(number).is_some()
+    }
+
+    /// Whether there is any of these numbers.
+    pub(super) fn any(&self, numbers: Range<u64>) -> bool {
+        let place = |number: u64| self.place(number).unwrap_or(0).min(self.slots.len());
+        let (start, end) = (place(numbers.start), place(numbers.end));
+        self.slots.range(start..end.max(start)).any(Option::is_some)
+            || (!self.old.is_empty() && self.old.range(numbers).next().is_some())
     }
 
     /// Puts a value under a number, in place of what is there.
     pub(super) fn insert(&mut self, number: u64, value: T) {
-        if self.slots.is_empty() {
-            self.first = self.first.max(number);
-        }
-        while let Some(place) = self.place(number)
-            && place >= MAX_SPAN
-        {
-            match self.slots.pop_front() {
-                Some(oldest) => {
-                    self.old.extend(oldest.map(|oldest| (self.first, oldest)));
-                    self.first += 1;
-                }
-                None => self.first = number,
-            }
-        }
         let before = match self.place(number) {
             None => self.old.insert(number, value),
             Some(place) => {
+                if self.slots.is_empty() || place > self.slots.len().saturating_add(MAX_GAP) {
+                    while self.retire() {}
+                    self.first = number;
+                }
+                let place = self.place(number).unwrap_or(0);
                 if place >= self.slots.len() {
-                    self.slots.resize_with(place + 1, || None);
+                    self.slots.resize_with(place.saturating_add(1), || None);
                 }
                 self.slots.get_mut(place).and_then(|slot| slot.replace(value))
             }
         };
         self.len += usize::from(before.is_none());
+        while self.slots.len() > MAX_SPAN {
+            self.retire();
+        }
         self.trim();
     }
 
@@ -95,8 +107,8 @@ impl<T> Numbered<T> {
 
     /// From the lowest number to the highest.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &T)> {
-        let slots = (self.first..).zip(&self.slots);
-        let slots = slots.filter_map(|(number, slot)| slot.as_ref().map(|value| (number, value)));
+        let slots = self.slots.iter().enumerate();
+        let slots = slots.filter_map(|(place, slot)| Some((self.first + place as u64, slot.as_ref()?)));
         self.old.iter().map(|(number, value)| (*number, value)).chain(slots)
     }
 
@@ -105,10 +117,18 @@ impl<T> Numbered<T> {
         number.checked_sub(self.first).map(|place| usize::try_from(place).unwrap_or(usize::MAX))
     }
 
+    /// Moves the first slot to the map. Returns whether there was one.
+    fn retire(&mut self) -> bool {
+        let Some(slot) = self.slots.pop_front() else { return false };
+        self.old.extend(slot.map(|value| (self.first, value)));
+        self.first = self.first.saturating_add(1);
+        true
+    }
+
     fn trim(&mut self) {
         while let Some(None) = self.slots.front() {
             self.slots.pop_front();
-            self.first += 1;
+            self.first = self.first.saturating_add(1);
         }
         while let Some(None) = self.slots.back() {
             self.slots.pop_back();
@@ -134,7 +154,8 @@ mod tests {
 
     /// Numbers that grow by small steps and by large ones, and some that are as old as they like.
     fn steps() -> impl Strategy<Value = Vec<Step>> {
-        let number = prop_oneof![8 => 0..40_u64, 2 => 0..5000_u64, 1 => Just(1 << 60)];
+        let number =
+            prop_oneof![8 => 0..40_u64, 4 => 0..5000_u64, 1 => Just(u64::MAX), 1 => Just(u64::MAX - 70)];
         let step = prop_oneof![
             5 => number.clone().prop_map(Step::Insert),
             4 => number.prop_map(Step::Remove),
@@ -151,12 +172,16 @@ mod tests {
                 let start = if grows { n as u64 * 10 } else { 0 };
                 match step {
                     Step::Insert(number) => {
-                        numbered.insert(start + number, n);
-                        map.insert(start + number, n);
+                        numbered.insert(start.saturating_add(number), n);
+                        map.insert(start.saturating_add(number), n);
                     }
                     Step::Remove(number) => {
-                        let number = start + number;
-                        prop_assert_eq!(numbered.contains(number), map.contains_key(&number));
+                        let number = start.saturating_add(number);
+                        prop_assert_eq!(numbered.get(number), map.get(&number));
+                        for span in [0, 1, 3, 100, u64::MAX] {
+                            let range = number..number.saturating_add(span);
+                            prop_assert_eq!(numbered.any(range.clone()), map.range(range).next().is_some());
+                        }
                         prop_assert_eq!(numbered.remove(number), map.remove(&number));
                     }
                     Step::Pop => prop_assert_eq!(numbered.pop_first(), map.pop_first()),
@@ -180,6 +205,16 @@ mod tests {
         assert!(numbered.slots.capacity() <= 2 * MAX_SPAN);
         assert_eq!(numbered.pop_first(), Some((0, 0)));
         assert!(numbered.is_empty() && numbered.slots.capacity() <= MAX_IDLE);
+    }
+
+    #[test]
+    fn leaps_fill_no_slots() {
+        let mut numbered = Numbered::default();
+        for number in 0..1000 {
+            numbered.insert(number * 1000, number);
+            assert!(numbered.slots.len() <= 1);
+        }
+        assert!((0..1000).all(|number| numbered.remove(number * 1000) == Some(number)));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) struct Serving {
     /// `None` if it was cancelled meanwhile.
     running: Numbered<Option<Running>>,
     /// The last request of an id.
-    ids: BTreeMap<u64, Stage>,
+    ids: Numbered<Stage>,
     refusals: VecDeque<NoData>,
     denials: VecDeque<NoData>,
 }
@@ -73,7 +73,7 @@ impl Serving {
     /// The request is not to be answered any more.
     //= REPL-51
     pub(super) fn cancel(&mut self, id: u64) {
-        match self.ids.remove(&id) {
+        match self.ids.remove(id) {
             Some(Stage::Waiting(place)) => {
                 self.waiting[usize::from(place.later)].remove(place.serial);
                 self.held.remove(&place);
@@ -138,7 +138,7 @@ impl Serving {
     /// A request was served. `None` if it is not to be answered.
     pub(super) fn served(&mut self, ticket: Ticket) -> Option<Running> {
         let running = self.running.remove(ticket.0)??;
-        self.ids.remove(&running.id);
+        self.ids.remove(running.id);
         Some(running)
     }
 

@@ -4,12 +4,12 @@
 //! stored, given back, or asked for so long ago that somebody else may try.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use super::have::SharedHave;
+use super::{have::SharedHave, numbered::Numbered};
 
 /// Shared by the [`Channel`](super::Channel)s of one feed, one for each peer that it is replicated with.
 ///
@@ -33,7 +33,7 @@ struct Inner {
     haves: BTreeMap<u64, SharedHave>,
     /// Grows when a member comes or goes.
     roster: u64,
-    blocks: BTreeMap<u64, Claim>,
+    blocks: Numbered<Claim>,
     upgrade: Option<Claim>,
     /// By the number of the byte offset that is looked for.
     seeks: BTreeMap<u64, Claim>,
@@ -140,21 +140,12 @@ impl Member {
         let mut inner = self.swarm.inner();
         let claim = Claim { member: self.number, since: now, overdue };
         let patience = overdue.saturating_duration_since(now);
-        let before = match inner.blocks.entry(index) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(claim);
-                return Claimed::Ours;
-            }
-            Entry::Occupied(mut claimed) => {
-                let before = *claimed.get();
-                if before.member != self.number && before.free_for(patience) > now {
-                    return Claimed::Others;
-                }
-                claimed.insert(claim);
-                before
-            }
-        };
-        if before.member != self.number {
+        let before = inner.blocks.get(index).copied().filter(|before| before.member != self.number);
+        if before.is_some_and(|before| before.free_for(patience) > now) {
+            return Claimed::Others;
+        }
+        inner.blocks.insert(index, claim);
+        if let Some(before) = before {
             let lost = inner.lost.entry(before.member).or_default();
             lost.blocks.push(index);
             lost.overdue += u64::from(before.overdue <= now);
@@ -166,10 +157,8 @@ impl Member {
     /// Gives a block back: it is stored, or is not going to come from here.
     pub(super) fn release(&self, index: u64, stored: bool) {
         let mut inner = self.swarm.inner();
-        if let Entry::Occupied(claimed) = inner.blocks.entry(index)
-            && claimed.get().member == self.number
-        {
-            claimed.remove();
+        if inner.blocks.get(index).is_some_and(|claim| claim.member == self.number) {
+            inner.blocks.remove(index);
             if !stored {
                 inner.released += 1;
                 inner.news = true;
@@ -248,7 +237,7 @@ impl Member {
     ) -> Option<Instant> {
         let inner = self.swarm.inner();
         let others = inner.blocks.iter().filter(|(_, claim)| claim.member != self.number);
-        others.filter(|(index, _)| is_wanted(**index)).map(|(_, claim)| claim.free_for(patience)).min()
+        others.filter(|(index, _)| is_wanted(*index)).map(|(_, claim)| claim.free_for(patience)).min()
     }
 
     /// What was ours and others ask for now, as we took too long.
@@ -271,7 +260,10 @@ impl Drop for Member {
     fn drop(&mut self) {
         let mut inner = self.swarm.inner();
         let before = inner.blocks.len() + inner.seeks.len();
-        inner.blocks.retain(|_, claim| claim.member != self.number);
+        let ours = inner.blocks.iter().filter(|(_, claim)| claim.member == self.number);
+        for index in ours.map(|(index, _)| index).collect::<Vec<_>>() {
+            inner.blocks.remove(index);
+        }
         inner.seeks.retain(|_, claim| claim.member != self.number);
         let mut released = inner.blocks.len() + inner.seeks.len() < before;
         if inner.upgrade.is_some_and(|claim| claim.member == self.number) {

@@ -1,10 +1,6 @@
 //! Our requests that are on the way.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use super::{
     numbered::Numbered,
@@ -79,7 +75,7 @@ pub(super) struct Window {
     storing: Numbered<(Asked, usize)>,
     storing_bytes: usize,
     /// The request for a block, whether waiting or storing.
-    blocks: BTreeMap<u64, u64>,
+    blocks: Numbered<u64>,
     /// The request for an upgrade, likewise.
     upgrade: Option<u64>,
     /// Not answered when they were cancelled.
@@ -115,7 +111,7 @@ impl Window {
             waiting: Numbered::default(),
             storing: Numbered::default(),
             storing_bytes: 0,
-            blocks: BTreeMap::new(),
+            blocks: Numbered::default(),
             upgrade: None,
             cancelled: BTreeSet::new(),
             estimate: FIRST_ESTIMATE,
@@ -205,13 +201,13 @@ impl Window {
         let under_way = |level: &u64| {
             let size = 2_u64.checked_shl(u32::try_from(*level).unwrap_or(u32::MAX)).unwrap_or(u64::MAX);
             let start = index / size * size;
-            self.blocks.range(start..start.saturating_add(size)).next().is_some()
+            self.blocks.any(start..start.saturating_add(size))
         };
         (0..missing).find(under_way).unwrap_or(missing)
     }
 
     pub(super) fn block(&self, index: u64) -> bool {
-        self.blocks.contains_key(&index)
+        self.blocks.contains(index)
     }
 
     pub(super) fn upgrade(&self) -> bool {
@@ -293,7 +289,7 @@ impl Window {
 
     /// Whether the block of a push is being stored already.
     pub(super) fn is_storing_block(&self, index: u64) -> bool {
-        self.blocks.get(&index).is_some_and(|id| self.storing.contains(*id))
+        self.blocks.get(index).is_some_and(|id| self.storing.contains(*id))
     }
 
     /// Whether a push of a block of so many bytes fits in beside what is being stored.
@@ -383,9 +379,9 @@ impl Window {
 
     fn release(&mut self, id: u64, asked: &Asked) {
         if let Some(index) = asked.block
-            && self.blocks.get(&index) == Some(&id)
+            && self.blocks.get(index) == Some(&id)
         {
-            self.blocks.remove(&index);
+            self.blocks.remove(index);
         }
         if self.upgrade == Some(id) {
             self.upgrade = None;
