@@ -83,8 +83,8 @@ pub enum ReorgStep {
 /// # let tree = Tree::from_roots(4, vec![root(2)]).unwrap();
 /// # let signature = verifier.sign(&writer, &tree, 1).unwrap();
 /// # let (nodes, additional_nodes) = (vec![root(2)], vec![]);
-/// # let upgrade = Some(UpgradeProof { start: 0, length: 4, nodes, additional_nodes, signature });
-/// # let proof = Proof { fork: 1, upgrade, ..Proof::default() };
+/// # let upgrade = UpgradeProof { start: 0, length: 4, nodes, additional_nodes, signature };
+/// # let proof = Proof { fork: 1, upgrade: Some(upgrade.into()), ..Proof::default() };
 /// # let stored = HashMap::from([(3, root(1))]);
 /// // Fork 1 has four blocks, as we have. The one root that `proof` shows is another than ours.
 /// let mut reorg = Reorg::begin(key, Some(verifier), 0, 4, proof)?.unwrap();
@@ -402,8 +402,8 @@ fn verify(
 /// let tree = Tree::from_roots(2, vec![root]).unwrap();
 /// let signature = verifier.sign(&writer, &tree, 1).unwrap();
 /// let (nodes, additional_nodes) = (vec![root], vec![]);
-/// let upgrade = Some(UpgradeProof { start: 0, length: 2, nodes, additional_nodes, signature });
-/// let proof = Proof { fork: 1, upgrade, ..Proof::default() };
+/// let upgrade = UpgradeProof { start: 0, length: 2, nodes, additional_nodes, signature };
+/// let proof = Proof { fork: 1, upgrade: Some(upgrade.into()), ..Proof::default() };
 ///
 /// let mut reorg = Reorg::begin(key, Some(verifier), 0, 3, proof)?.unwrap();
 /// while let ReorgStep::Read(_) = reorg.poll() {
