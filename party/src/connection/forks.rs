@@ -21,7 +21,6 @@ pub(super) struct ForkWork {
 }
 
 /// A step on the way to a higher fork.
-#[allow(clippy::large_enum_variant)] // most are proofs, and a proof is short-lived
 pub(super) enum Step {
     Proof(Proof),
     /// Without what nobody shows.

@@ -118,7 +118,6 @@ impl VerifiedProof {
 }
 
 /// A proof that was looked at.
-#[allow(clippy::large_enum_variant)] // short-lived; a box would cost an allocation for every proof that waits
 enum Checked {
     Done(VerifiedProof),
     /// It can't be told before more is known.

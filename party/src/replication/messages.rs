@@ -42,7 +42,6 @@ const APART_FROM: usize = 4 << 10;
 /// # Ok::<(), party::error::DecodeError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant)] // short-lived; a box would cost an allocation for every block
 pub enum Message {
     /// Type 0: where a side stands.
     Sync(Sync),

@@ -19,7 +19,6 @@ pub struct Ticket(pub(in crate::replication) u64);
 
 /// What a channel wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::large_enum_variant)] // short-lived; a box would cost an allocation for every block
 pub enum Output {
     /// A message for the remote.
     Send {
