@@ -157,17 +157,15 @@ impl Wire {
 
     /// Seals one message and sends it, past the mux.
     pub(super) async fn say(&mut self, message: &[u8]) -> Result<()> {
-        let bytes = self.sealed(message)?;
-        self.raw.write(&bytes).await;
-        Ok(())
+        self.say_at_once(&[message]).await
     }
 
     /// Seals each of these and sends them in one write, past the mux: so that what comes of them doesn't depend on how the
     /// network cuts them up.
-    pub(super) async fn say_at_once(&mut self, messages: &[Vec<u8>]) -> Result<()> {
+    pub(super) async fn say_at_once(&mut self, messages: &[impl AsRef<[u8]>]) -> Result<()> {
         let mut bytes = Vec::new();
         for message in messages {
-            bytes.extend_from_slice(&self.sealed(message)?);
+            bytes.extend_from_slice(&self.sealed(message.as_ref())?);
         }
         self.raw.write(&bytes).await;
         Ok(())
