@@ -54,9 +54,7 @@ pub(super) struct Asking {
     /// The same, of a growth that it would not prove beside a block, which may have been all that it minded.
     lone_upgrade: Option<(u64, u64)>,
     refused_manifest: bool,
-    /// The fork and the length that our last sync has told.
-    told: Option<(u64, u64)>,
-    /// Probes answered since it told another.
+    /// Probes answered since our sync told of another length.
     probes: u8,
     /// Requests that others were asked for, as no answer came in time.
     pub(super) overdue: u64,
@@ -91,7 +89,6 @@ impl Asking {
             refused_upgrade: None,
             lone_upgrade: None,
             refused_manifest: false,
-            told: None,
             probes: 0,
             overdue: 0,
             backoff: Backoff::default(),
@@ -183,13 +180,10 @@ impl Asking {
         }
     }
 
-    /// Our sync was sent. One that says no other length changes nothing: what the remote has not acknowledged after all probes, it
-    /// is not asked for again, or the two would never be done.
-    pub(super) fn synced(&mut self, sync: &Sync) {
-        let told = Some((sync.fork, sync.length));
-        if std::mem::replace(&mut self.told, told) != told {
-            self.probes = 0;
-        }
+    /// Our sync has told the remote of another length. One that says anything else doesn't count: what the remote has not
+    /// acknowledged after all probes, it is not asked for again, or the two would never be done.
+    pub(super) fn length_told(&mut self) {
+        self.probes = 0;
     }
 
     /// The remote has told what it has of `range`.

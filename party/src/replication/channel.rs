@@ -127,9 +127,8 @@ pub struct Channel {
     conflicts: Conflicts,
     /// Our fork when it was last looked at.
     fork: Option<u64>,
-    /// A proof that is made only to see whether we can make it, as we can't tell from memory; of nothing any more if our fork
-    /// has changed meanwhile.
-    trial: Option<(Ticket, Option<UpgradeRequest>)>,
+    /// A proof that is made only to see whether we can make it, as we can't tell from memory, and of which fork.
+    trial: Option<(Ticket, u64, UpgradeRequest)>,
     counters: Counters,
 }
 

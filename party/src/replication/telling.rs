@@ -71,6 +71,11 @@ impl Telling {
         self.sync.is_some_and(|sync| sync.fork == fork)
     }
 
+    /// What the remote was last told of how we stand.
+    pub(super) fn sync(&self) -> Option<Sync> {
+        self.sync
+    }
+
     /// We are on another fork. What the remote was told of our blocks is compared with those that we have now.
     pub(super) fn fork_changed(&mut self) {
         self.provable = None;

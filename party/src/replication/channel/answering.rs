@@ -23,9 +23,10 @@ impl Channel {
     /// A request of the remote's was served; `Ok(None)` or an error if it can't be.
     //= REPL-26
     pub fn handle_served(&mut self, ticket: Ticket, proof: Result<Option<Proof>, ()>) {
-        if let Some((_, upgrade)) = self.trial.take_if(|(trial, _)| *trial == ticket) {
-            let provable = matches!(&proof, Ok(Some(proof)) if proof.upgrade.is_some());
-            if let Some(upgrade) = upgrade {
+        if let Some((_, fork, upgrade)) = self.trial.take_if(|(trial, ..)| *trial == ticket) {
+            // It says nothing of another fork.
+            if self.fork == Some(fork) {
+                let provable = matches!(&proof, Ok(Some(proof)) if proof.upgrade.is_some());
                 self.telling.found(upgrade, provable);
             }
             return;
@@ -103,14 +104,17 @@ impl Channel {
         {
             return Some(self.output(&Message::NoData(refusal)));
         }
+        let before = self.telling.sync();
         let told = if self.push.comes_first() {
             None
         } else {
             self.telling.poll((local, shown), remote, limits, sync)
         };
         if let Some(message) = told {
-            if let Message::Sync(sync) = &message {
-                self.asking.synced(sync);
+            if let Message::Sync(sync) = &message
+                && before.is_none_or(|before| (before.fork, before.length) != (sync.fork, sync.length))
+            {
+                self.asking.length_told();
             }
             return Some(self.output(&message));
         }
@@ -125,7 +129,7 @@ impl Channel {
             && let Some(upgrade) = self.telling.unsure(local, &self.remote)
         {
             let ticket = self.serving.ticket();
-            self.trial = Some((ticket, Some(upgrade)));
+            self.trial = Some((ticket, local.fork(), upgrade));
             let request = ProofRequest { upgrade: Some(upgrade), ..ProofRequest::default() };
             return Some(Output::Serve { ticket, request, fork: local.fork() });
         }

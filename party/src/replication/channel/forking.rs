@@ -86,9 +86,6 @@ impl Channel {
         self.asking.fork_changed(fork, self.forks.reset(), &self.limits);
         self.telling.fork_changed();
         self.compared = Compared::default();
-        if let Some((_, upgrade)) = &mut self.trial {
-            *upgrade = None;
-        }
     }
 
     /// The next message on the way to the remote's fork.
