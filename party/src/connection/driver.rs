@@ -41,6 +41,10 @@ use crate::{
 /// How much is read from the transport at a time.
 const READ_BYTES: usize = 128 << 10;
 
+/// How much is read at a time until the remote has proved its key. It holds what XX sends, and the first frames behind it:
+/// so these are dealt with together, and a stranger costs no more than this.
+const HANDSHAKE_READ_BYTES: usize = 1 << 10;
+
 /// How long a closing connection waits for the remote to take the last bytes and to close its side.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -136,6 +140,7 @@ async fn shake<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
             writer.write_all(&bytes).await?;
             writer.flush().await?;
         }
+        input.reserve(HANDSHAKE_READ_BYTES);
         if linger.wait(true, reader.read_buf(input)).await? == 0 {
             return Err(PeerMisbehaved::Truncated.into());
         }

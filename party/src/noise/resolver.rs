@@ -12,13 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use curve25519_dalek::{
     edwards::{CompressedEdwardsY, EdwardsPoint},
+    scalar::Scalar,
     traits::IsIdentity as _,
 };
-use dryoc::classic::{
-    crypto_aead_chacha20poly1305_ietf::{
-        Nonce, crypto_aead_chacha20poly1305_ietf_decrypt, crypto_aead_chacha20poly1305_ietf_encrypt,
-    },
-    crypto_core::crypto_core_ed25519_is_valid_point,
+use dryoc::classic::crypto_aead_chacha20poly1305_ietf::{
+    Nonce, crypto_aead_chacha20poly1305_ietf_decrypt, crypto_aead_chacha20poly1305_ietf_encrypt,
 };
 use snow::{
     Error,
@@ -36,9 +34,28 @@ pub(super) const TAG: usize = 16;
 
 /// Whether `bytes` are a public key that Diffie-Hellman can be done with: the one encoding of a point of
 /// prime order.
-//= NOISE-3, NOISE-4, NOISE-5, NOISE-6
 pub(super) fn is_usable_public_key(bytes: &[u8; 32]) -> bool {
-    crypto_core_ed25519_is_valid_point(bytes)
+    usable_point(bytes).is_some()
+}
+
+/// The point of prime order whose one encoding is `bytes`.
+//= NOISE-3, NOISE-4, NOISE-5, NOISE-6
+fn usable_point(bytes: &[u8; 32]) -> Option<EdwardsPoint> {
+    if !is_reduced(bytes) {
+        return None;
+    }
+    let point = CompressedEdwardsY(*bytes).decompress()?;
+    // With l the order of the group, (l - 1) P = -P holds for these points and the identity alone. The point is public, so
+    // this may take a time that depends on it.
+    let negated = EdwardsPoint::vartime_double_scalar_mul_basepoint(&-Scalar::ONE, &point, &Scalar::ZERO);
+    (!point.is_identity() && negated == -point).then_some(point)
+}
+
+/// Whether the y coordinate, which is the first 255 bits, is below p = 2^255 - 19. Which sign an x of 0 has is of no
+/// account: points with that x have a small order.
+fn is_reduced(bytes: &[u8; 32]) -> bool {
+    let [lowest, middle @ .., highest] = bytes;
+    *lowest < 0xed || highest & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
 }
 
 /// Keys of the remote that were checked, and the points that they are.
@@ -131,10 +148,7 @@ impl Ed25519 {
             return Ok(*point);
         }
         //= protocol-spec/03-noise.md#the-dh-function
-        if !is_usable_public_key(public) {
-            return Err(Error::Dh);
-        }
-        let point = CompressedEdwardsY(*public).decompress().ok_or(Error::Dh)?;
+        let point = usable_point(public).ok_or(Error::Dh)?;
         // A pattern has two keys of the remote's.
         if checked.len() < 2 {
             checked.push((*public, point));
@@ -279,6 +293,8 @@ fn new_hash() -> blake2b_simd::State {
 #[cfg(test)]
 mod tests {
     use curve25519_dalek::constants::EIGHT_TORSION;
+    use dryoc::classic::crypto_core::crypto_core_ed25519_is_valid_point;
+    use proptest::prelude::*;
 
     use super::*;
     use crate::key::PublicKey;
@@ -365,6 +381,26 @@ mod tests {
                 bytes[31] = sign;
                 assert_eq!(dh(&pair(1), &bytes), Err(Error::Dh));
             }
+        }
+    }
+
+    proptest! {
+        /// The check of another library is the oracle.
+        #[test]
+        fn a_key_is_usable_where_libsodium_would_take_it(
+            mut bytes: [u8; 32],
+            torsion in 0..8_usize,
+            kind in 0..3_u8,
+        ) {
+            if kind > 0 {
+                // Almost no random bytes are a point of prime order.
+                let honest = CompressedEdwardsY(pair(bytes[0]).pair.public).decompress().unwrap();
+                bytes = (honest + EIGHT_TORSION[torsion]).compress().to_bytes();
+            }
+            if kind > 1 {
+                bytes[31] ^= 0x80;
+            }
+            prop_assert_eq!(is_usable_public_key(&bytes), crypto_core_ed25519_is_valid_point(&bytes));
         }
     }
 
