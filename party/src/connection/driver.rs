@@ -17,7 +17,7 @@ use futures_util::StreamExt as _;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf},
     sync::{mpsc, oneshot, watch},
-    task::JoinError,
+    task::{self, JoinError},
     time::{Instant, Sleep, sleep_until, timeout, timeout_at},
 };
 use tracing::Instrument as _;
@@ -176,6 +176,8 @@ enum Happened {
     /// The handle is gone.
     Closing,
     Time,
+    /// Other tasks have had a turn.
+    Paused,
 }
 
 struct Driver<Io> {
@@ -240,8 +242,14 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 timer.as_mut().reset(wake);
             }
 
-            let writes = unsent > 0 || !flushed;
-            match self.next(&mut closing, &bell, can_read, writes, timer.as_mut()).await {
+            // What is left to send can wait for what others have to say when they have had their turn.
+            let pauses = self.engine.is_pausing();
+            let writes = (unsent > 0 || !flushed) && !pauses;
+            let happened = self.next(&mut closing, &bell, can_read, writes, timer.as_mut()).await;
+            if pauses {
+                self.engine.end_pause();
+            }
+            match happened {
                 Happened::Read(read) => {
                     if read? == 0 {
                         return self.ended_by_remote();
@@ -281,6 +289,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 }
                 Happened::Bell(feeds) => self.engine.handle_bell(feeds),
                 Happened::Closing => return self.close().await,
+                Happened::Paused => {}
                 Happened::Time => {
                     let now = Instant::now();
                     self.patience.check(now)?;
@@ -315,6 +324,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
     ) -> Happened {
         const KINDS: usize = 8;
         self.turn = (self.turn + 1) % KINDS;
+        let pauses = self.engine.is_pausing();
         let (turn, engine, stream) = (self.turn, &mut self.engine, &mut self.stream);
         // What can't be written waits for a remote that has enough to do.
         let may_linger = reads && !writes && !engine.moves_feeds();
@@ -322,6 +332,7 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         let mut write = pin!(write_or_flush(&mut self.writer, stream.outgoing()));
         let (commands, jobs, changes) = (&mut self.commands, &mut engine.jobs, &mut engine.changes);
         let mut rung = pin!(bell.rung());
+        let mut pause = pin!(task::yield_now());
         let first = poll_fn(|context| {
             for kind in (turn..KINDS).chain(0..turn) {
                 let happened = match kind {
@@ -350,9 +361,17 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                     return happened;
                 }
             }
-            Poll::Pending
+            // Last in every turn: what others have done in the pause goes before.
+            match pauses {
+                true => pause.as_mut().poll(context).map(|()| Happened::Paused),
+                false => Poll::Pending,
+            }
         });
-        self.linger.wait(may_linger, first).await
+        match pauses {
+            // A pause is short, and tells nothing of how soon the remote answers.
+            true => first.await,
+            false => self.linger.wait(may_linger, first).await,
+        }
     }
 
     /// Opens what has come and hands it on.

@@ -71,6 +71,7 @@ pub(super) struct Engine {
     limits: Limits,
     finite: bool,
     suspended: bool,
+    rest: Rest,
     connection: u64,
     commands: mpsc::Sender<Command>,
     mux: Mux,
@@ -126,6 +127,16 @@ pub(super) struct Engine {
     pub(super) bell: Arc<Bell>,
 }
 
+/// Whether the connection has nothing under way, and says so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    Busy,
+    /// It has nothing under way, but apps have not had their turn since, and may have a next request. Two messages become
+    /// one, and the remote isn't woken for what doesn't hold any more.
+    Pausing,
+    Finished,
+}
+
 #[derive(Clone, Copy)]
 enum Owner {
     Member(MemberId),
@@ -170,6 +181,7 @@ impl Engine {
             session,
             finite,
             suspended: false,
+            rest: Rest::Busy,
             connection,
             commands,
             mux,
@@ -484,18 +496,34 @@ impl Engine {
 
     //= PARTY-77, PARTY-78, PARTY-79
     fn tell_whether_finished(&mut self) {
-        let idle = self.is_idle();
+        self.rest = match self.rest {
+            _ if !self.is_idle() => Rest::Busy,
+            Rest::Busy => Rest::Pausing,
+            rest => rest,
+        };
         for member in self.members.values_mut() {
             let Some(admitted) = member.admitted_mut() else { continue };
             let Some((id, channel)) = &mut admitted.channel else { continue };
-            if idle {
-                channel.finish();
-            } else {
-                channel.resume();
+            match self.rest {
+                Rest::Busy => channel.resume(),
+                Rest::Pausing => {}
+                Rest::Finished => channel.finish(),
             }
             while let Some((message_type, payload)) = channel.poll_transmit() {
                 let _ = self.mux.send(*id, message_type, &payload);
             }
+        }
+    }
+
+    /// Whether other tasks shall have a turn, and then [`end_pause`](Self::end_pause) be called, before more is sent.
+    pub(super) fn is_pausing(&self) -> bool {
+        self.rest == Rest::Pausing
+    }
+
+    /// Other tasks have had a turn, or something has happened meanwhile.
+    pub(super) fn end_pause(&mut self) {
+        if self.rest == Rest::Pausing {
+            self.rest = Rest::Finished;
         }
     }
 
@@ -519,7 +547,7 @@ impl Engine {
             self.members.values().filter_map(Member::admitted).all(|admitted| {
                 admitted.channel.as_ref().is_none_or(|(_, channel)| channel.remote_finished())
             });
-        self.finite && self.ever_admitted && self.is_idle() && all_finished
+        self.finite && self.ever_admitted && self.rest == Rest::Finished && all_finished
     }
 
     /// What went wrong first with a feed, if anything did.
