@@ -94,6 +94,23 @@ async fn a_store_that_has_cleared_from_an_odd_block_fails_its_reader() -> Result
     Ok(())
 }
 
+/// Why random sessions leave such blocks alone: hypercore 10.19.0 looks up which block it still has behind those that it
+/// clears in an index that a later append has not brought up to date, finds none, and deletes all that stands there.
+#[tokio::test]
+async fn hypercore_10_19_deletes_more_than_it_clears() -> Result<()> {
+    for (from, is_left) in [(384, true), (383, false)] {
+        let writer = NodePeer::spawn(&NodeOptions::cores(Release::TenNineteen))?;
+        writer.create("a", Kind::Compat).await?;
+        writer.append("a", 7, 249, 51).await?;
+        writer.append("a", 7, 147, 51).await?;
+        writer.clear("a", from, 393).await?;
+        assert_eq!(writer.state("a").await?.stored, [(0, from), (393, 396)]);
+        let read = writer.get("a", 393).await;
+        assert_eq!(read.is_ok_and(|read| read == hex(&block(7, 393, 51))), is_left);
+    }
+    Ok(())
+}
+
 /// Why random sessions clear no feed of ours that has forked: to follow a fork, hypercore compares the leaves of blocks, and
 /// waits for ever for those that the writer has cleared.
 #[tokio::test]

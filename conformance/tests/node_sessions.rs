@@ -376,7 +376,12 @@ impl Session {
         let forked = self.feeds[n].rust_writes && self.feeds[n].fork > 0;
         // Hypercore 10.19.0 may keep a last block from its readers that stands alone behind cleared ones.
         let leaves_one = self.release == Release::TenNineteen && to + 1 == self.feeds[n].length();
-        if leaves_one || to > self.feeds[n].length() || self.stops_at_gaps(n) || forked {
+        if leaves_one
+            || self.takes_more(n, from, to)
+            || to > self.feeds[n].length()
+            || self.stops_at_gaps(n)
+            || forked
+        {
             return Ok(());
         }
         let Some(from) = self.clearable(n, self.feeds[n].rust_writes, from).await? else { return Ok(()) };
@@ -402,6 +407,17 @@ impl Session {
             reader.clear(&feed.name, from, to).await?;
         }
         Ok(())
+    }
+
+    /// Whether hypercore 10.19.0 writes the feed, and would delete what stands behind the cleared blocks, too, as
+    /// `node_controls.rs` shows: it may, if they begin before the last multiple of 128 and end behind it.
+    fn takes_more(&self, n: usize, from: u64, to: u64) -> bool {
+        let feed = &self.feeds[n];
+        let last = feed.length().saturating_sub(1) / 128;
+        self.release == Release::TenNineteen
+            && !feed.rust_writes
+            && to < feed.length()
+            && (from / 128 < last && to / 128 == last)
     }
 
     /// Whether hypercore 10.19.0 reads the feed, which stops at a gap whoever it reads from.
