@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -125,13 +125,14 @@ async fn a_flood_of_one_peer_is_cut_and_counted_and_costs_no_other() {
     assert_eq!(inbox.recv().await.1.unwrap(), "more");
 }
 
-/// A transport from which nothing is read while it is stalled.
-struct Stalling<Io> {
+/// A transport from which nothing is read while it is stalled, and that counts what is written to it.
+struct Watched<Io> {
     io: Io,
     stalled: Arc<AtomicBool>,
+    writes: Arc<AtomicUsize>,
 }
 
-impl<Io: AsyncRead + Unpin> AsyncRead for Stalling<Io> {
+impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -145,12 +146,13 @@ impl<Io: AsyncRead + Unpin> AsyncRead for Stalling<Io> {
     }
 }
 
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Stalling<Io> {
+impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<std::io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::Relaxed);
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -170,7 +172,7 @@ async fn what_a_slow_peer_does_not_take_is_dropped_and_counted() {
     let stalled = Arc::new(AtomicBool::new(false));
     let limits = Limits { max_unsent_bytes: 100_000, ..Limits::default() };
     let (left, right) = tokio::io::duplex(64 << 10);
-    let right = Stalling { io: right, stalled: stalled.clone() };
+    let right = Watched { io: right, stalled: stalled.clone(), writes: Arc::default() };
     let _connections = tokio::try_join!(
         Connection::dial(left, &identity(1)).join(&speaking).limits(limits.clone()).into_future(),
         Connection::accept(right, &identity(2)).join(&slow).into_future(),
@@ -189,6 +191,31 @@ async fn what_a_slow_peer_does_not_take_is_dropped_and_counted() {
     let kept = sent as usize * 1_000;
     assert!((limits.max_unsent_bytes..limits.max_unsent_bytes + (128 << 10)).contains(&kept), "{kept}");
     assert_eq!(speaking.broadcast("news", "nobody hears it").await.unwrap(), 0);
+}
+
+/// Between an answer and the next request the asking end is done, for a moment in which the app hasn't had its turn.
+#[tokio::test(start_paused = true)]
+async fn who_asks_one_by_one_says_nothing_in_between() {
+    const REQUESTS: usize = 100;
+    let (asking, answering) = (party_of(&Shared::default()), party_of(&Shared::default()));
+    let mut events = asking.events();
+    let writes = Arc::new(AtomicUsize::new(0));
+    let (left, right) = party::connection::memory();
+    let left = Watched { io: left, stalled: Arc::default(), writes: writes.clone() };
+    let _connections = tokio::try_join!(
+        Connection::dial(left, &identity(1)).join(&asking).into_future(),
+        Connection::accept(right, &identity(2)).join(&answering).into_future(),
+    )
+    .unwrap();
+    let peer = peer_added(&mut events).await;
+    settle().await;
+    let before = writes.load(Ordering::Relaxed);
+    for _ in 0..REQUESTS {
+        peer.request("echo", "hello").await.unwrap();
+    }
+    settle().await;
+    let written = writes.load(Ordering::Relaxed) - before;
+    assert!((REQUESTS..=REQUESTS + 1).contains(&written), "{written}, of which one says that it is done");
 }
 
 const DOUBLE: Method<Utf8, Protobuf<u64>> = Method::new("double", Utf8, Protobuf::new());

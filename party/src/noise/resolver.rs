@@ -385,9 +385,8 @@ mod tests {
     }
 
     proptest! {
-        /// The check of another library is the oracle.
         #[test]
-        fn a_key_is_usable_where_libsodium_would_take_it(
+        fn a_key_is_usable_where_another_library_finds_so(
             mut bytes: [u8; 32],
             torsion in 0..8_usize,
             kind in 0..3_u8,
