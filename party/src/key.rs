@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use curve25519_dalek::edwards::CompressedEdwardsY;
+use curve25519_dalek::edwards::{CompressedEdwardsY, EdwardsPoint};
 use ed25519_dalek::{Signer as _, SigningKey, VerifyingKey};
 
 use crate::hash::{Hash, keyed_hash};
@@ -150,9 +150,15 @@ impl PublicKey {
     /// Whether somebody can hold the secret to this key: it is the one encoding of a point of the curve that is
     /// not of small order.
     pub fn is_usable(&self) -> bool {
-        CompressedEdwardsY(self.0)
-            .decompress()
-            .is_some_and(|point| !point.is_small_order() && point.compress().0 == self.0)
+        self.point().is_some_and(|point| !point.is_small_order())
+    }
+
+    /// The point of the curve that this encodes, if its y coordinate, the first 255 bits, is below p = 2^255 - 19. Only
+    /// the points with an x of 0 have two such encodings, one for each sign; they have a small order.
+    pub(crate) fn point(&self) -> Option<EdwardsPoint> {
+        let [lowest, middle @ .., highest] = &self.0;
+        let is_reduced = *lowest < 0xed || highest & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff);
+        is_reduced.then_some(CompressedEdwardsY(self.0))?.decompress()
     }
 }
 

@@ -8,7 +8,7 @@ use snow::params::{
 };
 use zeroize::Zeroizing;
 
-use super::resolver::{Resolver, TAG, is_usable_public_key};
+use super::resolver::{Resolver, TAG, prime_order_point};
 use crate::{
     error::{ApiMisuse, Error, PeerMisbehaved},
     key::{KeyPair, PublicKey},
@@ -87,7 +87,7 @@ impl HandshakeState {
         prologue: &[u8],
         ephemeral_seed: Zeroizing<[u8; 32]>,
     ) -> Result<Self, ApiMisuse> {
-        if remote.is_some_and(|key| !is_usable_public_key(key.as_bytes())) {
+        if remote.is_some_and(|key| prime_order_point(&key).is_none()) {
             return Err(ApiMisuse::BadKey);
         }
         let seed = local.seed();

@@ -10,11 +10,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use curve25519_dalek::{
-    edwards::{CompressedEdwardsY, EdwardsPoint},
-    scalar::Scalar,
-    traits::IsIdentity as _,
-};
+use curve25519_dalek::{edwards::EdwardsPoint, scalar::Scalar, traits::IsIdentity as _};
 use dryoc::classic::crypto_aead_chacha20poly1305_ietf::{
     Nonce, crypto_aead_chacha20poly1305_ietf_decrypt, crypto_aead_chacha20poly1305_ietf_encrypt,
 };
@@ -27,35 +23,19 @@ use snow::{
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use crate::key::KeyPair;
+use crate::key::{KeyPair, PublicKey};
 
 /// Bytes that sealing adds to a Noise payload.
 pub(super) const TAG: usize = 16;
 
-/// Whether `bytes` are a public key that Diffie-Hellman can be done with: the one encoding of a point of
-/// prime order.
-pub(super) fn is_usable_public_key(bytes: &[u8; 32]) -> bool {
-    usable_point(bytes).is_some()
-}
-
-/// The point of prime order whose one encoding is `bytes`.
+/// The point of prime order whose one encoding is `key`: with others no Diffie-Hellman is done.
 //= NOISE-3, NOISE-4, NOISE-5, NOISE-6
-fn usable_point(bytes: &[u8; 32]) -> Option<EdwardsPoint> {
-    if !is_reduced(bytes) {
-        return None;
-    }
-    let point = CompressedEdwardsY(*bytes).decompress()?;
+pub(super) fn prime_order_point(key: &PublicKey) -> Option<EdwardsPoint> {
+    let point = key.point()?;
     // With l the order of the group, (l - 1) P = -P holds for these points and the identity alone. The point is public, so
     // this may take a time that depends on it.
     let negated = EdwardsPoint::vartime_double_scalar_mul_basepoint(&-Scalar::ONE, &point, &Scalar::ZERO);
     (!point.is_identity() && negated == -point).then_some(point)
-}
-
-/// Whether the y coordinate, which is the first 255 bits, is below p = 2^255 - 19. Which sign an x of 0 has is of no
-/// account: points with that x have a small order.
-fn is_reduced(bytes: &[u8; 32]) -> bool {
-    let [lowest, middle @ .., highest] = bytes;
-    *lowest < 0xed || highest & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff)
 }
 
 /// Keys of the remote that were checked, and the points that they are.
@@ -148,7 +128,7 @@ impl Ed25519 {
             return Ok(*point);
         }
         //= protocol-spec/03-noise.md#the-dh-function
-        let point = usable_point(public).ok_or(Error::Dh)?;
+        let point = prime_order_point(&PublicKey::from_bytes(*public)).ok_or(Error::Dh)?;
         // A pattern has two keys of the remote's.
         if checked.len() < 2 {
             checked.push((*public, point));
@@ -292,12 +272,11 @@ fn new_hash() -> blake2b_simd::State {
 
 #[cfg(test)]
 mod tests {
-    use curve25519_dalek::constants::EIGHT_TORSION;
+    use curve25519_dalek::{constants::EIGHT_TORSION, edwards::CompressedEdwardsY};
     use dryoc::classic::crypto_core::crypto_core_ed25519_is_valid_point;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::key::PublicKey;
 
     fn pair(seed: u8) -> Ed25519 {
         let mut pair = Ed25519::default();
@@ -399,7 +378,8 @@ mod tests {
             if kind > 1 {
                 bytes[31] ^= 0x80;
             }
-            prop_assert_eq!(is_usable_public_key(&bytes), crypto_core_ed25519_is_valid_point(&bytes));
+            let key = PublicKey::from_bytes(bytes);
+            prop_assert_eq!(prime_order_point(&key).is_some(), crypto_core_ed25519_is_valid_point(&bytes));
         }
     }
 
