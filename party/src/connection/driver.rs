@@ -41,8 +41,8 @@ use crate::{
 /// How much is read from the transport at a time.
 const READ_BYTES: usize = 128 << 10;
 
-/// How much is read at a time until the remote has proved its key. It holds what XX sends, and the first frames behind it:
-/// so these are dealt with together, and a stranger costs no more than this.
+/// How much is read at a time until the remote has proved its key: enough for what XX sends and for the first frames behind
+/// it, so that these are dealt with together.
 const HANDSHAKE_READ_BYTES: usize = 1 << 10;
 
 /// How long a closing connection waits for the remote to take the last bytes and to close its side.
@@ -242,14 +242,8 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                 timer.as_mut().reset(wake);
             }
 
-            // What is left to send can wait for what others have to say when they have had their turn.
-            let pauses = self.engine.is_pausing();
-            let writes = (unsent > 0 || !flushed) && !pauses;
-            let happened = self.next(&mut closing, &bell, can_read, writes, timer.as_mut()).await;
-            if pauses {
-                self.engine.end_pause();
-            }
-            match happened {
+            let writes = unsent > 0 || !flushed;
+            match self.next(&mut closing, &bell, can_read, writes, timer.as_mut()).await {
                 Happened::Read(read) => {
                     if read? == 0 {
                         return self.ended_by_remote();
@@ -325,6 +319,8 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
         const KINDS: usize = 8;
         self.turn = (self.turn + 1) % KINDS;
         let pauses = self.engine.is_pausing();
+        // What is left to send can wait for what others have to say when they have had their turn.
+        let writes = writes && !pauses;
         let (turn, engine, stream) = (self.turn, &mut self.engine, &mut self.stream);
         // What can't be written waits for a remote that has enough to do.
         let may_linger = reads && !writes && !engine.moves_feeds();
