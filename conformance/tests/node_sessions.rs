@@ -417,7 +417,8 @@ impl Session {
         self.release == Release::TenNineteen
             && !feed.rust_writes
             && to < feed.length()
-            && (from / 128 < last && to / 128 == last)
+            && from / 128 < last
+            && to / 128 == last
     }
 
     /// Whether hypercore 10.19.0 reads the feed, which stops at a gap whoever it reads from.
