@@ -6,18 +6,12 @@ mod common;
 use std::{
     collections::BTreeSet,
     future::IntoFuture as _,
-    io,
-    pin::Pin,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    task::{Context, Poll},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
-use common::{identity, meet, party_key};
+use common::{identity, meet, party_key, watched::Watched};
 use party::{
     connection::Connection,
     feed::Feed,
@@ -27,7 +21,6 @@ use party::{
     rules::{Decision, Policy, Question, Rules as _, WholeStore},
     store::{FeedOptions, Store},
 };
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
 /// Forbids everything about these feeds.
 #[derive(Clone, Default)]
@@ -103,37 +96,6 @@ async fn one_change_of_rules_stops_half_of_the_feeds_with_all_peers_and_no_other
     assert!(before.iter().all(|peer| !peer.has_left()));
 }
 
-/// A stream that counts what it is given.
-struct Counted(DuplexStream, Arc<AtomicUsize>);
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, into)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.0).poll_write(cx, bytes);
-        if let Poll::Ready(Ok(n)) = &written {
-            self.1.fetch_add(*n, Ordering::Relaxed);
-        }
-        written
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
 //= PARTY-100
 #[tokio::test(start_paused = true)]
 async fn no_block_is_handed_to_a_transport_after_the_call_has_returned() {
@@ -143,23 +105,22 @@ async fn no_block_is_handed_to_a_transport_after_the_call_has_returned() {
         let (party, forbidden, written) = serving(2, 200, SIZE).await;
         let (reader, _copies) = reading(&written).await;
         let (left, right) = tokio::io::duplex(capacity);
-        let handed_over = Arc::new(AtomicUsize::new(0));
-        let right = Counted(right, handed_over.clone());
+        let (right, handed_over) = Watched::new(right);
         let _connections = tokio::try_join!(
             Connection::dial(left, &identity(1)).join(&reader).into_future(),
             Connection::accept(right, &identity(2)).join(&party).into_future(),
         )
         .unwrap();
-        while handed_over.load(Ordering::Relaxed) < 20 * SIZE {
+        while handed_over.bytes() < 20 * SIZE {
             tokio::task::yield_now().await;
         }
         forbidden.0.lock().unwrap().extend(written.iter().map(Feed::key));
         assert_eq!(party.reevaluate().await.stopped, 2);
-        let at_return = handed_over.load(Ordering::Relaxed);
+        let at_return = handed_over.bytes();
         assert!(at_return < 300 * SIZE, "it was over before: {at_return}");
         tokio::time::sleep(Duration::from_secs(30)).await; // virtual
         // Keep-alives are handed over, and what members say to each other.
-        let after = handed_over.load(Ordering::Relaxed) - at_return;
+        let after = handed_over.bytes() - at_return;
         assert!(after < SIZE / 16, "{after} bytes");
         assert_eq!(party.peers().len(), 1);
     }

@@ -4,18 +4,13 @@ mod common;
 
 use std::{
     future::IntoFuture as _,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
-    },
-    task::{Context, Poll, ready},
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
-use common::{Shared, identity, meet, party_key, peer_added, until};
+use common::{Shared, identity, meet, party_key, peer_added, until, watched::Watched};
 use party::{
-    connection::Connection,
+    connection::{self, Connection},
     error::{ApiMisuse, Error},
     feed::{Binary, Feed, Protobuf, Utf8},
     key::{DiscoveryKey, FeedKey},
@@ -24,7 +19,6 @@ use party::{
     peer::{Introduced, Message, Method, Peer},
     rules::{self, Rules},
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 fn party_of(rules: &Shared) -> Party {
     Party::new(party_key(1), rules.clone())
@@ -125,54 +119,13 @@ async fn a_flood_of_one_peer_is_cut_and_counted_and_costs_no_other() {
     assert_eq!(inbox.recv().await.1.unwrap(), "more");
 }
 
-/// A transport from which nothing is read while it is stalled, and that counts what is written to it.
-struct Watched<Io> {
-    io: Io,
-    stalled: Arc<AtomicBool>,
-    writes: Arc<AtomicUsize>,
-}
-
-impl<Io: AsyncRead + Unpin> AsyncRead for Watched<Io> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<std::io::Result<()>> {
-        if self.stalled.load(Ordering::Relaxed) {
-            return Poll::Pending;
-        }
-        ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<Io: AsyncWrite + Unpin> AsyncWrite for Watched<Io> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<std::io::Result<usize>> {
-        self.writes.fetch_add(1, Ordering::Relaxed);
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_a_slow_peer_does_not_take_is_dropped_and_counted() {
     let (speaking, slow) = (party_of(&Shared::default()), party_of(&Shared::default()));
     let mut events = speaking.events();
-    let stalled = Arc::new(AtomicBool::new(false));
     let limits = Limits { max_unsent_bytes: 100_000, ..Limits::default() };
     let (left, right) = tokio::io::duplex(64 << 10);
-    let right = Watched { io: right, stalled: stalled.clone(), writes: Arc::default() };
+    let (right, watch) = Watched::new(right);
     let _connections = tokio::try_join!(
         Connection::dial(left, &identity(1)).join(&speaking).limits(limits.clone()).into_future(),
         Connection::accept(right, &identity(2)).join(&slow).into_future(),
@@ -180,7 +133,7 @@ async fn what_a_slow_peer_does_not_take_is_dropped_and_counted() {
     .unwrap();
     let peer = peer_added(&mut events).await;
     settle().await;
-    stalled.store(true, Ordering::Relaxed);
+    watch.is_stalled.store(true, Ordering::Relaxed);
     let mut sent = 0;
     for _ in 0..1_000 {
         sent += u64::from(peer.send_ephemeral("news", vec![0; 1_000]).await.unwrap());
@@ -199,9 +152,8 @@ async fn who_asks_one_by_one_says_nothing_in_between() {
     const REQUESTS: usize = 100;
     let (asking, answering) = (party_of(&Shared::default()), party_of(&Shared::default()));
     let mut events = asking.events();
-    let writes = Arc::new(AtomicUsize::new(0));
-    let (left, right) = party::connection::memory();
-    let left = Watched { io: left, stalled: Arc::default(), writes: writes.clone() };
+    let (left, right) = connection::memory();
+    let (left, watch) = Watched::new(left);
     let _connections = tokio::try_join!(
         Connection::dial(left, &identity(1)).join(&asking).into_future(),
         Connection::accept(right, &identity(2)).join(&answering).into_future(),
@@ -209,12 +161,12 @@ async fn who_asks_one_by_one_says_nothing_in_between() {
     .unwrap();
     let peer = peer_added(&mut events).await;
     settle().await;
-    let before = writes.load(Ordering::Relaxed);
+    let before = watch.writes();
     for _ in 0..REQUESTS {
         peer.request("echo", "hello").await.unwrap();
     }
     settle().await;
-    let written = writes.load(Ordering::Relaxed) - before;
+    let written = watch.writes() - before;
     assert!((REQUESTS..=REQUESTS + 1).contains(&written), "{written}, of which one says that it is done");
 }
 
@@ -265,7 +217,7 @@ async fn requests_carry_values() {
 
 /// Writes down what it is brought, and answers with a feed that has a label and one that has none.
 #[derive(Clone, Default)]
-struct Labels(Arc<std::sync::Mutex<Vec<Introduced>>>);
+struct Labels(Arc<Mutex<Vec<Introduced>>>);
 
 impl Rules for Labels {
     async fn handshake(&self, _: &Peer) -> rules::Result<()> {

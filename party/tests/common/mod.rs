@@ -5,6 +5,7 @@ pub mod log;
 pub mod membership;
 pub mod one_feed;
 pub mod raw;
+pub mod watched;
 
 use std::{
     future::IntoFuture as _,
