@@ -66,7 +66,9 @@ struct State {
     /// By the name of the feed, if several sign it.
     signers: HashMap<String, Vec<KeyPair>>,
     wanted: HashMap<String, Download>,
-    connections: Vec<Connection>,
+    dialled: Vec<Connection>,
+    /// The others, those still in their handshakes among them.
+    accepted: JoinSet<Result<Connection, party::error::Error>>,
     listeners: Vec<AbortHandle>,
 }
 
@@ -418,12 +420,8 @@ impl Peer {
         let peer = self.clone();
         let task = tokio::spawn(async move {
             while let Ok((connecting, _)) = listener.accept().await {
-                let peer = peer.clone();
-                tokio::spawn(async move {
-                    if let Ok(connection) = connecting.open(&peer.inner.open).await {
-                        peer.state().connections.push(connection);
-                    }
-                });
+                let open = peer.inner.open.clone();
+                peer.state().accepted.spawn(async move { connecting.open(&open).await });
             }
         });
         self.state().listeners.push(task.abort_handle());
@@ -438,21 +436,21 @@ impl Peer {
     pub async fn dial(&self, port: u16) -> Result<()> {
         let connecting = connection::dial(("127.0.0.1", port), &self.inner.key_pair).await?;
         let connection = connecting.open(&self.inner.open).await?;
-        self.state().connections.push(connection);
+        self.state().dialled.push(connection);
         Ok(())
     }
 
-    /// Ends every connection in good order.
+    /// Ends every connection in good order. Those that are in their handshakes end after them.
     ///
     /// # Errors
     ///
-    /// When one had ended or ends in another way.
+    /// When one had ended or ends in another way. The others are ended all the same.
     pub async fn hang_up(&self) -> Result<()> {
-        let connections = std::mem::take(&mut self.state().connections);
-        for connection in connections {
-            connection.close().await?;
-        }
-        Ok(())
+        let (dialled, accepted) = {
+            let mut state = self.state();
+            (std::mem::take(&mut state.dialled), std::mem::take(&mut state.accepted))
+        };
+        close_all(dialled, accepted).await
     }
 
     /// Ends every connection, listens no longer, and closes the store.
@@ -465,12 +463,9 @@ impl Peer {
         for listener in state.listeners {
             listener.abort();
         }
-        let mut result = Ok(());
-        for connection in state.connections {
-            result = result.and(connection.close().await);
-        }
+        let result = close_all(state.dialled, state.accepted).await;
         self.inner.store.close().await;
-        Ok(result?)
+        result
     }
 
     /// The feed with this name.
@@ -491,6 +486,21 @@ impl Peer {
     fn state(&self) -> MutexGuard<'_, State> {
         self.inner.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+async fn close_all(
+    mut connections: Vec<Connection>,
+    mut accepted: JoinSet<Result<Connection, party::error::Error>>,
+) -> Result<()> {
+    while let Some(opened) = accepted.join_next().await {
+        // Who dialled knows if its handshake failed, and there is nothing to end.
+        connections.extend(opened?.ok());
+    }
+    let mut result = Ok(());
+    for connection in connections {
+        result = result.and(connection.close().await);
+    }
+    Ok(result?)
 }
 
 /// Runs a peer with a store in the folder `store` that obeys commands on standard input, as `peer.js` does, until
