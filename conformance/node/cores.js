@@ -5,6 +5,7 @@ const fs = require('fs');
 const os = require('os');
 const path = require('path');
 const hypercoreCrypto = require('hypercore-crypto');
+const Protomux = require('protomux');
 const ram = require('random-access-memory');
 const { threeSigners, appendSigned } = require('./quorum');
 
@@ -79,6 +80,8 @@ class SingleCores {
   replicate(stream) {
     this.streams.add(stream);
     stream.once('close', () => this.streams.delete(stream));
+    // As long as there is no core, nobody else reads the stream, and one that isn't read never closes.
+    Protomux.from(stream);
     for (const core of this.cores) core.replicate(stream);
   }
 
