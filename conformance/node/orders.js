@@ -248,10 +248,13 @@ const ORDERS = {
 
   // Ends every connection at once, whatever was on its way, and answers when they are gone.
   async cut() {
-    const streams = [...this.streams];
-    const closed = streams.map((stream) => new Promise((resolve) => stream.once('close', resolve)));
-    for (const stream of streams) stream.destroy();
-    await Promise.all(closed);
+    for (const stream of this.streams) stream.destroy();
+    await ORDERS.alone.call(this);
+  },
+
+  // Answers when every connection that there is has ended.
+  async alone() {
+    await Promise.all([...this.streams].map((stream) => new Promise((resolve) => stream.once('close', resolve))));
   },
 };
 

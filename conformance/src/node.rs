@@ -476,6 +476,15 @@ impl NodePeer {
         self.call(json!({"do": "cut"})).await.map(drop)
     }
 
+    /// Waits until every connection that there is has ended.
+    ///
+    /// # Errors
+    ///
+    /// As [`call`](Self::call).
+    pub async fn alone(&self) -> Result<()> {
+        self.call(json!({"do": "alone"})).await.map(drop)
+    }
+
     /// CPU time and peak memory of the process until now.
     ///
     /// # Errors

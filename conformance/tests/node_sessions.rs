@@ -500,8 +500,7 @@ impl Session {
         self.note(format!("{} dials, for {budget:?} bytes", if rust_dials { "rust" } else { "node" }));
         // Hypercore 11 asks one peer how a feed has forked. If that one goes, it asks no other until one has news.
         if self.feeds.iter().any(|feed| feed.rust_writes && feed.fork > 0) {
-            let connected = self.node.events().iter().filter(|event| event["event"] == "connected").count();
-            self.node.wait_for("streamClosed", connected).await?;
+            self.node.alone().await?;
         }
         let proxy = if rust_dials { &self.to_node } else { &self.to_rust };
         proxy.set_budgets(move || budget);
