@@ -1,9 +1,10 @@
 //! The storage on disk, through the storage trait.
 #![cfg(feature = "disk")]
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use party::{
     error::StorageError,
     feed::storage::{Key, Slot, Storage, Write},
@@ -128,6 +129,57 @@ async fn commits_that_nobody_waits_for_happen_in_their_order() {
     let storage = DiskStorage::open(dir.path()).await.unwrap();
     let blocks = storage.read((0..500).map(|n| Key::Block(SLOT, n)).collect()).await.unwrap();
     assert!(blocks.iter().all(Option::is_some));
+}
+
+#[tokio::test]
+async fn a_small_commit_with_nothing_before_it_is_done_when_the_call_returns() {
+    let dir = tempdir().unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    let writes = [Key::Head(SLOT), Key::Block(SLOT, 0)].map(|key| put(key, vec![7; 1000]));
+    storage.commit(writes.to_vec()).now_or_never().expect("it is done").unwrap();
+    drop(storage);
+    // Its lock is released a little later.
+    let storage = loop {
+        match DiskStorage::open(dir.path()).await {
+            Err(StorageError::Locked { .. }) => tokio::task::yield_now().await,
+            opened => break opened.unwrap(),
+        }
+    };
+    assert_eq!(get(&storage, Key::Block(SLOT, 0)).await, Some(vec![7; 1000].into()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn small_and_large_commits_keep_the_order_of_the_calls() {
+    let dir = tempdir().unwrap();
+    let storage = Arc::new(DiskStorage::open(dir.path()).await.unwrap());
+    // Small ones are carried out by whoever calls, large ones by a thread. Nobody waits for either.
+    let size = |n: u64| if n.is_multiple_of(7) { 40_000 } else { 10 };
+    let write = |slot: u64| {
+        let storage = storage.clone();
+        tokio::spawn(async move {
+            for n in 0..200_u64 {
+                let block = put(Key::Block(Slot(slot), n), vec![n as u8; size(n)]);
+                drop(storage.commit(vec![put(Key::Head(Slot(slot)), n.to_string()), block]));
+                if n.is_multiple_of(50) {
+                    let held = storage.snapshot().await.unwrap();
+                    let head = held.read(vec![Key::Head(Slot(slot))]).await.unwrap().remove(0);
+                    assert_eq!(head, Some(n.to_string().into()));
+                }
+            }
+        })
+    };
+    let writing: Vec<_> = (0..6).map(write).collect();
+    for task in writing {
+        task.await.unwrap();
+    }
+    storage.close().await.unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
+    for slot in (0..6).map(Slot) {
+        assert_eq!(get(&storage, Key::Head(slot)).await, Some("199".into()));
+        for n in 0..200 {
+            assert_eq!(get(&storage, Key::Block(slot, n)).await, Some(vec![n as u8; size(n)].into()));
+        }
+    }
 }
 
 #[tokio::test]

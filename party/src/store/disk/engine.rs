@@ -146,6 +146,14 @@ impl Engine {
         }
     }
 
+    /// Whether a commit would wait for nothing.
+    pub(super) fn is_calm(&self) -> bool {
+        match self.state.try_read().as_deref() {
+            Ok(State::Open { database, .. }) => database.is_calm(),
+            _ => false,
+        }
+    }
+
     /// Does some of what can be done later.
     pub(super) fn tidy_some(&self) {
         if let Err(error) = self.recover_broken().and_then(|()| self.read(Database::tidy_some)) {

@@ -10,7 +10,9 @@
 //!
 //! One thread commits, in the order of the calls, and joins those that wait into one batch. Two threads
 //! read. A pool of our own rather than the runtime's, so that the storage works under any executor, that
-//! reads don't queue behind other blocking work, and that a commit ends when its runtime has gone.
+//! reads don't queue behind other blocking work, and that a commit ends when its runtime has gone. What takes less than
+//! to wake a thread is done by the caller: a read from memory, and a commit of a block or two while nothing is before
+//! it (`writer.rs`).
 //!
 //! # What is promised
 //!
@@ -94,6 +96,7 @@ mod queue;
 mod room;
 mod row;
 mod tables;
+mod writer;
 
 use std::{
     fmt,
@@ -101,7 +104,6 @@ use std::{
     path::Path,
     sync::Arc,
     thread,
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -110,11 +112,11 @@ use tokio::sync::{oneshot, watch};
 pub(super) use self::folder::sync_folder;
 pub use self::options::{DiskOptions, Durability};
 use self::{
-    ahead::{ReadAhead, Touched, Wanted},
-    database::Work,
+    ahead::{ReadAhead, Wanted},
     engine::{Engine, Held},
     live::Live,
-    queue::{Popped, Queue},
+    queue::Queue,
+    writer::{Commit, Writer},
 };
 use crate::{
     error::StorageError,
@@ -123,17 +125,12 @@ use crate::{
 
 /// Threads that read. Two, so that a read that waits for the disk doesn't hold up those from memory.
 const READERS: usize = 2;
-/// After a pause of this length, space is given back.
-const PAUSE: Duration = Duration::from_millis(50);
-/// How often a database that could not be opened again is tried.
-const RETRY: Duration = Duration::from_secs(1);
-/// Commits that wait are carried out together, as one batch, up to about this many bytes.
-const MAX_GROUP_BYTES: usize = 4 << 20;
 
 /// Feeds in a folder.
 ///
 /// Reads and commits are carried out by threads of the storage's own, so they neither block a task nor need
-/// one to make progress, and work from any executor or none. Close it before you open the folder again: when
+/// one to make progress, and work from any executor or none. Small commits are carried out before the call returns, as long
+/// as that takes some tens of microseconds. Close it before you open the folder again: when
 /// it is merely dropped, its lock is released a little later.
 ///
 /// ```
@@ -153,7 +150,7 @@ const MAX_GROUP_BYTES: usize = 4 << 20;
 /// ```
 pub struct DiskStorage {
     reads: Arc<Queue<Read>>,
-    commits: Arc<Queue<Commit>>,
+    writer: Arc<Writer>,
     ahead: Arc<ReadAhead>,
     engine: Arc<Engine>,
     /// True once the threads have ended and the lock is released.
@@ -175,16 +172,6 @@ enum Read {
     },
     At(Arc<Held>, Vec<Key>, Reply<Vec<Option<Bytes>>>),
     Records(Vec<u8>, Reply<Vec<(Vec<u8>, Bytes)>>),
-}
-
-/// What the writing thread does, in the order of the calls.
-enum Commit {
-    Writes(Vec<Write>, Reply<()>),
-    Snapshot(Reply<Held>),
-    Suspend(Reply<()>),
-    Resume(Reply<()>),
-    /// A snapshot is no longer held, so there may be space to give back.
-    Released,
 }
 
 /// What was stored at one moment.
@@ -224,7 +211,7 @@ impl DiskStorage {
             let make_live = move || {
                 let queue = queue.clone();
                 Live::new(move || {
-                    queue.push(Commit::Released);
+                    queue.push(Commit::Wake);
                 })
             };
             start(Engine::open(&path, options, Box::new(make_live))?, commits)
@@ -275,11 +262,11 @@ impl Storage for DiskStorage {
         if let Err(error) = database::check(&writes) {
             return Box::pin(async { Err(error) });
         }
-        submit(&self.commits, |reply| Commit::Writes(writes, reply))
+        self.writer.commit(writes)
     }
 
     fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
-        let taken = submit(&self.commits, Commit::Snapshot);
+        let taken = self.writer.submit(Commit::Snapshot);
         let reads = self.reads.clone();
         Box::pin(async move {
             let held = Arc::new(taken.await?);
@@ -288,15 +275,15 @@ impl Storage for DiskStorage {
     }
 
     fn suspend(&self) -> Completion<()> {
-        submit(&self.commits, Commit::Suspend)
+        self.writer.submit(Commit::Suspend)
     }
 
     fn resume(&self) -> Completion<()> {
-        submit(&self.commits, Commit::Resume)
+        self.writer.submit(Commit::Resume)
     }
 
     fn close(&self) -> Completion<()> {
-        self.commits.close();
+        self.writer.close();
         self.reads.close();
         let mut ended = self.ended.clone();
         Box::pin(async move {
@@ -309,7 +296,7 @@ impl Storage for DiskStorage {
 
 impl Drop for DiskStorage {
     fn drop(&mut self) {
-        self.commits.close();
+        self.writer.close();
         self.reads.close();
     }
 }
@@ -324,12 +311,13 @@ impl fmt::Debug for DiskStorage {
 fn start(engine: Engine, commits: Arc<Queue<Commit>>) -> Result<DiskStorage, StorageError> {
     let reads = Arc::new(Queue::new());
     let (has_ended, ended) = watch::channel(false);
-    // Made first: if a thread can't be started, dropping it ends those that were.
     let ahead = Arc::new(ReadAhead::default());
     let engine = Arc::new(engine);
+    let writer = Arc::new(Writer::new(commits, reads.clone(), engine.clone(), ahead.clone()));
+    // Made first: if a thread can't be started, dropping it ends those that were.
     let storage = DiskStorage {
         reads: reads.clone(),
-        commits: commits.clone(),
+        writer: writer.clone(),
         ahead: ahead.clone(),
         engine: engine.clone(),
         ended,
@@ -340,7 +328,7 @@ fn start(engine: Engine, commits: Arc<Queue<Commit>>) -> Result<DiskStorage, Sto
         readers.push(spawn("party-store-read", move || serve_reads(&reads, &engine, &ahead))?);
     }
     spawn("party-store-write", move || {
-        serve_commits(&commits, &reads, &engine, &ahead);
+        let turn = writer.serve();
         for reader in readers {
             let _ = reader.join();
         }
@@ -351,7 +339,7 @@ fn start(engine: Engine, commits: Arc<Queue<Commit>>) -> Result<DiskStorage, Sto
         if let Err(error) = closed {
             tracing::warn!(%error, "the store could not be closed properly");
         }
-        drop(engine);
+        drop(turn);
         has_ended.send_replace(true);
     })?;
     Ok(storage)
@@ -386,125 +374,6 @@ fn serve_reads(reads: &Queue<Read>, engine: &Engine, read_ahead: &ReadAhead) {
             }
         }
     }
-}
-
-/// Commits in the order of the calls, and tidies in between.
-fn serve_commits(commits: &Queue<Commit>, reads: &Queue<Read>, engine: &Engine, ahead: &ReadAhead) {
-    loop {
-        let commit = match engine.work() {
-            Work::Nothing => commits.pop(),
-            work => {
-                let pause = match work {
-                    Work::Now => Duration::ZERO,
-                    Work::Retry => RETRY,
-                    Work::Nothing | Work::Soon => PAUSE,
-                };
-                match commits.pop_within(pause) {
-                    Popped::Item(commit) => Some(commit),
-                    Popped::Closed => None,
-                    Popped::Nothing => {
-                        tidy(engine);
-                        continue;
-                    }
-                }
-            }
-        };
-        match commit {
-            None => return,
-            Some(Commit::Writes(writes, reply)) => {
-                commit_group(commits, engine, ahead, writes, reply);
-                // However much there is to write, what was deleted must not pile up.
-                if engine.work() == Work::Now {
-                    tidy(engine);
-                }
-            }
-            Some(Commit::Snapshot(reply)) => drop(reply.send(guard("a snapshot", || engine.hold()))),
-            Some(Commit::Suspend(reply)) => {
-                ahead.forget();
-                suspend(commits, reads, engine, reply);
-            }
-            // It goes on as it is.
-            Some(Commit::Resume(reply)) => drop(reply.send(guard("resuming", || engine.resume()))),
-            Some(Commit::Released) => {}
-        }
-    }
-}
-
-/// What waits when a commit begins goes along with it as one batch: under load many of them cost little more
-/// than one.
-fn commit_group(
-    commits: &Queue<Commit>,
-    engine: &Engine,
-    ahead: &ReadAhead,
-    mut writes: Vec<Write>,
-    reply: Reply<()>,
-) {
-    let mut replies = vec![reply];
-    let mut bytes = size(&writes);
-    while let Some(Commit::Writes(more, reply)) = commits
-        .pop_if(|next| matches!(next, Commit::Writes(writes, _) if bytes + size(writes) <= MAX_GROUP_BYTES))
-    {
-        bytes += size(&more);
-        writes.extend(more);
-        replies.push(reply);
-    }
-    let touched = Touched::by(&writes);
-    let result = guard("a commit", || engine.commit(writes, bytes as u64));
-    ahead.committed(&touched);
-    for reply in replies {
-        let _ = reply.send(result.clone());
-    }
-}
-
-/// Closes the database, and waits until it is to be opened again. What is asked for meanwhile stays in the
-/// queues.
-fn suspend(commits: &Queue<Commit>, reads: &Queue<Read>, engine: &Engine, reply: Reply<()>) {
-    reads.pause(true);
-    let result = guard("suspending", || engine.suspend());
-    if result.is_ok() {
-        let _ = reply.send(result);
-        wait_until_resumed(commits, engine);
-    } else {
-        let _ = reply.send(result);
-    }
-    reads.pause(false);
-}
-
-fn wait_until_resumed(commits: &Queue<Commit>, engine: &Engine) {
-    loop {
-        match commits.pop_first(|next| matches!(next, Commit::Suspend(_) | Commit::Resume(_))) {
-            Some(Commit::Resume(reply)) => {
-                let result = guard("resuming", || engine.resume());
-                let is_over = result.is_ok() || matches!(result, Err(StorageError::ChangedElsewhere { .. }));
-                let _ = reply.send(result);
-                if is_over {
-                    return;
-                }
-            }
-            Some(Commit::Suspend(reply)) => drop(reply.send(Ok(()))),
-            Some(_) => {}
-            // What waits is told so by whoever serves it.
-            None => return,
-        }
-    }
-}
-
-fn tidy(engine: &Engine) {
-    let tidied = guard("tidying", || {
-        engine.tidy_some();
-        Ok(())
-    });
-    if let Err(error) = tidied {
-        tracing::warn!(%error, "space could not be given back");
-    }
-}
-
-fn size(writes: &[Write]) -> usize {
-    let len = |write: &Write| match write {
-        Write::Put(_, value) => value.len(),
-        Write::Delete(_) | Write::Clear(_) => 0,
-    };
-    writes.iter().map(len).sum()
 }
 
 fn submit<T: Send + 'static, J>(queue: &Queue<J>, job: impl FnOnce(Reply<T>) -> J) -> Completion<T> {

@@ -34,11 +34,11 @@ struct State<T> {
     is_paused: bool,
 }
 
-/// What [`Queue::pop_within`] gives.
+/// What [`Queue::try_pop`] gives.
 #[derive(Debug)]
 pub(super) enum Popped<T> {
     Item(T),
-    /// Nothing came in time.
+    /// The queue is empty.
     Nothing,
     /// The queue is closed and empty.
     Closed,
@@ -125,17 +125,30 @@ impl<T> Queue<T> {
         self.lingers.store(false, Ordering::SeqCst);
     }
 
-    /// Waits for an item, but not longer than `timeout`.
-    pub(super) fn pop_within(&self, timeout: Duration) -> Popped<T> {
+    /// Waits for an item or the end, but not longer than `timeout`, and takes nothing out.
+    pub(super) fn wait(&self, timeout: Option<Duration>) {
         let state = self.lock();
         let is_waiting = |state: &mut State<T>| state.items.is_empty() && !state.is_closed;
-        let waited = self.changed.wait_timeout_while(state, timeout, is_waiting);
-        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        match timeout {
+            None => drop(self.changed.wait_while(state, is_waiting)),
+            Some(timeout) => drop(self.changed.wait_timeout_while(state, timeout, is_waiting)),
+        }
+    }
+
+    /// Takes the first item, if there is one.
+    pub(super) fn try_pop(&self) -> Popped<T> {
+        let mut state = self.lock();
         match self.take(&mut state) {
             Some(item) => Popped::Item(item),
             None if state.is_closed => Popped::Closed,
             None => Popped::Nothing,
         }
+    }
+
+    /// Whether it is open and empty.
+    pub(super) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.items.is_empty() && !state.is_closed
     }
 
     /// Waits for the first item that `accept` likes, past the others; `None` when the queue is closed.

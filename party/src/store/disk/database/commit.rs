@@ -322,13 +322,17 @@ impl Database {
     }
 
     pub(super) fn wait_for_tables(&self) -> Result<(), StorageError> {
-        let is_full = |keyspace: &fjall::Keyspace| keyspace.sealed_memtable_count() > MAX_FULL_BUFFERS;
-        while [&self.state, &self.tree].into_iter().any(is_full) {
+        while self.has_full_buffers() {
             // Fails when the thread that should make room has failed.
             self.database.persist(PersistMode::Buffer).map_err(|error| self.failed(error))?;
             thread::sleep(Duration::from_millis(1));
         }
         Ok(())
+    }
+
+    pub(super) fn has_full_buffers(&self) -> bool {
+        let is_full = |keyspace: &fjall::Keyspace| keyspace.sealed_memtable_count() > MAX_FULL_BUFFERS;
+        [&self.state, &self.tree].into_iter().any(is_full)
     }
 
     fn note_sync(&self, _what: &'static str) {
