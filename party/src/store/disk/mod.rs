@@ -70,7 +70,7 @@
 //! other as a range, blocks that lie together with one call. Rows that were read stay in memory (`database/rows.rs`), 4 MiB
 //! of them, and what is asked for next is mostly there: it is answered without a change of thread.
 //!
-//! The limit of appends that are awaited one by one is the signature and the hash, 30 µs of the 50 to 60 that one
+//! The limit of appends that are awaited one by one is the signature and the hash, some 20 µs of the 30 that one
 //! takes; that of batches is hashing, 0.7 µs for a block of 1 KiB of the 2.5. `benches/README.md` compares with Node.
 //!
 //! The number of commits that is noted beside the database costs a write of 33 bytes in place, less than a

@@ -143,15 +143,20 @@ impl Writer {
                 Work::Now => Some(Duration::ZERO),
                 Work::Retry => Some(RETRY),
             });
-            // Nothing panics while it holds it.
-            let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+            let turn = self.turn();
             match self.queue.try_pop() {
                 Popped::Closed => return turn,
                 Popped::Nothing => self.tidy(),
                 Popped::Item(Commit::Writes(writes, reply)) => {
-                    self.commit_group(writes, reply);
+                    let (replies, result) = self.commit_group(writes, reply);
+                    // Who hears of it may want the turn before this thread runs again, and need not leave it the next one.
+                    drop(turn);
+                    for reply in replies {
+                        let _ = reply.send(result.clone());
+                    }
                     // However much there is to write, what was deleted must not pile up.
                     if self.engine.work() == Work::Now {
+                        let _turn = self.turn();
                         self.tidy();
                     }
                 }
@@ -171,21 +176,30 @@ impl Writer {
         }
     }
 
+    fn turn(&self) -> MutexGuard<'_, Turn> {
+        // Nothing panics while it holds it.
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What waits when a commit begins goes along with it as one batch: under load many of them cost little more
-    /// than one.
-    fn commit_group(&self, mut writes: Vec<Write>, reply: Reply<()>) {
+    /// than one. Gives those who wait for it, and what came of it.
+    fn commit_group(
+        &self,
+        mut writes: Vec<Write>,
+        reply: Reply<()>,
+    ) -> (Vec<Reply<()>>, Result<(), StorageError>) {
         let mut replies = vec![reply];
         let mut bytes = size(&writes);
-        let fits = |next: &Commit, bytes: usize| matches!(next, Commit::Writes(writes, _) if bytes + size(writes) <= MAX_GROUP_BYTES);
+        let fits = |next: &Commit, bytes| match next {
+            Commit::Writes(writes, _) => bytes + size(writes) <= MAX_GROUP_BYTES,
+            _ => false,
+        };
         while let Some(Commit::Writes(more, reply)) = self.queue.pop_if(|next| fits(next, bytes)) {
             bytes += size(&more);
             writes.extend(more);
             replies.push(reply);
         }
-        let result = self.carry_out(writes, bytes);
-        for reply in replies {
-            let _ = reply.send(result.clone());
-        }
+        (replies, self.carry_out(writes, bytes))
     }
 
     /// Closes the database, and waits until it is to be opened again. What is asked for meanwhile stays in the
