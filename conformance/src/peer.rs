@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use party::{
     connection::{self, Connection, Listener},
+    error::Error,
     feed::{
         Download, Feed, Identity,
         manifest::{Manifest, ManifestBuilder},
@@ -68,7 +69,7 @@ struct State {
     wanted: HashMap<String, Download>,
     dialled: Vec<Connection>,
     /// The others, those still in their handshakes among them.
-    accepted: JoinSet<Result<Connection, party::error::Error>>,
+    accepted: JoinSet<Result<Connection, Error>>,
     listeners: Vec<AbortHandle>,
 }
 
@@ -490,7 +491,7 @@ impl Peer {
 
 async fn close_all(
     mut connections: Vec<Connection>,
-    mut accepted: JoinSet<Result<Connection, party::error::Error>>,
+    mut accepted: JoinSet<Result<Connection, Error>>,
 ) -> Result<()> {
     while let Some(opened) = accepted.join_next().await {
         // Who dialled knows if its handshake failed, and there is nothing to end.

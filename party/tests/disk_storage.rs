@@ -137,14 +137,8 @@ async fn a_small_commit_with_nothing_before_it_is_done_when_the_call_returns() {
     let storage = DiskStorage::open(dir.path()).await.unwrap();
     let writes = [Key::Head(SLOT), Key::Block(SLOT, 0)].map(|key| put(key, vec![7; 1000]));
     storage.commit(writes.to_vec()).now_or_never().expect("it is done").unwrap();
-    drop(storage);
-    // Its lock is released a little later.
-    let storage = loop {
-        match DiskStorage::open(dir.path()).await {
-            Err(StorageError::Locked { .. }) => tokio::task::yield_now().await,
-            opened => break opened.unwrap(),
-        }
-    };
+    storage.close().await.unwrap();
+    let storage = DiskStorage::open(dir.path()).await.unwrap();
     assert_eq!(get(&storage, Key::Block(SLOT, 0)).await, Some(vec![7; 1000].into()));
 }
 

@@ -146,7 +146,7 @@ impl Engine {
         }
     }
 
-    /// Whether a commit would wait for nothing.
+    /// Whether a commit would wait neither for the disk nor for the database.
     pub(super) fn is_calm(&self) -> bool {
         match self.state.try_read().as_deref() {
             Ok(State::Open { database, .. }) => database.is_calm(),

@@ -1,9 +1,9 @@
 //! Who writes: a thread, or the caller, if it has little to write and nobody else is writing.
 //!
-//! A commit of a block or two takes ten to twenty microseconds, and to hand it to a thread and be woken by it several times as long. So
-//! the caller carries it out itself, where that takes no waiting: nothing is before it, the database is not busy with deletions, and
-//! the disk need not be waited for. Everything else is queued for the thread, which joins what waits into one batch. Whoever
-//! writes has the turn to, so the order of the calls is kept.
+//! A commit of a block or two takes ten to twenty microseconds, and to hand it to a thread and be woken by it several
+//! times as long. So the caller carries it out itself, where that takes no waiting: nothing is before it, the database is
+//! not busy with deletions, and the disk need not be waited for. Everything else is queued for the thread, which joins what
+//! waits into one batch. Whoever writes has the turn to, so the order of the calls is kept.
 
 use std::{
     future::ready,
@@ -82,7 +82,7 @@ impl Writer {
             && bytes <= MAX_OWN_BYTES
             && writes.iter().all(|write| matches!(write, Write::Put(..)));
         match is_small.then(|| self.turn_at_once()).flatten() {
-            Some(mut turn) => Box::pin(ready(self.commit_here(&mut turn, writes, bytes))),
+            Some((mut turn, work)) => Box::pin(ready(self.commit_here(&mut turn, work, writes, bytes))),
             None => self.submit(|reply| Commit::Writes(writes, reply)),
         }
     }
@@ -97,8 +97,8 @@ impl Writer {
         self.queue.close();
     }
 
-    /// The turn to write, if it is to be had without waiting, and nothing is before the caller.
-    fn turn_at_once(&self) -> Option<MutexGuard<'_, Turn>> {
+    /// The turn to write, if it is to be had without waiting, and nothing is before the caller; and what there is to tidy.
+    fn turn_at_once(&self) -> Option<(MutexGuard<'_, Turn>, Work)> {
         let mut turn = match self.turn.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
@@ -108,13 +108,20 @@ impl Writer {
             turn.to_hand_over -= 1;
             return None;
         }
+        let work = self.engine.work();
         // What is called from now on is behind the caller: the thread takes out nothing without the turn.
-        (self.queue.is_idle() && self.engine.is_calm()).then_some(turn)
+        (self.queue.is_idle() && work != Work::Now && self.engine.is_calm()).then_some((turn, work))
     }
 
     #[allow(clippy::disallowed_methods, reason = "it asks how long the disk takes")]
-    fn commit_here(&self, turn: &mut Turn, writes: Vec<Write>, bytes: usize) -> Result<(), StorageError> {
-        let (before, start) = (self.engine.work(), Instant::now());
+    fn commit_here(
+        &self,
+        turn: &mut Turn,
+        before: Work,
+        writes: Vec<Write>,
+        bytes: usize,
+    ) -> Result<(), StorageError> {
+        let start = Instant::now();
         let result = self.carry_out(writes, bytes);
         if start.elapsed() > SLOW {
             turn.to_hand_over = HANDED_OVER;

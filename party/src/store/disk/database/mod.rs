@@ -229,13 +229,9 @@ impl Database {
         self.has_failed.load(Ordering::Acquire)
     }
 
-    /// Whether a commit would wait for nothing: neither for the disk nor for tables to be written, nor for keys to be taken
-    /// out before.
+    /// Whether a commit would wait neither for the disk nor for tables to be written.
     pub(super) fn is_calm(&self) -> bool {
-        self.durability == Durability::Process
-            && !self.has_failed()
-            && self.work() != Work::Now
-            && !self.has_full_buffers()
+        self.durability == Durability::Process && !self.has_failed() && !self.has_full_buffers()
     }
 
     /// What is stored at this moment.
