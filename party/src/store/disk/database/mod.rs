@@ -20,7 +20,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _};
+use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, compaction::Leveled};
 
 pub(super) use self::{
     layout::{COUNT, Count, check, commits_of},
@@ -50,9 +50,18 @@ const MAX_OPEN_TABLES: usize = 128;
 const JOURNAL_BYTES: u64 = 64 << 20;
 /// What is kept in memory of heads, pages and records before it is written out. A page of the bitfield is
 /// written again with every append, and only its last version is worth a table.
-const STATE_BUFFER_BYTES: u64 = 8 << 20;
+///
+/// This and the next bound what a store takes in memory while it is written to: rows take about twice their
+/// bytes there, and one buffer fills while another is written. A store keeps the sizes that it was made with.
+const STATE_BUFFER_BYTES: u64 = 2 << 20;
 /// The same for tree nodes and the places of blocks.
-const TREE_BUFFER_BYTES: u64 = 16 << 20;
+const TREE_BUFFER_BYTES: u64 = 4 << 20;
+/// How many tables may be written out before they are merged. So many, as buffers are small: merging costs as
+/// much as what was merged before is large. fjall slows writers down from 20 on.
+const TABLES_BEFORE_MERGE: u8 = 12;
+/// How large tables are that were merged. fjall keeps so many of these on the first level as come to
+/// [`TABLES_BEFORE_MERGE`] times this, and merges into all of them.
+const TABLE_BYTES: u64 = 21 << 20;
 /// fjall's threads, which write tables and merge them. One, as the first of several spins while another
 /// one merges.
 const WORKER_THREADS: usize = 1;
@@ -151,8 +160,14 @@ impl Database {
                 return Err(damaged(&format!("the keyspace {name} is missing")));
             }
             // Nearly every key that is read is there, so filters on the largest level aren't worth their memory.
-            let options =
-                || KeyspaceCreateOptions::default().expect_point_read_hits(true).max_memtable_size(buffer);
+            let merging =
+                Leveled::default().with_l0_threshold(TABLES_BEFORE_MERGE).with_table_target_size(TABLE_BYTES);
+            let options = || {
+                KeyspaceCreateOptions::default()
+                    .expect_point_read_hits(true)
+                    .max_memtable_size(buffer)
+                    .compaction_strategy(Arc::new(merging))
+            };
             database.keyspace(name, options).map_err(opening_error)
         };
         let state = keyspace(STATE, STATE_BUFFER_BYTES)?;
