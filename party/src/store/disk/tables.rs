@@ -23,7 +23,7 @@ use crate::error::StorageError;
 const TRAILER_BYTES: usize = 38;
 /// A directory has about ten entries.
 const MAX_DIRECTORY_BYTES: u64 = 64 << 10;
-/// A list has some 40 bytes for each table, of 64 MiB as a rule.
+/// A list has some 40 bytes for each table, of 21 MiB as a rule, in older stores of 64.
 const MAX_LIST_BYTES: u64 = 256 << 20;
 
 /// Whether the files of the database at `path` are there, and its lists are what was written.

@@ -59,8 +59,8 @@ const TREE_BUFFER_BYTES: u64 = 4 << 20;
 /// How many tables may be written out before they are merged. So many, as buffers are small: merging costs as
 /// much as what was merged before is large. fjall slows writers down from 20 on.
 const TABLES_BEFORE_MERGE: u8 = 12;
-/// How large tables are that were merged. fjall keeps so many of these on the first level as come to
-/// [`TABLES_BEFORE_MERGE`] times this, and merges into all of them.
+/// How large tables are that were merged. The first level holds [`TABLES_BEFORE_MERGE`] times this, and a merge
+/// may write all of it anew. Each table is looked at when a store is opened, so it shouldn't be small either.
 const TABLE_BYTES: u64 = 21 << 20;
 /// fjall's threads, which write tables and merge them. One, as the first of several spins while another
 /// one merges.
