@@ -1,9 +1,10 @@
-//! What the tests of whole connections share.
+//! What the tests share.
 #![allow(dead_code, unreachable_pub)] // not every test uses all of it
 
 pub mod log;
 pub mod membership;
 pub mod one_feed;
+pub mod random;
 pub mod raw;
 pub mod watched;
 

@@ -6,7 +6,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher as _},
 };
 
-use crate::{prober::Seen, random::Random};
+use crate::{common::random::Random, prober::Seen};
 
 #[derive(Debug, Default)]
 pub(crate) struct Distinguisher {

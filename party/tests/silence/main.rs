@@ -9,17 +9,15 @@
 
 #[path = "../common/mod.rs"]
 mod common;
-#[path = "../common/random.rs"]
-mod random;
 
 mod distinguish;
 mod prober;
 mod script;
 mod worlds;
 
+use common::random::Random;
 use distinguish::Distinguisher;
 use prober::Seen;
-use random::Random;
 use worlds::{Answer, Case, Worlds};
 
 fn from_env(name: &str, default: u64) -> u64 {

@@ -10,7 +10,7 @@ use party::{
     session::Session,
 };
 
-use crate::{prober::Prober, random::Random};
+use crate::{common::random::Random, prober::Prober};
 
 /// What a probe knows.
 #[derive(Clone, Debug, Default)]

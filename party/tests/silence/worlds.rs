@@ -19,9 +19,8 @@ use party::{
 use tokio::{io::DuplexStream, task::JoinHandle};
 
 use crate::{
-    common::{feed_with, identity, party_key, raw::RawPeer},
+    common::{feed_with, identity, party_key, random::Random, raw::RawPeer},
     prober::{Prober, Seen},
-    random::Random,
     script::{Knowledge, Pace, play},
 };
 

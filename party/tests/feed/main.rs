@@ -1,0 +1,14 @@
+//! Feeds: what is written to them, read from them, proved and believed of them.
+
+mod deletion;
+mod encryption;
+mod handles;
+mod ingest;
+mod model;
+mod properties;
+#[cfg(feature = "disk")]
+mod prove_many;
+mod quorum;
+mod streams;
+mod together;
+mod tree_properties;
