@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{identity, meet, party_key, watched::Watched};
+use crate::common::{identity, party_key, watched::Watched};
 use bytes::Bytes;
 use party::{
-    connection::Connection,
+    connection::{Connection, memory},
     feed::Feed,
     key::FeedKey,
     party::Party,
@@ -62,14 +62,20 @@ async fn one_change_of_rules_stops_half_of_the_feeds_with_all_peers_and_no_other
     const BLOCKS: u64 = 200;
     let (party, forbidden, written) = serving(6, BLOCKS, 100).await;
     let (mut readers, mut connections) = (Vec::new(), Vec::new());
-    for _ in 0..PEERS {
+    for n in 0..PEERS {
         let (reader, copies) = reading(&written).await;
-        connections.push(meet(&reader, &party).await);
+        let (left, right) = memory();
+        let (dialling, accepting) = (identity(1), identity(2));
+        let serve = Connection::accept(right, &accepting).join(&party);
+        // The first is given little at a time: it is not done before the rules change, however fast the others are.
+        let serve = if n == 0 { serve.upload_at_most(10_000) } else { serve };
+        let dial = Connection::dial(left, &dialling).join(&reader);
+        connections.push(tokio::try_join!(dial.into_future(), serve.into_future()).unwrap());
         readers.push((reader, copies));
     }
-    // In the middle of it, for each.
+    // In the middle of it, for each of the others.
     let is_under_way = |(_, copies): &(Party, Vec<Feed>)| copies.iter().all(|copy| copy.info().length > 0);
-    while !readers.iter().all(is_under_way) {
+    while !readers[1..].iter().all(is_under_way) {
         tokio::task::yield_now().await;
     }
     let before: Vec<Peer> = party.peers();

@@ -1,17 +1,10 @@
 //! The command line as people use it with Node peers: `party pull --open` and `party serve --open`.
 #![cfg(feature = "node")]
 
-mod common;
-
-use std::{
-    env,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::{path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use common::in_time;
 use conformance::node::{Kind, NodeOptions, NodePeer, Release, block, digest, digest_of_blocks};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
@@ -20,14 +13,14 @@ use tokio::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pull_reads_what_node_writes() -> Result<()> {
-    let program = program().await?;
+    let program = Path::new(env!("CARGO_BIN_EXE_party"));
     for (options, kind) in [
         (NodeOptions::store(), Kind::Default),
         (NodeOptions::store(), Kind::Compat),
         (NodeOptions::cores(Release::Ten), Kind::Compat),
     ] {
         for (count, size) in [(20_000, 1_024), (200, 65_536)] {
-            in_time(pull(&program, &options, kind, count, size)).await?;
+            in_time(pull(program, &options, kind, count, size)).await?;
         }
     }
     Ok(())
@@ -35,9 +28,9 @@ async fn pull_reads_what_node_writes() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn node_reads_what_serve_has_and_appends() -> Result<()> {
-    let program = program().await?;
+    let program = Path::new(env!("CARGO_BIN_EXE_party"));
     for compat in [false, true] {
-        in_time(serve(&program, compat)).await?;
+        in_time(serve(program, compat)).await?;
     }
     Ok(())
 }
@@ -100,12 +93,12 @@ async fn serve(program: &Path, compat: bool) -> Result<()> {
         node.open("a", &key).await?;
         node.dial(port).await?;
         node.follow("a", length).await?;
-        assert_eq!(node.get("a", 4_999).await?, common::hex(&block(31, 4_999, 1_024)));
+        assert_eq!(node.get("a", 4_999).await?, hex(&block(31, 4_999, 1_024)));
         let stdin = server.stdin.as_mut().context("no standard input")?;
         stdin.write_all(format!("line {length}\n").as_bytes()).await?;
         length += 1;
         node.follow("a", length).await?;
-        assert_eq!(node.get("a", length - 1).await?, common::hex(format!("line {}", length - 1).as_bytes()));
+        assert_eq!(node.get("a", length - 1).await?, hex(format!("line {}", length - 1).as_bytes()));
     }
     Ok(())
 }
@@ -138,14 +131,10 @@ async fn next_with(lines: &mut Lines<BufReader<ChildStdout>>, prefix: &str) -> R
     anyhow::bail!("it ended without a line that begins with {prefix:?}")
 }
 
-/// The program `party`, built beside this test: Cargo builds another package's programs only when told to.
-async fn program() -> Result<PathBuf> {
-    let built = env::current_exe()?.ancestors().nth(2).context("not in a target folder")?.to_owned();
-    let target = built.parent().context("not in a target folder")?;
-    let mut build = Command::new(env!("CARGO"));
-    build.args(["build", "--quiet", "--package", "party-cli", "--bin", "party", "--manifest-path"]);
-    build.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml")).arg("--target-dir").arg(target);
-    build.args((!cfg!(debug_assertions)).then_some("--release"));
-    succeed(build).await?;
-    Ok(built.join(format!("party{}", env::consts::EXE_SUFFIX)))
+async fn in_time(test: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::time::timeout(Duration::from_secs(150), test).await.context("not done in time")?
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
