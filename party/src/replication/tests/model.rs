@@ -44,6 +44,13 @@ impl Model {
         Self { needs_manifest: true, block: 10, ..Self::default() }
     }
 
+    /// How many blocks are stored, if they are the first: what is asked at each message is then known without counting.
+    fn gapless(&self) -> Option<u64> {
+        // So many different numbers below their count are all of them.
+        let count = self.stored.len() as u64;
+        self.stored.last().is_none_or(|last| last + 1 == count).then_some(count)
+    }
+
     /// A reader that has the length and some of the blocks.
     pub(in crate::replication) fn sparse(length: u64, stored: impl IntoIterator<Item = u64>) -> Self {
         Self { length, stored: stored.into_iter().collect(), ..Self::writer(0) }
@@ -103,6 +110,9 @@ impl Local for Model {
     }
 
     fn contiguous_length(&self) -> u64 {
+        if let Some(count) = self.gapless() {
+            return count;
+        }
         (0..).zip(&self.stored).take_while(|(n, index)| n == *index).count() as u64
     }
 
@@ -126,6 +136,9 @@ impl Local for Model {
     }
 
     fn next_missing(&self, from: u64, to: u64) -> Option<u64> {
+        if let Some(count) = self.gapless() {
+            return Some(from.max(count)).filter(|index| *index < to);
+        }
         // What is stored without a gap from there on is passed over.
         let stored = (from..).zip(self.stored.range(from..)).take_while(|(n, index)| n == *index).count();
         Some(from + stored as u64).filter(|index| *index < to)
