@@ -10,6 +10,7 @@
 #![allow(clippy::disallowed_methods, reason = "it waits for processes, up to a deadline")]
 
 mod contents;
+mod in_time;
 mod options;
 
 use std::{
@@ -33,9 +34,9 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use self::contents::hex;
 pub use self::{
-    contents::{ContentDigest, block, digest, digest_of_blocks},
+    contents::{ContentDigest, block, digest, digest_of_blocks, hex},
+    in_time::in_time,
     options::{Kind, Mode, NodeOptions, Release},
 };
 use crate::scratch::Folder;

@@ -31,7 +31,7 @@ use tokio::{
 
 use crate::{
     measure,
-    node::{ContentDigest, FeedInfo, FeedState, Kind, block, digest},
+    node::{ContentDigest, FeedInfo, FeedState, Kind, block, digest, hex},
     process::usage,
     scratch::Folder,
 };
@@ -571,10 +571,6 @@ async fn obey(peer: &Peer, command: &Value) -> Result<Value> {
         }
         Order::Usage => json!(usage()?),
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn describe(feed: &Feed) -> FeedInfo {

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use conformance::node::{Kind, NodeOptions, NodePeer, Release, block, digest_of_blocks};
+use conformance::node::{Kind, NodeOptions, NodePeer, Release, block, digest_of_blocks, hex};
 
 #[tokio::test]
 async fn a_node_block_is_the_same_in_rust() -> Result<()> {
@@ -236,8 +236,4 @@ async fn transfer(writer: &NodeOptions, reader: &NodeOptions, kind: Kind, writer
     reader.hang_up().await?;
     writer.wait_for("streamClosed", 1).await?;
     Ok(())
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

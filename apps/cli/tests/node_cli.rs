@@ -1,11 +1,13 @@
 //! The command line as people use it with Node peers: `party pull --open` and `party serve --open`.
 #![cfg(feature = "node")]
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{path::Path, process::Stdio};
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
-use conformance::node::{Kind, NodeOptions, NodePeer, Release, block, digest, digest_of_blocks};
+use conformance::node::{
+    Kind, NodeOptions, NodePeer, Release, block, digest, digest_of_blocks, hex, in_time,
+};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
     process::{Child, ChildStdout, Command},
@@ -129,12 +131,4 @@ async fn next_with(lines: &mut Lines<BufReader<ChildStdout>>, prefix: &str) -> R
         }
     }
     anyhow::bail!("it ended without a line that begins with {prefix:?}")
-}
-
-async fn in_time(test: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::time::timeout(Duration::from_secs(150), test).await.context("not done in time")?
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

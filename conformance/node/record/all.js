@@ -18,12 +18,13 @@ function run(recorder) {
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [path.join(__dirname, recorder)], { stdio: 'inherit' });
     child.once('error', (error) => resolve(error.message));
-    child.once('close', (status, signal) => resolve(status === 0 ? null : `${signal ?? `status ${status}`}`));
+    child.once('close', (status, signal) => resolve(status === 0 ? null : signal ?? `status ${status}`));
   });
 }
 
 async function work() {
-  for (let recorder; process.exitCode === undefined && (recorder = recorders.shift()) !== undefined;) {
+  while (process.exitCode === undefined && recorders.length > 0) {
+    const recorder = recorders.shift();
     process.stdout.write(`${recorder}\n`);
     const fault = await run(recorder);
     if (fault !== null) {

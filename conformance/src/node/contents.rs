@@ -50,6 +50,8 @@ pub fn digest(blocks: impl IntoIterator<Item = Bytes>) -> ContentDigest {
     ContentDigest { sha256: hex(&hash.finalize()), byte_length }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+/// Hexadecimal digits, as the Node peers say bytes.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

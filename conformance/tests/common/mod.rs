@@ -4,10 +4,9 @@
 
 pub(crate) mod proxy;
 
-use std::{future::Future, time::Duration};
-
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use bytes::Bytes;
+pub(crate) use conformance::node::{hex, in_time};
 use conformance::{
     node::{ContentDigest, NodePeer, digest},
     peer::Peer,
@@ -62,14 +61,6 @@ pub(crate) fn no_complaints(node: &NodePeer) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn in_time(test: impl Future<Output = Result<()>>) -> Result<()> {
-    tokio::time::timeout(Duration::from_secs(150), test).await.context("not done in time")?
-}
-
 pub(crate) fn digest_of(block: Bytes) -> ContentDigest {
     digest([block])
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,11 +1,12 @@
 //! What the tests share.
-#![allow(dead_code, unreachable_pub)] // not every test uses all of it
+#![allow(dead_code, unreachable_pub, unused_imports, unused_macros)] // not every test uses all of it
 
 pub mod log;
 pub mod membership;
 pub mod one_feed;
 pub mod random;
 pub mod raw;
+pub mod storage;
 pub mod watched;
 
 use std::{

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
+use crate::common::storage::as_in;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use party::{
@@ -13,7 +14,7 @@ use party::{
         Batch, Feed, Identity, Problem,
         memory::MemoryStorage,
         proof::{BlockRequest, ProofRequest, UpgradeRequest},
-        storage::{Completion, Key, Slot, Snapshot, Storage, Write},
+        storage::{Completion, Key, Slot, Storage, Write},
     },
     key::KeyPair,
 };
@@ -188,27 +189,13 @@ struct Failing {
 }
 
 impl Storage for Failing {
-    fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
-        self.memory.read(keys)
-    }
-
-    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
-        self.memory.records(prefix)
-    }
+    as_in!(memory: read, records, snapshot, close);
 
     fn commit(&self, writes: Vec<Write>) -> Completion<()> {
         if self.fails.load(Ordering::Relaxed) {
             return Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into()) });
         }
         self.memory.commit(writes)
-    }
-
-    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
-        self.memory.snapshot()
-    }
-
-    fn close(&self) -> Completion<()> {
-        self.memory.close()
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use crate::common::storage::as_in;
 use bytes::Bytes;
 use party::{
     error::{ApiMisuse, Error, PeerMisbehaved, StorageError},
@@ -15,7 +16,7 @@ use party::{
         manifest::Manifest,
         memory::MemoryStorage,
         proof::{BlockRequest, Proof, ProofRequest, UpgradeRequest},
-        storage::{Completion, Key, Slot, Snapshot, Storage, Write},
+        storage::{Completion, Key, Slot, Storage, Write},
         verifier::Verifier,
         verify::{Verification, hash_proofs},
     },
@@ -488,13 +489,7 @@ impl Difficult {
 }
 
 impl Storage for Difficult {
-    fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
-        self.inner.read(keys)
-    }
-
-    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
-        self.inner.records(prefix)
-    }
+    as_in!(inner: read, records, snapshot, close);
 
     fn commit(&self, writes: Vec<Write>) -> Completion<()> {
         match self.next.lock().unwrap().take() {
@@ -509,14 +504,6 @@ impl Storage for Difficult {
                 Box::pin(async move { commit.await.unwrap_or(Err(StorageError::Closed)) })
             }
         }
-    }
-
-    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
-        self.inner.snapshot()
-    }
-
-    fn close(&self) -> Completion<()> {
-        self.inner.close()
     }
 }
 
@@ -610,13 +597,7 @@ struct Counting {
 }
 
 impl Storage for Counting {
-    fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
-        self.inner.read(keys)
-    }
-
-    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
-        self.inner.records(prefix)
-    }
+    as_in!(inner: read, records, snapshot, close);
 
     fn commit(&self, writes: Vec<Write>) -> Completion<()> {
         let mut written = self.written.lock().unwrap();
@@ -630,14 +611,6 @@ impl Storage for Counting {
             }
         }
         self.inner.commit(writes)
-    }
-
-    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
-        self.inner.snapshot()
-    }
-
-    fn close(&self) -> Completion<()> {
-        self.inner.close()
     }
 }
 
@@ -676,6 +649,8 @@ struct Damaged {
 type Damage = dyn Fn(&Key, Bytes) -> Option<Bytes> + Send + Sync;
 
 impl Storage for Damaged {
+    as_in!(inner: records, commit, snapshot, close);
+
     fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
         let mut values = self.inner.read(keys.clone());
         let values = match futures_util::FutureExt::now_or_never(&mut values) {
@@ -685,22 +660,6 @@ impl Storage for Damaged {
         let damaged =
             keys.iter().zip(values).map(|(key, value)| (self.damage)(key, value?)).collect::<Vec<_>>();
         Box::pin(async { Ok(damaged) })
-    }
-
-    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
-        self.inner.records(prefix)
-    }
-
-    fn commit(&self, writes: Vec<Write>) -> Completion<()> {
-        self.inner.commit(writes)
-    }
-
-    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
-        self.inner.snapshot()
-    }
-
-    fn close(&self) -> Completion<()> {
-        self.inner.close()
     }
 }
 

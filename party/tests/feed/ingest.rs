@@ -8,6 +8,8 @@ use std::{
     },
 };
 
+use crate::common::storage::as_in;
+use crate::peer::{Peer, SLOT};
 use bytes::Bytes;
 use party::{
     error::{Error, PeerMisbehaved},
@@ -15,45 +17,28 @@ use party::{
         Feed, Identity, Ingested,
         memory::MemoryStorage,
         proof::{BlockRequest, Proof, ProofRequest, UpgradeRequest},
-        storage::{Completion, Key, Slot, Snapshot, Storage, Write},
+        storage::{Completion, Key, Storage},
     },
     key::KeyPair,
 };
 use proptest::prelude::*;
 
-const SLOT: Slot = Slot(0);
+async fn writer() -> Peer {
+    Peer::new(Identity::writer(KeyPair::from_seed(&[1; 32]))).await
+}
 
-/// A feed, and the storage under it to look into.
-struct Peer {
-    feed: Feed,
-    storage: Arc<MemoryStorage>,
+async fn reader_of(writer: &Peer) -> Peer {
+    Peer::new(Identity::reader(writer.feed.key())).await
 }
 
 impl Peer {
-    async fn new(identity: Identity) -> Self {
-        let storage = Arc::new(MemoryStorage::new());
-        Self { feed: Feed::create(storage.clone(), SLOT, identity).await.unwrap(), storage }
-    }
-
-    async fn writer() -> Self {
-        Self::new(Identity::writer(KeyPair::from_seed(&[1; 32]))).await
-    }
-
-    async fn reader_of(writer: &Self) -> Self {
-        Self::new(Identity::reader(writer.feed.key())).await
-    }
-
-    fn length(&self) -> u64 {
-        self.feed.info().length
-    }
-
-    async fn append(&self, blocks: u64) {
+    async fn grow(&self, blocks: u64) {
         let start = self.length();
         let blocks = (start..start + blocks).map(|n| Bytes::from(vec![n as u8; n as usize % 150])).collect();
         self.feed.append_batch(blocks).await.unwrap();
     }
 
-    async fn prove(&self, request: ProofRequest) -> Proof {
+    async fn answer(&self, request: ProofRequest) -> Proof {
         self.feed.prove(request, 0).await.unwrap().unwrap()
     }
 
@@ -123,12 +108,12 @@ async fn proofs(writer: &Peer, steps: &[u64], order: &[usize]) -> Vec<Proof> {
     let (mut proofs, mut expected, mut order) = (vec![], Expected::default(), order.iter().cycle());
     for step in steps {
         let start = writer.length();
-        writer.append(*step).await;
-        proofs.push(writer.prove(expected.upgrade(start + step)).await);
+        writer.grow(*step).await;
+        proofs.push(writer.answer(expected.upgrade(start + step)).await);
         let mut left: Vec<u64> = (start..start + step).collect();
         while !left.is_empty() {
             let index = left.remove(order.next().unwrap() % left.len());
-            proofs.push(writer.prove(expected.block(index)).await);
+            proofs.push(writer.answer(expected.block(index)).await);
         }
     }
     proofs
@@ -181,10 +166,10 @@ proptest! {
         batches in prop::collection::vec(1usize..60, 1..6),
     ) {
         run(async {
-            let writer = Peer::writer().await;
+            let writer = writer().await;
             let mut proofs = proofs(&writer, &steps, &asked).await;
             shuffle(&mut proofs, &shuffled);
-            let reader = Peer::reader_of(&writer).await;
+            let reader = reader_of(&writer).await;
             assert!(take_in(&reader, proofs, &batches).await.is_empty());
             reader.assert_equals(&writer).await;
         });
@@ -200,7 +185,7 @@ proptest! {
         lies in prop::collection::vec((any::<usize>(), any::<usize>(), 0usize..4), 1..6),
     ) {
         run(async {
-            let writer = Peer::writer().await;
+            let writer = writer().await;
             let mut proofs = proofs(&writer, &steps, &asked).await;
             let true_ones = proofs.len();
             for (proof, place, how) in lies {
@@ -211,7 +196,7 @@ proptest! {
             }
             let wrong = proofs.len() - true_ones;
             shuffle(&mut proofs, &shuffled);
-            let reader = Peer::reader_of(&writer).await;
+            let reader = reader_of(&writer).await;
             let errors = take_in(&reader, proofs, &batches).await;
             assert_eq!(errors.len(), wrong);
             for error in errors {
@@ -240,9 +225,9 @@ fn falsify(proof: &mut Proof, place: usize, how: usize) -> bool {
 #[test]
 fn what_rests_on_nothing_is_no_offence_and_nothing_of_it_is_stored() {
     run(async {
-        let writer = Peer::writer().await;
+        let writer = writer().await;
         let all = proofs(&writer, &[16], &[0]).await;
-        let reader = Peer::reader_of(&writer).await;
+        let reader = reader_of(&writer).await;
         // Not even the length is known.
         let early = reader.feed.ingest(vec![all[1].clone(), all[5].clone()]).await;
         let unconnected = Ingested { unconnected: true, ..Ingested::default() };
@@ -264,18 +249,18 @@ fn what_rests_on_nothing_is_no_offence_and_nothing_of_it_is_stored() {
 #[test]
 fn a_false_proof_does_not_hide_what_is_stored() {
     run(async {
-        let writer = Peer::writer().await;
-        writer.append(16).await;
-        let reader = Peer::reader_of(&writer).await;
+        let writer = writer().await;
+        writer.grow(16).await;
+        let reader = reader_of(&writer).await;
         let block = |index, nodes| ProofRequest { block: Some(BlockRequest { index, nodes }), ..none() };
         let upgrade =
             ProofRequest { upgrade: Some(UpgradeRequest { start: 0, length: 16 }), manifest: true, ..none() };
-        let beginning = vec![writer.prove(upgrade).await, writer.prove(block(0, 4)).await];
+        let beginning = vec![writer.answer(upgrade).await, writer.answer(block(0, 4)).await];
         assert!(reader.feed.ingest(beginning).await.iter().all(Result::is_ok));
         // Node 5 is stored. The false proof is of what is below it, and seems to bring it.
-        let mut lie = writer.prove(block(2, 4)).await;
+        let mut lie = writer.answer(block(2, 4)).await;
         assert!(falsify(&mut lie, 0, 0));
-        let results = reader.feed.ingest(vec![lie, writer.prove(block(3, 1)).await]).await;
+        let results = reader.feed.ingest(vec![lie, writer.answer(block(3, 1)).await]).await;
         assert!(matches!(results[0], Err(Error::PeerMisbehaved(PeerMisbehaved::InvalidProof(_)))));
         assert_eq!(results[1].as_ref().unwrap().block, Some(3));
     });
@@ -284,7 +269,7 @@ fn a_false_proof_does_not_hide_what_is_stored() {
 #[test]
 fn only_nodes_that_no_other_proof_brings_are_read() {
     run(async {
-        let writer = Peer::writer().await;
+        let writer = writer().await;
         let proofs = proofs(&writer, &[64], &[0]).await;
         let storage = Arc::new(Counting::default());
         let reader = Feed::create(storage.clone(), SLOT, Identity::reader(writer.feed.key())).await.unwrap();
@@ -309,24 +294,10 @@ struct Counting {
 }
 
 impl Storage for Counting {
+    as_in!(storage: records, commit, snapshot, close);
+
     fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
         self.reads.fetch_add(keys.len(), Ordering::Relaxed);
         self.storage.read(keys)
-    }
-
-    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
-        self.storage.records(prefix)
-    }
-
-    fn commit(&self, writes: Vec<Write>) -> Completion<()> {
-        self.storage.commit(writes)
-    }
-
-    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
-        self.storage.snapshot()
-    }
-
-    fn close(&self) -> Completion<()> {
-        self.storage.close()
     }
 }

@@ -1,50 +1,25 @@
 //! Feeds that replicate by random requests in any order, and that are lied to.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
+use crate::peer::{Peer, SLOT};
 use bytes::Bytes;
 use party::{
     encoding::MAX_SAFE_INTEGER,
     error::Error,
     feed::{
         Feed, Identity,
-        memory::MemoryStorage,
         proof::{
             BlockProof, BlockRequest, HashProof, Node, Proof, ProofRequest, SeekProof, UpgradeProof,
             UpgradeRequest,
         },
-        storage::{Key, Slot, Storage},
+        storage::{Key, Storage},
     },
     key::KeyPair,
 };
 use proptest::{prelude::*, sample::Index};
 
-const SLOT: Slot = Slot(0);
-
-/// A feed, and the storage under it to look into.
-struct Peer {
-    feed: Feed,
-    storage: Arc<MemoryStorage>,
-}
-
 impl Peer {
-    async fn new(identity: Identity) -> Self {
-        let storage = Arc::new(MemoryStorage::new());
-        Self { feed: Feed::create(storage.clone(), SLOT, identity).await.unwrap(), storage }
-    }
-
-    async fn node(&self, index: u64) -> Option<Bytes> {
-        self.storage.read(vec![Key::Node(SLOT, index)]).await.unwrap().pop().unwrap()
-    }
-
-    fn length(&self) -> u64 {
-        self.feed.info().length
-    }
-
-    async fn ingest(&self, proof: Proof) -> Result<party::feed::Ingested, Error> {
-        self.feed.ingest(vec![proof]).await.pop().unwrap()
-    }
-
     /// What this peer would ask for: its own length and the nodes that it lacks.
     fn request(&self, block: Option<u64>, upgrade_to: Option<u64>) -> ProofRequest {
         self.feed.with_local(|local| ProofRequest {
@@ -57,17 +32,8 @@ impl Peer {
         })
     }
 
-    /// Every node that the feed takes for stored when it asks for a block is stored.
-    async fn check_missing_nodes(&self) {
-        for block in 0..self.length() {
-            let levels = self.feed.with_local(|local| local.missing_nodes(block));
-            let index = (0..levels).fold(2 * block, |index, _| flat_tree::parent(index));
-            assert!(self.node(index).await.is_some(), "block {block}: node {index} is not stored");
-        }
-    }
-
     /// What is stored is a part of what the writer has.
-    async fn check_against(&self, writer: &Peer) {
+    async fn check_stored_against(&self, writer: &Peer) {
         for index in 0..2 * writer.length() + 4 {
             if let Some(node) = self.node(index).await {
                 assert_eq!(Some(node), writer.node(index).await, "node {index}");
@@ -183,7 +149,7 @@ async fn converge(steps: Vec<Step>, legacy: bool) {
                     }
                 }
                 reader.check_missing_nodes().await;
-                reader.check_against(&writer).await;
+                reader.check_stored_against(&writer).await;
             }
         }
     }
@@ -205,7 +171,7 @@ async fn converge(steps: Vec<Step>, legacy: bool) {
         }
         assert_eq!(reader.feed.info().contiguous_length, writer.length());
         assert_eq!(reader.feed.info().byte_length, writer.feed.info().byte_length);
-        reader.check_against(&writer).await;
+        reader.check_stored_against(&writer).await;
         reader.check_missing_nodes().await;
         reader.check_reopened().await;
     }
@@ -458,7 +424,7 @@ async fn lie_to(scene: Scene, lies: Vec<Lie>, legacy: bool) {
     if result.is_err() {
         assert_eq!(reader.feed.info(), before);
     }
-    reader.check_against(&writer).await;
+    reader.check_stored_against(&writer).await;
     reader.check_missing_nodes().await;
     reader.check_reopened().await;
     // Nor does a lie keep the truth from being believed.
@@ -474,7 +440,7 @@ async fn lie_to(scene: Scene, lies: Vec<Lie>, legacy: bool) {
         let proof = writer.feed.prove(reader.request(Some(index), None), 0).await.unwrap().unwrap();
         reader.ingest(proof).await.unwrap();
     }
-    reader.check_against(&writer).await;
+    reader.check_stored_against(&writer).await;
     assert_eq!(reader.feed.info().contiguous_length, writer.length());
 }
 
@@ -553,7 +519,7 @@ proptest! {
             let before = reader.feed.info();
             reader.feed.ingest(proofs).await;
             assert_eq!(reader.feed.info(), before);
-            reader.check_against(&writer).await;
+            reader.check_stored_against(&writer).await;
         });
     }
 
@@ -585,7 +551,7 @@ proptest! {
                             ingested.unwrap();
                         }
                     }
-                    reader.check_against(&writer).await;
+                    reader.check_stored_against(&writer).await;
                 }
                 Ok(None) => {}
                 Err(Error::PeerMisbehaved(_)) => {}

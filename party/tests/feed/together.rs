@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use crate::common::storage::as_in;
 use bytes::Bytes;
 use futures_util::{FutureExt as _, future::join_all};
 use party::{
@@ -12,7 +13,7 @@ use party::{
     feed::{
         Feed, Identity,
         memory::MemoryStorage,
-        storage::{Completion, Key, Slot, Snapshot, Storage, Write},
+        storage::{Completion, Slot, Storage, Write},
     },
     key::KeyPair,
     limits::Limits,
@@ -40,13 +41,7 @@ impl Slow {
 }
 
 impl Storage for Slow {
-    fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
-        self.memory.read(keys)
-    }
-
-    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
-        self.memory.records(prefix)
-    }
+    as_in!(memory: read, records, snapshot, close);
 
     fn commit(&self, writes: Vec<Write>) -> Completion<()> {
         if !*self.is_slow.lock().unwrap() {
@@ -62,14 +57,6 @@ impl Storage for Slow {
             }
         });
         Box::pin(async move { commit.await.unwrap_or(Err(StorageError::Closed)) })
-    }
-
-    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
-        self.memory.snapshot()
-    }
-
-    fn close(&self) -> Completion<()> {
-        self.memory.close()
     }
 }
 

@@ -1,7 +1,8 @@
 //! Seeks, byte ranges and reorgs between feeds, by random requests, and by peers that lie.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
+use crate::peer::{Peer, SLOT};
 use bytes::Bytes;
 use party::{
     encoding::MAX_SAFE_INTEGER,
@@ -9,29 +10,14 @@ use party::{
     feed::{
         Encryption, Feed, Identity, Ingested,
         manifest::{Manifest, Prologue},
-        memory::MemoryStorage,
         proof::{BlockRequest, Node, Proof, ProofRequest, SeekRequest, UpgradeRequest},
         seek::Located,
-        storage::{Key, Slot, Storage},
     },
     key::KeyPair,
 };
 use proptest::{prelude::*, sample::Index};
 
-const SLOT: Slot = Slot(0);
-
-/// A feed, and the storage under it to look into.
-struct Peer {
-    feed: Feed,
-    storage: Arc<MemoryStorage>,
-}
-
 impl Peer {
-    async fn new(identity: Identity) -> Self {
-        let storage = Arc::new(MemoryStorage::new());
-        Self { feed: Feed::create(storage.clone(), SLOT, identity).await.unwrap(), storage }
-    }
-
     async fn writer(blocks: &[Bytes]) -> Self {
         let writer = Self::new(Identity::writer(KeyPair::from_seed(&[1; 32]))).await;
         writer.append(blocks).await;
@@ -62,24 +48,12 @@ impl Peer {
         self.feed.append_batch(blocks.to_vec()).await.unwrap();
     }
 
-    fn length(&self) -> u64 {
-        self.feed.info().length
-    }
-
     fn fork(&self) -> u64 {
         self.feed.info().fork
     }
 
-    async fn node(&self, index: u64) -> Option<Bytes> {
-        self.storage.read(vec![Key::Node(SLOT, index)]).await.unwrap().pop().unwrap()
-    }
-
     async fn prove(&self, request: ProofRequest) -> Option<Proof> {
         self.feed.prove(request, self.fork()).await.unwrap()
-    }
-
-    async fn ingest(&self, proof: Proof) -> Result<Ingested, Error> {
-        self.feed.ingest(vec![proof]).await.pop().unwrap()
     }
 
     async fn ask(&self, other: &Peer, request: ProofRequest) -> Ingested {
@@ -105,11 +79,7 @@ impl Peer {
                 assert_eq!(Some(block), writer.feed.get(index).await.unwrap(), "block {index}");
             }
         }
-        for block in 0..self.length() {
-            let levels = self.feed.with_local(|local| local.missing_nodes(block));
-            let index = (0..levels).fold(2 * block, |index, _| flat_tree::parent(index));
-            assert!(self.node(index).await.is_some(), "block {block}: node {index} is not stored");
-        }
+        self.check_missing_nodes().await;
         let audit = self.feed.audit().await.unwrap();
         assert!(audit.is_clean(), "{audit:?}");
     }

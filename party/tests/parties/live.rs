@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeSet, future::IntoFuture as _, time::Duration};
 
-use crate::common::random::Random;
-use crate::common::{Shared, feed_with, identity, meet, party_key, peer_added, raw::RawPeer, until};
+use crate::common::{
+    Shared, feed_with, identity, meet, party_key, peer_added, random::Random, raw::RawPeer, until,
+};
 use party::{
     admission::{self, Hello, membership},
     connection::{self, Connection},

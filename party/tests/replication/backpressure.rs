@@ -14,15 +14,15 @@ use crate::common::{
     one_feed::{self, One},
     party_key,
     raw::RawPeer,
+    storage::as_in,
 };
-use bytes::Bytes;
 use party::{
     admission::{self, Hello, membership},
     connection::Connection,
     encoding::Writer as _,
     feed::{
         memory::MemoryStorage,
-        storage::{Completion, Key, Snapshot, Storage, Write},
+        storage::{Completion, Storage, Write},
     },
     limits::Limits,
     mux::Event as MuxEvent,
@@ -43,13 +43,7 @@ struct Gated {
 }
 
 impl Storage for Gated {
-    fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
-        self.memory.read(keys)
-    }
-
-    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
-        self.memory.records(prefix)
-    }
+    as_in!(memory: read, records, snapshot, close);
 
     fn commit(&self, writes: Vec<Write>) -> Completion<()> {
         let (mut gate, commit) = (self.is_open.subscribe(), self.memory.commit(writes));
@@ -57,14 +51,6 @@ impl Storage for Gated {
             let _ = gate.wait_for(|is_open| *is_open).await;
             commit.await
         })
-    }
-
-    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
-        self.memory.snapshot()
-    }
-
-    fn close(&self) -> Completion<()> {
-        self.memory.close()
     }
 }
 

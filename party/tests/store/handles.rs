@@ -8,13 +8,14 @@ use std::{
     },
 };
 
+use crate::common::storage::as_in;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use party::{
     error::{ApiMisuse, Error, StorageError},
     feed::{
         memory::MemoryStorage,
-        storage::{Completion, Key, Snapshot, Storage, Write},
+        storage::{Completion, Key, Storage, Write},
     },
     key::{FeedKey, KeyPair},
     store::{FeedEvent, FeedOptions, Store},
@@ -303,13 +304,7 @@ struct Failing {
 }
 
 impl Storage for Failing {
-    fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
-        self.memory.read(keys)
-    }
-
-    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
-        self.memory.records(prefix)
-    }
+    as_in!(memory: read, records, snapshot, close);
 
     fn commit(&self, writes: Vec<Write>) -> Completion<()> {
         if writes.is_empty() {
@@ -319,14 +314,6 @@ impl Storage for Failing {
             0 => Box::pin(async { Err(std::io::Error::from(std::io::ErrorKind::StorageFull).into()) }),
             _ => self.memory.commit(writes),
         }
-    }
-
-    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
-        self.memory.snapshot()
-    }
-
-    fn close(&self) -> Completion<()> {
-        self.memory.close()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::common::{feed_with, identity, meet, party_key};
+use crate::common::{feed_with, identity, meet, party_key, storage::as_in};
 use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt};
 use party::{
@@ -11,7 +11,7 @@ use party::{
     feed::{
         Batch, Feed, FeedChange,
         memory::MemoryStorage,
-        storage::{Completion, Key, Slot, Snapshot, Storage, Write},
+        storage::{Completion, Key, Slot, Storage, Write},
     },
     key::FeedKey,
     party::{Open, Party},
@@ -249,13 +249,7 @@ struct Gated {
 }
 
 impl Storage for Gated {
-    fn read(&self, keys: Vec<Key>) -> Completion<Vec<Option<Bytes>>> {
-        self.memory.read(keys)
-    }
-
-    fn records(&self, prefix: Vec<u8>) -> Completion<Vec<(Vec<u8>, Bytes)>> {
-        self.memory.records(prefix)
-    }
+    as_in!(memory: read, records, snapshot, close);
 
     fn commit(&self, writes: Vec<Write>) -> Completion<()> {
         if self.fails.load(std::sync::atomic::Ordering::Relaxed) {
@@ -272,14 +266,6 @@ impl Storage for Gated {
             memory.commit(writes).await
         });
         Box::pin(async move { commit.await.unwrap() })
-    }
-
-    fn snapshot(&self) -> Completion<Arc<dyn Snapshot>> {
-        self.memory.snapshot()
-    }
-
-    fn close(&self) -> Completion<()> {
-        self.memory.close()
     }
 }
 

@@ -10,6 +10,7 @@ use party::{
 use crate::runner::{
     behaviour::{Behaviour, behaviour},
     scene::{BOTH, Dials, OTHER, PARTY, hex},
+    shim::now,
     speech,
     wire::{UNKNOWN, Wire, open},
 };
@@ -409,16 +410,14 @@ pub(super) const BEHAVIOURS: &[Behaviour] = &[
                 s.tell("patience admission 500").await?;
                 s.enter("a", if is_in_party { &PARTY } else { &OTHER }).await?;
                 let mut wire = s.connect(Dials::Runner).await?;
-                let begun = crate::runner::shim::now();
+                let begun = now();
                 wire.barrier().await?;
                 // One reject after the other: if they renewed the time, it would not be over.
-                while (crate::runner::shim::now() - begun).as_millis() < LATEST
-                    && wire.barrier().await.is_ok()
-                {
+                while (now() - begun).as_millis() < LATEST && wire.barrier().await.is_ok() {
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 }
                 wire.ends().await?;
-                times.push((crate::runner::shim::now() - begun).as_millis());
+                times.push((now() - begun).as_millis());
                 s.again().await?;
             }
             ensure!(times.iter().all(|time| (350..LATEST).contains(time)), "they get {times:?} ms");
