@@ -1,5 +1,6 @@
 //! Memberships and revocations that are not what they say. `protocol-spec/11-credentials.md#verification`.
 
+use crate::founded::{founder, limits, pair, party};
 use party::{
     credentials::{CutOff, Grant, Inserted, Membership, Revocation, Revocations, Revoked, Terms},
     error::{CredentialFlaw, DecodeError, Widening},
@@ -11,22 +12,6 @@ use party::{
 const NOW: u64 = 1_800_000_000;
 /// A link without expiry, feeds and range whose numbers are small: subject, flags, depth, serial, signature.
 const LINK: usize = 32 + 1 + 1 + 1 + 64;
-
-fn pair(seed: u8) -> KeyPair {
-    KeyPair::from_seed(&[seed; 32])
-}
-
-fn founder() -> KeyPair {
-    pair(1)
-}
-
-fn party() -> PartyKey {
-    PartyKey::from_bytes(*founder().public().as_bytes())
-}
-
-fn limits() -> Limits {
-    Limits::default()
-}
 
 /// Founder, then these, each with all that the one before has.
 fn chain(seeds: &[u8]) -> Membership {

@@ -6,6 +6,7 @@ mod common;
 mod connections;
 mod convergence;
 mod forgeries;
+mod founded;
 mod meetings;
 mod messages;
 mod removal;

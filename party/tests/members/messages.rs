@@ -1,6 +1,7 @@
 //! What revocations and the messages about credentials look like, byte by byte, and what is refused or taken.
 //! `protocol-spec/11-credentials.md#comparing`.
 
+use crate::founded::{founder, limits, pair, party};
 use std::collections::{BTreeMap, BTreeSet};
 
 use party::{
@@ -10,27 +11,10 @@ use party::{
     },
     error::DecodeError,
     hash::{hash, keyed_hash},
-    key::{DiscoveryKey, KeyPair, PartyKey},
-    limits::Limits,
+    key::DiscoveryKey,
 };
 
 const SALT: [u8; 16] = [9; 16];
-
-fn pair(seed: u8) -> KeyPair {
-    KeyPair::from_seed(&[seed; 32])
-}
-
-fn founder() -> KeyPair {
-    pair(1)
-}
-
-fn party() -> PartyKey {
-    PartyKey::from_bytes(*founder().public().as_bytes())
-}
-
-fn limits() -> Limits {
-    Limits::default()
-}
 
 /// A chain from the founder through these, the last with the terms `last`.
 fn chain_with(seeds: &[u8], last: Terms) -> CheckedChain {

@@ -1,25 +1,13 @@
 //! Tickets: `protocol-spec/12-tickets.md`.
 
+use crate::founded::{founder, limits, party};
 use party::{
     credentials::{Grant, Membership, Terms},
     error::{CredentialFlaw, DecodeError},
     hash::{hash, namespace},
     key::{KeyPair, PartyKey},
-    limits::Limits,
     ticket::{Ticket, TicketError},
 };
-
-fn founder() -> KeyPair {
-    KeyPair::from_seed(&[1; 32])
-}
-
-fn party() -> PartyKey {
-    PartyKey::from_bytes(*founder().public().as_bytes())
-}
-
-fn limits() -> Limits {
-    Limits::default()
-}
 
 fn membership(seed: u8) -> Membership {
     let subject = KeyPair::from_seed(&[seed; 32]).public();

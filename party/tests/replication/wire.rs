@@ -2,37 +2,19 @@
 
 use std::time::Duration;
 
-use crate::common::{meet, party_key};
+use crate::common::{
+    meet,
+    one_feed::{party_of, reader_of},
+};
 use bytes::Bytes;
 use party::{
     connection::Connection,
     error::{ApiMisuse, Error},
     feed::Feed,
-    key::{DiscoveryKey, FeedKey},
     limits::Limits,
-    party::Party,
-    peer::{Peer, Replicate},
-    rules::{self, Rules},
+    peer::Replicate,
     store::{FeedOptions, Store},
 };
-
-/// Releases one feed, to be replicated in this way.
-struct One(Feed, Replicate);
-
-impl Rules for One {
-    async fn handshake(&self, peer: &Peer) -> rules::Result<()> {
-        peer.replicate_as(&self.0, self.1).await?;
-        Ok(())
-    }
-
-    async fn introduce_feeds(&self, _: &Peer, _: Vec<FeedKey>) -> rules::Result<Vec<FeedKey>> {
-        Ok(vec![])
-    }
-
-    async fn find_feed(&self, _: &Peer, key: &DiscoveryKey) -> rules::Result<Option<Feed>> {
-        Ok(Some(&self.0).filter(|feed| feed.discovery_key() == *key).cloned())
-    }
-}
 
 async fn written(blocks: u64) -> Feed {
     let feed = Store::memory().create_feed("written", FeedOptions::default()).await.unwrap();
@@ -40,14 +22,9 @@ async fn written(blocks: u64) -> Feed {
     feed
 }
 
-async fn reader_of(writer: &Feed) -> Feed {
-    Store::memory().feed(&writer.key()).await.unwrap()
-}
-
 /// A connection on which each replicates its feed in its way.
 async fn connect(a: &Feed, how_a: Replicate, b: &Feed, how_b: Replicate) -> (Connection, Connection) {
-    let party = |feed: &Feed, how| Party::new(party_key(1), One(feed.clone(), how));
-    meet(&party(a, how_a), &party(b, how_b)).await
+    meet(&party_of(a, how_a), &party_of(b, how_b)).await
 }
 
 async fn in_time<T>(future: impl Future<Output = T>) -> T {

@@ -455,17 +455,6 @@ mod on_disk {
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read(&file).unwrap(), seed);
-        let mut folders = vec![dir.path().to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path != file {
-                    let bytes = fs::read(&path).unwrap();
-                    assert!(!bytes.windows(32).any(|window| window == seed), "{path:?}");
-                }
-            }
-        }
+        crate::secrets::assert_only_in(&file, dir.path(), &seed);
     }
 }

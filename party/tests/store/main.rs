@@ -8,4 +8,6 @@ mod life;
 #[cfg(feature = "disk")]
 mod model;
 mod names;
+#[cfg(all(feature = "disk", unix))]
+mod secrets;
 mod writers;

@@ -210,17 +210,7 @@ mod on_disk {
         let file = dir.path().join("secrets").join("primary-key");
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(fs::read(&file).unwrap(), key);
-        let mut folders = vec![dir.path().to_owned()];
-        while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(folder).unwrap() {
-                let path = entry.unwrap().path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path != file {
-                    assert!(!fs::read(&path).unwrap().windows(32).any(|window| window == key), "{path:?}");
-                }
-            }
-        }
+        crate::secrets::assert_only_in(&file, dir.path(), &key);
     }
 }
 
