@@ -13,6 +13,7 @@ mod properties;
 #[cfg(feature = "disk")]
 mod prove_many;
 mod quorum;
+#[cfg(feature = "json")]
 mod streams;
 mod together;
 mod tree_properties;

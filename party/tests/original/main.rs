@@ -5,5 +5,6 @@ mod common;
 
 mod admission;
 mod messages;
+#[cfg(feature = "disk")]
 mod records;
 mod rules;

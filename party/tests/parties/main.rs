@@ -6,6 +6,7 @@ mod common;
 mod admission;
 mod between;
 mod live;
+#[cfg(feature = "disk")]
 mod map;
 mod order;
 mod talking;
