@@ -4,15 +4,14 @@ use std::{
     borrow::Cow,
     collections::{BTreeSet, HashSet},
     ops::Range,
-    thread,
-    time::Duration,
 };
 
 use bytes::Bytes;
-use fjall::{OwnedWriteBatch, PersistMode, Readable as _, Slice};
+use fjall::{Readable as _, Slice};
 
 use super::{
     Database, Durability, StorageError, Sweep,
+    buffers::Batch,
     free::Freed,
     layout::{
         BLOCK, COUNT, Change, Parts, Piece, SWEEP, kept_apart, locate, places, row, row_of_key, update_row,
@@ -32,9 +31,6 @@ const MAX_AT_ONCE: usize = 1024;
 /// The rows of a commit with at most so many changes stay in memory: who appends a block or two is followed by somebody
 /// who waits for just these.
 const MAX_KEPT: usize = 32;
-/// fjall blocks its caller, with no way out, while four full buffers of one keyspace wait to be written to
-/// disk. We wait before, so that a failed disk ends the wait with its error.
-const MAX_FULL_BUFFERS: usize = 2;
 
 /// What a list of writes comes to.
 #[derive(Debug, Default)]
@@ -68,7 +64,7 @@ impl Database {
         if writes.is_empty() {
             return Ok(());
         }
-        self.wait_for_tables()?;
+        self.make_room()?;
         self.finish_sweeps_before(&writes)?;
         let mut plan = self.plan(writes)?;
         // The sort is stable, so of equal keys the later write comes first now, and stays.
@@ -83,12 +79,12 @@ impl Database {
 
         let underway = self.rows.begin(plan.touched());
         let mut rows = (plan.changes.len() <= MAX_KEPT).then(Vec::new);
-        let mut batch = self.batch(plan.changes.len() + plan.emptied.len() + 2);
+        let mut batch = Batch::new(self, plan.changes.len() + plan.emptied.len() + 2);
         let mut freed = vec![];
         let kept = self.put_changes(&mut plan, appended.clone(), &mut batch, &mut freed, &mut rows)?;
         for (space, key) in &plan.emptied {
             freed.append(&mut self.places_in_row(*space, key)?);
-            batch.remove(self.keyspace(*space), key.as_slice());
+            batch.remove(*space, key.as_slice());
         }
         let sweeps = self.start_sweeps(plan.swept, &kept, &mut batch);
         let freed = self.free(freed, gap)?;
@@ -111,7 +107,7 @@ impl Database {
     //= STORE-9, STORE-18
     pub(super) fn write(
         &self,
-        mut batch: OwnedWriteBatch,
+        mut batch: Batch<'_>,
         freed: Freed,
         mut count: super::Count,
         sweeps: Vec<Sweep>,
@@ -119,16 +115,16 @@ impl Database {
         count.commits = count.commits.saturating_add(1);
         for (key, value) in freed.changes {
             match value {
-                Some(value) => batch.insert(&self.state, key, value),
-                None => batch.remove(&self.state, key),
+                Some(value) => batch.insert(Space::State, key, value),
+                None => batch.remove(Space::State, key),
             }
         }
         for hole in &freed.holes {
-            batch.insert(&self.state, hole.hole_key(count.commits), hole.value());
+            batch.insert(Space::State, hole.hole_key(count.commits), hole.value());
         }
         //= STORE-9
-        for keyspace in [&self.state, &self.tree] {
-            batch.insert(keyspace, [COUNT], count.encode());
+        for space in Space::ALL {
+            batch.insert(space, [COUNT], count.encode());
         }
         let next_sweep = sweeps.iter().map(|sweep| sweep.id.saturating_add(1)).max();
         self.sweeps.add(sweeps, || batch.commit().map_err(|error| self.failed(error)))?;
@@ -149,16 +145,6 @@ impl Database {
             tracing::warn!(%error, "the number of commits could not be noted");
         }
         Ok(())
-    }
-
-    /// A batch that is as durable as it has to be once it is committed.
-    //= STORE-17
-    pub(super) fn batch(&self, capacity: usize) -> OwnedWriteBatch {
-        let mode = match self.durability {
-            Durability::Process => PersistMode::Buffer,
-            Durability::Power => PersistMode::SyncData,
-        };
-        OwnedWriteBatch::with_capacity(self.database.clone(), capacity).durability(Some(mode))
     }
 
     /// What becomes of each key, still in the order of `writes`.
@@ -199,7 +185,7 @@ impl Database {
         &self,
         plan: &mut Plan,
         appended: Vec<Place>,
-        batch: &mut OwnedWriteBatch,
+        batch: &mut Batch<'_>,
         freed: &mut Vec<Place>,
         rows: &mut Option<Vec<(RowId, Bytes)>>,
     ) -> Result<Vec<(Space, Vec<u8>)>, StorageError> {
@@ -210,7 +196,6 @@ impl Database {
         for changes in changes.chunk_by(|(a, _), (b, _)| row(a).is_some_and(|a| row(b) == Some(a))) {
             let [(key, value), ..] = changes else { continue };
             let (space, mut encoded) = locate(key);
-            let keyspace = self.keyspace(space);
             let mut is_fresh = false;
             if !emptied.is_empty() || !swept.is_empty() {
                 let at = (space, encoded);
@@ -222,7 +207,7 @@ impl Database {
             let value = if row(key).is_none() {
                 value.as_ref().map(|value| Cow::Borrowed(&value[..]))
             } else {
-                let mut stored = keyspace.get(&encoded).map_err(running)?;
+                let mut stored = self.keyspace(space).get(&encoded).map_err(running)?;
                 if let Some(old) = stored.take_if(|_| is_fresh)
                     && encoded.first() == Some(&BLOCK)
                 {
@@ -241,8 +226,8 @@ impl Database {
                 row.map(Cow::Owned)
             };
             match value {
-                Some(value) => batch.insert(keyspace, encoded, &value[..]),
-                None => batch.remove(keyspace, encoded),
+                Some(value) => batch.insert(space, encoded, &value[..]),
+                None => batch.remove(space, encoded),
             }
         }
         Ok(kept)
@@ -262,7 +247,7 @@ impl Database {
         &self,
         keys: Vec<(Space, Range<Vec<u8>>)>,
         kept: &[(Space, Vec<u8>)],
-        batch: &mut OwnedWriteBatch,
+        batch: &mut Batch<'_>,
     ) -> Vec<Sweep> {
         let mut sweeps = vec![];
         let mut id = lock(&self.written).next_sweep;
@@ -276,7 +261,7 @@ impl Database {
             kept.sort_unstable();
             for part in whole.without(&kept) {
                 let part = Sweep { id, ..part };
-                batch.insert(&self.state, sweep_key(id), part.encode());
+                batch.insert(Space::State, sweep_key(id), part.encode());
                 sweeps.push(part);
                 id = id.saturating_add(1);
             }
@@ -319,20 +304,6 @@ impl Database {
                 while self.sweep_some(id)? {}
             }
         }
-    }
-
-    pub(super) fn wait_for_tables(&self) -> Result<(), StorageError> {
-        while self.has_full_buffers() {
-            // Fails when the thread that should make room has failed.
-            self.database.persist(PersistMode::Buffer).map_err(|error| self.failed(error))?;
-            thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
-    }
-
-    pub(super) fn has_full_buffers(&self) -> bool {
-        let is_full = |keyspace: &fjall::Keyspace| keyspace.sealed_memtable_count() > MAX_FULL_BUFFERS;
-        [&self.state, &self.tree].into_iter().any(is_full)
     }
 
     fn note_sync(&self, _what: &'static str) {

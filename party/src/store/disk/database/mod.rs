@@ -1,5 +1,6 @@
 //! How keys and values lie in fjall and in the block files. Everything here blocks.
 
+mod buffers;
 mod commit;
 mod free;
 mod layout;
@@ -15,22 +16,21 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    thread,
-    time::Duration,
 };
 
 use bytes::Bytes;
-use fjall::{Keyspace, KeyspaceCreateOptions, PersistMode, Readable as _, compaction::Leveled};
+use fjall::{Keyspace, KeyspaceCreateOptions, Readable as _, compaction::Leveled};
 
-pub(super) use self::{
-    layout::{COUNT, Count, check, commits_of},
-    tidy::Work,
-};
 use self::{
+    buffers::{Buffers, OUT_OF_REACH},
     layout::{RECORD, SWEEP},
     rows::Rows,
     sweep::{Space, Sweep, Sweeps},
     tidy::Holes,
+};
+pub(super) use self::{
+    layout::{COUNT, Count, check, commits_of},
+    tidy::Work,
 };
 use super::{
     blocks::{BlockFiles, End},
@@ -48,14 +48,6 @@ const MAX_OPEN_TABLES: usize = 128;
 /// What fjall may keep of its journal before it writes out what holds on to it; the least that it takes.
 /// It bounds the disk space beside the data, and how long a store takes to open after it was killed.
 const JOURNAL_BYTES: u64 = 64 << 20;
-/// What is kept in memory of heads, pages and records before it is written out. A page of the bitfield is
-/// written again with every append, and only its last version is worth a table.
-///
-/// This and the next bound what a store takes in memory while it is written to: rows take about twice their
-/// bytes there, and one buffer fills while another is written. A store keeps the sizes that it was made with.
-const STATE_BUFFER_BYTES: u64 = 2 << 20;
-/// The same for tree nodes and the places of blocks.
-const TREE_BUFFER_BYTES: u64 = 4 << 20;
 /// How many tables may be written out before they are merged. So many, as buffers are small: merging costs as
 /// much as what was merged before is large. fjall slows writers down from 20 on.
 const TABLES_BEFORE_MERGE: u8 = 12;
@@ -65,8 +57,6 @@ const TABLE_BYTES: u64 = 21 << 20;
 /// fjall's threads, which write tables and merge them. One, as the first of several spins while another
 /// one merges.
 const WORKER_THREADS: usize = 1;
-/// How long to wait before looking again whether tables are written.
-const SETTLE_STEP: Duration = Duration::from_millis(1);
 /// Values from this length on are handed out without a copy.
 const SHARE_FROM: usize = 4 << 10;
 
@@ -104,6 +94,7 @@ pub(super) struct Database {
     state: Keyspace,
     tree: Keyspace,
     blocks: BlockFiles,
+    buffers: Buffers,
     rows: Rows,
     durability: Durability,
     mark: Mark,
@@ -155,7 +146,7 @@ impl Database {
             .manual_journal_persist(true)
             .open()
             .map_err(opening_error)?;
-        let keyspace = |name, buffer| {
+        let keyspace = |name| {
             if least.is_some() && !database.keyspace_exists(name) {
                 return Err(damaged(&format!("the keyspace {name} is missing")));
             }
@@ -165,13 +156,13 @@ impl Database {
             let options = || {
                 KeyspaceCreateOptions::default()
                     .expect_point_read_hits(true)
-                    .max_memtable_size(buffer)
+                    .max_memtable_size(OUT_OF_REACH)
                     .compaction_strategy(Arc::new(merging))
             };
             database.keyspace(name, options).map_err(opening_error)
         };
-        let state = keyspace(STATE, STATE_BUFFER_BYTES)?;
-        let tree = keyspace(TREE, TREE_BUFFER_BYTES)?;
+        let state = keyspace(STATE)?;
+        let tree = keyspace(TREE)?;
         let count = count(&state, &tree)?;
         //= STORE-6, STORE-7
         let least = least.map_or(0, |least| least.commits).max(acknowledged.unwrap_or_default());
@@ -191,6 +182,7 @@ impl Database {
             state,
             tree,
             blocks,
+            buffers: Buffers::new(database.write_buffer_size()),
             rows: Rows::default(),
             durability,
             mark,
@@ -226,27 +218,14 @@ impl Database {
         self.database.write_buffer_size()
     }
 
-    /// Writes what is in memory into tables, on the disk. The journal isn't needed any more then.
-    pub(super) fn settle(&self) -> Result<(), StorageError> {
-        for keyspace in [&self.state, &self.tree] {
-            keyspace.rotate_memtable().map_err(running)?;
-            while keyspace.sealed_memtable_count() > 0 {
-                // Fails when the thread that writes them has failed.
-                self.database.persist(PersistMode::Buffer).map_err(running)?;
-                thread::sleep(SETTLE_STEP);
-            }
-        }
-        Ok(())
-    }
-
     /// Whether a write has failed so that nothing more can be written before the database is opened again.
     pub(super) fn has_failed(&self) -> bool {
         self.has_failed.load(Ordering::Acquire)
     }
 
-    /// Whether a commit would wait neither for the disk nor for tables to be written.
+    /// Whether a commit would neither wait for the disk nor hand over a buffer.
     pub(super) fn is_calm(&self) -> bool {
-        self.durability == Durability::Process && !self.has_failed() && !self.has_full_buffers()
+        self.durability == Durability::Process && !self.has_failed() && !self.buffers.is_any_full()
     }
 
     /// What is stored at this moment.

@@ -23,6 +23,10 @@ pub(super) enum Space {
     Tree,
 }
 
+impl Space {
+    pub(super) const ALL: [Self; 2] = [Self::State, Self::Tree];
+}
+
 /// Keys of a keyspace that are gone, though some of them are still stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Sweep {

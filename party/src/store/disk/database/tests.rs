@@ -262,3 +262,30 @@ fn much_at_once_is_read_from_the_disk() {
     assert_eq!(database.read_from_memory(&keys(0..1), usize::MAX), None);
     assert_eq!(found(&database, 200), 200);
 }
+
+/// However far the thread that writes tables is behind.
+#[test]
+fn what_waits_to_be_written_out_is_bounded() {
+    const MAX_BYTES: u64 = 64 << 10;
+    let dir = tempfile::tempdir().unwrap();
+    let mut database = open(dir.path(), Durability::Process);
+    database.buffers.set_max_bytes(MAX_BYTES);
+    let write = |database: &Database, index: u64| {
+        let small = Bytes::from(vec![index as u8; 100]);
+        database.commit(vec![Write::Put(Key::Block(SLOT, index), small)]).unwrap();
+        // One that fills and two that wait, of either keyspace, and the commit that filled each of them.
+        assert!(
+            database.in_memory() < 6 * (MAX_BYTES + 4096),
+            "{} bytes after {index}",
+            database.in_memory()
+        );
+    };
+    (0..3000).for_each(|index| write(&database, index));
+    drop(database);
+    // What the journal brings back counts, too.
+    let mut database = open(dir.path(), Durability::Process);
+    database.buffers.set_max_bytes(MAX_BYTES);
+    (3000..4000).for_each(|index| write(&database, index));
+    let last = database.read(&keys(3999..4000), usize::MAX).unwrap().remove(0);
+    assert_eq!(last, Some(Bytes::from(vec![3999_u64 as u8; 100])));
+}

@@ -10,6 +10,7 @@ use fjall::{PersistMode, Readable as _};
 
 use super::{
     Database, Durability, StorageError,
+    buffers::Batch,
     commit::sweep_key,
     free::Freed,
     layout::{BLOCK, HOLE, Piece, commit_of, places},
@@ -96,11 +97,11 @@ impl Database {
 
     /// Takes out some of the keys of a sweep. `false` when it is done.
     pub(super) fn sweep_some(&self, id: u64) -> Result<bool, StorageError> {
-        self.wait_for_tables()?;
+        self.make_room()?;
         let sweeps = self.sweeps.list();
         let Some(sweep) = sweeps.iter().find(|sweep| sweep.id == id) else { return Ok(false) };
         let keyspace = self.keyspace(sweep.space);
-        let mut batch = self.batch(SWEEP_KEYS + 3);
+        let mut batch = Batch::new(self, SWEEP_KEYS + 3);
         let mut freed = vec![];
         let mut last = None;
         let mut count = 0;
@@ -109,7 +110,7 @@ impl Database {
             if sweep.space == Space::Tree && key.first() == Some(&BLOCK) {
                 freed.append(&mut places(&value)?);
             }
-            batch.remove(keyspace, key.clone());
+            batch.remove(sweep.space, key.clone());
             last = Some(key);
             count += 1;
         }
@@ -118,9 +119,9 @@ impl Database {
             Some(start) => {
                 let mut rest = sweep.clone();
                 rest.keys.start.clone_from(start);
-                batch.insert(&self.state, sweep_key(id), rest.encode());
+                batch.insert(Space::State, sweep_key(id), rest.encode());
             }
-            None => batch.remove(&self.state, sweep_key(id)),
+            None => batch.remove(Space::State, sweep_key(id)),
         }
         let freed = self.free(freed, vec![])?;
         let written = lock(&self.written).count;
@@ -139,6 +140,7 @@ impl Database {
             self.database.persist(PersistMode::SyncData).map_err(|error| self.failed(error))?;
         }
         loop {
+            self.make_room()?;
             let mut holes = vec![];
             let mut is_left = false;
             for entry in self.database.snapshot().prefix(&self.state, [HOLE]) {
@@ -157,11 +159,11 @@ impl Database {
                 files.sort_unstable();
                 files.dedup();
             }
-            let mut batch = self.batch(holes.len() + 2);
+            let mut batch = Batch::new(self, holes.len() + 2);
             let mut freed = Freed::default();
             for (key, hole) in &holes {
                 self.blocks.punch(hole.file, &(hole.bytes.start..hole.bytes.end))?;
-                batch.remove(&self.state, key.as_slice());
+                batch.remove(Space::State, key.as_slice());
             }
             if !is_left {
                 for file in files {
