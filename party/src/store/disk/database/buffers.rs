@@ -19,8 +19,8 @@ use super::{Database, Durability, StorageError, sweep::Space};
 /// What is kept in memory of heads, pages and records before it is written out. A page of the bitfield is
 /// written again with every append, and only its last version is worth a table.
 ///
-/// This and the next two bound what a store takes in memory while it is written to: rows take about twice their
-/// bytes there.
+/// This, [`TREE_BYTES`] and [`MAX_FULL`] bound what a store takes in memory while it is written to: rows take about
+/// twice their bytes there.
 const STATE_BYTES: u64 = 2 << 20;
 /// The same for tree nodes and the places of blocks.
 const TREE_BYTES: u64 = 4 << 20;
@@ -34,13 +34,17 @@ const ENTRY_BYTES: u64 = 64;
 /// How long to wait before looking again whether tables are written.
 const STEP: Duration = Duration::from_millis(1);
 
+/// One for each keyspace.
+#[derive(Debug, Default)]
+struct Each<T> {
+    state: T,
+    tree: T,
+}
+
 /// How many bytes were committed to each keyspace since its buffer was last handed over. Whoever has the turn to
 /// write changes it.
 #[derive(Debug)]
-pub(super) struct Buffers {
-    state: Buffer,
-    tree: Buffer,
-}
+pub(super) struct Buffers(Each<Buffer>);
 
 #[derive(Debug)]
 struct Buffer {
@@ -48,28 +52,41 @@ struct Buffer {
     max_bytes: u64,
 }
 
-impl Buffers {
-    /// Those of a database that was opened with `in_memory` bytes from its journal, of whichever keyspace.
-    pub(super) fn new(in_memory: u64) -> Self {
-        let buffer = |max_bytes| Buffer { bytes: AtomicU64::new(in_memory), max_bytes };
-        Self { state: buffer(STATE_BYTES), tree: buffer(TREE_BYTES) }
-    }
-
-    #[cfg(test)]
-    pub(super) fn set_max_bytes(&mut self, max_bytes: u64) {
-        [&mut self.state, &mut self.tree].into_iter().for_each(|buffer| buffer.max_bytes = max_bytes);
-    }
-
-    /// Whether one of them is to be handed over before the next commit.
-    pub(super) fn is_any_full(&self) -> bool {
-        self.state.is_full() || self.tree.is_full()
-    }
-
-    fn of(&self, space: Space) -> &Buffer {
+impl<T> Each<T> {
+    fn of(&self, space: Space) -> &T {
         match space {
             Space::State => &self.state,
             Space::Tree => &self.tree,
         }
+    }
+
+    fn of_mut(&mut self, space: Space) -> &mut T {
+        match space {
+            Space::State => &mut self.state,
+            Space::Tree => &mut self.tree,
+        }
+    }
+}
+
+impl Buffers {
+    /// Those of a database that was opened with `in_memory` bytes from its journal, of whichever keyspace.
+    pub(super) fn new(in_memory: u64) -> Self {
+        let buffer = |max_bytes| Buffer { bytes: AtomicU64::new(in_memory), max_bytes };
+        Self(Each { state: buffer(STATE_BYTES), tree: buffer(TREE_BYTES) })
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_max_bytes(&mut self, max_bytes: u64) {
+        Space::ALL.into_iter().for_each(|space| self.0.of_mut(space).max_bytes = max_bytes);
+    }
+
+    /// Whether one of them is to be handed over before the next commit.
+    pub(super) fn is_any_full(&self) -> bool {
+        Space::ALL.into_iter().any(|space| self.of(space).is_full())
+    }
+
+    fn of(&self, space: Space) -> &Buffer {
+        self.0.of(space)
     }
 }
 
@@ -83,8 +100,7 @@ impl Buffer {
 pub(super) struct Batch<'d> {
     database: &'d Database,
     entries: OwnedWriteBatch,
-    state_bytes: u64,
-    tree_bytes: u64,
+    bytes: Each<u64>,
 }
 
 impl<'d> Batch<'d> {
@@ -96,12 +112,12 @@ impl<'d> Batch<'d> {
             Durability::Power => PersistMode::SyncData,
         };
         let entries = OwnedWriteBatch::with_capacity(database.database.clone(), capacity);
-        Self { database, entries: entries.durability(Some(mode)), state_bytes: 0, tree_bytes: 0 }
+        Self { database, entries: entries.durability(Some(mode)), bytes: Each::default() }
     }
 
     pub(super) fn insert(&mut self, space: Space, key: impl Into<UserKey>, value: impl Into<Slice>) {
         let (key, value) = (key.into(), value.into());
-        self.add(space, key.len() + value.len());
+        self.add(space, key.len().saturating_add(value.len()));
         self.entries.insert(self.database.keyspace(space), key, value);
     }
 
@@ -112,19 +128,15 @@ impl<'d> Batch<'d> {
     }
 
     fn add(&mut self, space: Space, bytes: usize) {
-        let sum = match space {
-            Space::State => &mut self.state_bytes,
-            Space::Tree => &mut self.tree_bytes,
-        };
+        let sum = self.bytes.of_mut(space);
         *sum = sum.saturating_add(bytes as u64).saturating_add(ENTRY_BYTES);
     }
 
     pub(super) fn commit(self) -> Result<(), fjall::Error> {
-        let Self { database, entries, state_bytes, tree_bytes } = self;
-        entries.commit()?;
-        for (space, bytes) in [(Space::State, state_bytes), (Space::Tree, tree_bytes)] {
-            // Nobody else adds to it, so it doesn't wrap around before the next commit finds it full.
-            database.buffers.of(space).bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.entries.commit()?;
+        for space in Space::ALL {
+            // Nobody adds to it before `make_room` has seen the sum, so it can't wrap around.
+            self.database.buffers.of(space).bytes.fetch_add(*self.bytes.of(space), Ordering::Relaxed);
         }
         Ok(())
     }
