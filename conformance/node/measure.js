@@ -49,8 +49,9 @@ function measuring({ find, create, open }) {
       const core = find(name);
       const times = [];
       for (let i = 0; i < count; i++) {
-        const value = block(seed, core.length, size);
         await sleep(pause);
+        // Not before it pauses: what follows the last append would have to wait for it.
+        const value = block(seed, core.length, size);
         times.push(now());
         await core.append(value);
       }

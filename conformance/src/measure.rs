@@ -274,9 +274,10 @@ async fn pulse(peer: &Peer, name: &str, seed: u32, count: u64, size: usize, paus
     let start = feed.info().length;
     let mut times = Vec::new();
     for index in start..start + count {
-        let block = block(seed, index, size);
         #[allow(clippy::disallowed_methods, reason = "it measures")]
         sleep(Duration::from_millis(pause)).await;
+        // Not before it pauses: what follows the last append would have to wait for it.
+        let block = block(seed, index, size);
         times.push(monotonic());
         feed.append(block).await?;
     }

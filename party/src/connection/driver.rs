@@ -344,7 +344,8 @@ impl<Io: AsyncRead + AsyncWrite> Driver<Io> {
                         // There are none.
                         Poll::Ready(None) | Poll::Pending => Poll::Pending,
                     },
-                    4 => match changes.poll_next_unpin(context) {
+                    // What is to be said of a change goes out after the pause, in which the app hears of it.
+                    4 if !pauses => match changes.poll_next_unpin(context) {
                         Poll::Ready(Some(change)) => Poll::Ready(Happened::Change(change)),
                         Poll::Ready(None) | Poll::Pending => Poll::Pending,
                     },
