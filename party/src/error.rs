@@ -538,7 +538,7 @@ pub enum StorageError {
         /// The folder.
         path: String,
     },
-    /// A later version of this library wrote the store, in a format that this one doesn't know.
+    /// Another version of this library wrote the store, in a format that this one doesn't know.
     #[error("the store {path} has the format {found:?}, which this version does not know")]
     UnknownFormat {
         /// The store's folder.

@@ -229,15 +229,17 @@ async fn a_folder_with_other_files_is_left_alone() {
 
 //= STORE-5
 #[tokio::test]
-async fn a_later_format_is_refused() {
+async fn another_format_is_refused() {
     let dir = tempdir().unwrap();
-    fs::write(dir.path().join("party-store"), "party store, format 2\n").unwrap();
-    let refused = DiskStorage::open(dir.path()).await.unwrap_err();
-    let expected = "party store, format 2";
-    assert!(
-        matches!(&refused, StorageError::UnknownFormat { found, .. } if found == expected),
-        "{refused:?}"
-    );
+    for expected in ["party store, format 1", "party store, format 3"] {
+        fs::write(dir.path().join("party-store"), format!("{expected}\n")).unwrap();
+        let refused = DiskStorage::open(dir.path()).await.unwrap_err();
+        assert!(
+            matches!(&refused, StorageError::UnknownFormat { found, .. } if found == expected),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
 //= STORE-3

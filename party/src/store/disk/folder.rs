@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The marker decides what a folder is. It first says `being made`; only when the database stands does it
-//! say `format 1`. So a process that dies while it makes a store leaves something that the next one may
+//! say `format 2`. So a process that dies while it makes a store leaves something that the next one may
 //! wipe and make again, and a store that was complete once is never wiped: whatever is missing from it is
 //! damage.
 //!
@@ -45,7 +45,7 @@ const DATABASE: &str = "db";
 const BLOCKS: &str = "blocks";
 
 const BEING_MADE: &str = "party store, being made\n";
-const COMPLETE: &str = "party store, format 1\n";
+const COMPLETE: &str = "party store, format 2\n";
 
 /// A folder that is ours until this is dropped.
 #[derive(Debug)]

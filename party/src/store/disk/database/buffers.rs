@@ -14,16 +14,19 @@ use std::{
 
 use fjall::{Keyspace, OwnedWriteBatch, PersistMode, Slice, UserKey};
 
-use super::{Database, Durability, StorageError, sweep::Space};
+use super::{
+    Database, Durability, StorageError,
+    space::{Each, Space},
+};
 
 /// What is kept in memory of heads, pages and records before it is written out. A page of the bitfield is
 /// written again with every append, and only its last version is worth a table.
 ///
-/// This, [`TREE_BYTES`] and [`MAX_FULL`] bound what a store takes in memory while it is written to: rows take about
+/// This, [`ROWS_BYTES`] and [`MAX_FULL`] bound what a store takes in memory while it is written to: rows take about
 /// twice their bytes there.
 const STATE_BYTES: u64 = 2 << 20;
-/// The same for tree nodes and the places of blocks.
-const TREE_BYTES: u64 = 4 << 20;
+/// The same for tree nodes, and for blocks and their places.
+const ROWS_BYTES: u64 = 2 << 20;
 /// So many full buffers of a keyspace may wait to be written out, while another one fills. Then commits wait. fjall would
 /// block its caller at four, with no way out.
 const MAX_FULL: usize = 2;
@@ -33,13 +36,6 @@ pub(super) const OUT_OF_REACH: u64 = u64::MAX;
 const ENTRY_BYTES: u64 = 64;
 /// How long to wait before looking again whether tables are written.
 const STEP: Duration = Duration::from_millis(1);
-
-/// One for each keyspace.
-#[derive(Debug, Default)]
-struct Each<T> {
-    state: T,
-    tree: T,
-}
 
 /// How many bytes were committed to each keyspace since its buffer was last handed over. Whoever has the turn to
 /// write changes it.
@@ -52,27 +48,11 @@ struct Buffer {
     max_bytes: u64,
 }
 
-impl<T> Each<T> {
-    fn of(&self, space: Space) -> &T {
-        match space {
-            Space::State => &self.state,
-            Space::Tree => &self.tree,
-        }
-    }
-
-    fn of_mut(&mut self, space: Space) -> &mut T {
-        match space {
-            Space::State => &mut self.state,
-            Space::Tree => &mut self.tree,
-        }
-    }
-}
-
 impl Buffers {
     /// Those of a database that was opened with `in_memory` bytes from its journal, of whichever keyspace.
     pub(super) fn new(in_memory: u64) -> Self {
         let buffer = |max_bytes| Buffer { bytes: AtomicU64::new(in_memory), max_bytes };
-        Self(Each { state: buffer(STATE_BYTES), tree: buffer(TREE_BYTES) })
+        Self(Each { state: buffer(STATE_BYTES), tree: buffer(ROWS_BYTES), blocks: buffer(ROWS_BYTES) })
     }
 
     #[cfg(test)]
@@ -118,13 +98,13 @@ impl<'d> Batch<'d> {
     pub(super) fn insert(&mut self, space: Space, key: impl Into<UserKey>, value: impl Into<Slice>) {
         let (key, value) = (key.into(), value.into());
         self.add(space, key.len().saturating_add(value.len()));
-        self.entries.insert(self.database.keyspace(space), key, value);
+        self.entries.insert(self.database.keyspaces.of(space), key, value);
     }
 
     pub(super) fn remove(&mut self, space: Space, key: impl Into<UserKey>) {
         let key = key.into();
         self.add(space, key.len());
-        self.entries.remove(self.database.keyspace(space), key);
+        self.entries.remove(self.database.keyspaces.of(space), key);
     }
 
     fn add(&mut self, space: Space, bytes: usize) {
@@ -147,7 +127,7 @@ impl Database {
     /// commit.
     pub(super) fn make_room(&self) -> Result<(), StorageError> {
         for space in Space::ALL {
-            let (keyspace, buffer) = (self.keyspace(space), self.buffers.of(space));
+            let (keyspace, buffer) = (self.keyspaces.of(space), self.buffers.of(space));
             if !buffer.is_full() {
                 continue;
             }
@@ -161,7 +141,7 @@ impl Database {
     /// Writes what is in memory into tables, on the disk. The journal isn't needed any more then.
     pub(in super::super) fn settle(&self) -> Result<(), StorageError> {
         for space in Space::ALL {
-            let keyspace = self.keyspace(space);
+            let keyspace = self.keyspaces.of(space);
             keyspace.rotate_memtable().map_err(super::running)?;
             self.wait_for_tables(keyspace, 1).map_err(super::running)?;
         }

@@ -19,7 +19,7 @@ use super::{
     lock,
     rows::{RowId, Touched},
     running,
-    sweep::Space,
+    space::Space,
 };
 use crate::{
     feed::storage::{Span, Write},
@@ -166,7 +166,7 @@ impl Database {
         let Parts { keys, cells } = Parts::of(span);
         plan.changes.extend(cells.into_iter().map(|key| (key, None)));
         for (space, keys) in keys {
-            let stored = self.database.snapshot().range(self.keyspace(space), keys.clone());
+            let stored = self.database.snapshot().range(self.keyspaces.of(space), keys.clone());
             let stored = stored
                 .take(MAX_AT_ONCE + 1)
                 .map(|entry| Ok((space, entry.key().map_err(running)?.to_vec())))
@@ -207,7 +207,7 @@ impl Database {
             let value = if row(key).is_none() {
                 value.as_ref().map(|value| Cow::Borrowed(&value[..]))
             } else {
-                let mut stored = self.keyspace(space).get(&encoded).map_err(running)?;
+                let mut stored = self.keyspaces.of(space).get(&encoded).map_err(running)?;
                 if let Some(old) = stored.take_if(|_| is_fresh)
                     && encoded.first() == Some(&BLOCK)
                 {
@@ -235,10 +235,10 @@ impl Database {
 
     /// The places in the row under `key`, if it is one of blocks.
     pub(super) fn places_in_row(&self, space: Space, key: &[u8]) -> Result<Vec<Place>, StorageError> {
-        if space != Space::Tree || key.first() != Some(&BLOCK) {
+        if space != Space::Blocks || key.first() != Some(&BLOCK) {
             return Ok(vec![]);
         }
-        let stored = self.tree.get(key).map_err(running)?;
+        let stored = self.keyspaces.blocks.get(key).map_err(running)?;
         stored.map_or(Ok(vec![]), |stored| places(&stored))
     }
 

@@ -72,7 +72,7 @@ impl Database {
 
     /// The free piece that ends where `end` is.
     fn free_before(&self, file: u32, end: u64) -> Result<Option<Piece>, StorageError> {
-        let mut before = self.state.range(Piece::free_key(file, 0)..Piece::free_key(file, end));
+        let mut before = self.keyspaces.state.range(Piece::free_key(file, 0)..Piece::free_key(file, end));
         let Some(entry) = before.next_back() else { return Ok(None) };
         let (key, value) = entry.into_inner().map_err(running)?;
         debug_assert_eq!(key.first(), Some(&FREE));
@@ -82,7 +82,7 @@ impl Database {
     /// The free piece that begins at `start`.
     pub(super) fn free_at(&self, file: u32, start: u64) -> Result<Option<Piece>, StorageError> {
         let key = Piece::free_key(file, start);
-        let value = self.state.get(&key).map_err(running)?;
+        let value = self.keyspaces.state.get(&key).map_err(running)?;
         value.map(|value| Piece::decode(&key, &value)).transpose()
     }
 }

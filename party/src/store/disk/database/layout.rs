@@ -11,7 +11,8 @@ use super::{
         blocks::{End, Place},
         row::{CELLS, Row, Stored},
     },
-    sweep::{Space, after},
+    space::Space,
+    sweep::after,
 };
 use crate::{
     encoding::{Reader, Writer},
@@ -25,8 +26,9 @@ const APART_FROM: usize = 128;
 const MAX_RECORD_KEY: usize = 60_000;
 
 // The first byte of a key.
-/// How much was committed, under this key alone in both keyspaces.
-pub(in super::super) const COUNT: u8 = b'c';
+/// How much was committed, under this key alone in every keyspace. It comes last: as the first key it would make every
+/// table that is written out reach from there to what was appended, over all tables before, and be merged with them.
+pub(in super::super) const COUNT: u8 = b'z';
 pub(super) const RECORD: u8 = b'r';
 const HEAD: u8 = b'h';
 const PAGE: u8 = b'p';
@@ -91,7 +93,7 @@ pub(super) fn locate(key: &Key) -> (Space, Vec<u8>) {
         Key::Page(slot, index) => (Space::State, numbered(PAGE, *slot, *index)),
         Key::Local(slot, record) => (Space::State, [&slotted(LOCAL, *slot), record.as_slice()].concat()),
         Key::Node(slot, index) => (Space::Tree, numbered(NODE, *slot, Row::number(*index))),
-        Key::Block(slot, index) => (Space::Tree, numbered(BLOCK, *slot, Row::number(*index))),
+        Key::Block(slot, index) => (Space::Blocks, numbered(BLOCK, *slot, Row::number(*index))),
     }
 }
 
@@ -127,19 +129,23 @@ impl Parts {
                 let keys = numbered(PAGE, *slot, range.start)..numbered(PAGE, *slot, range.end);
                 Self { keys: vec![(Space::State, keys)], cells: vec![] }
             }
-            Span::Nodes(slot, range) => Self::rows(NODE, *slot, range, |index| Key::Node(*slot, index)),
-            Span::Blocks(slot, range) => Self::rows(BLOCK, *slot, range, |index| Key::Block(*slot, index)),
+            Span::Nodes(slot, range) => {
+                Self::rows((Space::Tree, NODE), *slot, range, |index| Key::Node(*slot, index))
+            }
+            Span::Blocks(slot, range) => {
+                Self::rows((Space::Blocks, BLOCK), *slot, range, |index| Key::Block(*slot, index))
+            }
             Span::Feed(slot) => {
                 let all = |space, kind| (space, slotted(kind, *slot)..last(&slotted(kind, *slot)));
                 let state = [HEAD, PAGE, LOCAL].map(|kind| all(Space::State, kind));
-                let tree = [NODE, BLOCK].map(|kind| all(Space::Tree, kind));
-                Self { keys: state.into_iter().chain(tree).collect(), cells: vec![] }
+                let rows = [all(Space::Tree, NODE), all(Space::Blocks, BLOCK)];
+                Self { keys: state.into_iter().chain(rows).collect(), cells: vec![] }
             }
         }
     }
 
     /// Whole rows as keys, and the cells of those that are cut at either end.
-    fn rows(kind: u8, slot: Slot, range: &Range<u64>, key: impl Fn(u64) -> Key) -> Self {
+    fn rows((space, kind): (Space, u8), slot: Slot, range: &Range<u64>, key: impl Fn(u64) -> Key) -> Self {
         const ROW: u64 = CELLS as u64;
         if range.is_empty() {
             return Self::default();
@@ -155,7 +161,7 @@ impl Parts {
         let tail = if is_all { 0..0 } else { end.saturating_mul(ROW)..range.end };
         let after_last = if is_all { last(&slotted(kind, slot)) } else { numbered(kind, slot, end) };
         let rows = numbered(kind, slot, first)..after_last;
-        Self { keys: vec![(Space::Tree, rows)], cells: head.chain(tail).map(key).collect() }
+        Self { keys: vec![(space, rows)], cells: head.chain(tail).map(key).collect() }
     }
 }
 
@@ -180,6 +186,11 @@ pub(super) fn row(key: &Key) -> Option<(u8, Slot, u64)> {
     }
 }
 
+/// The keyspace of the rows of `kind`.
+pub(super) fn space_of_rows(kind: u8) -> Space {
+    if kind == BLOCK { Space::Blocks } else { Space::Tree }
+}
+
 /// The key of a row.
 pub(super) fn row_key(kind: u8, slot: Slot, row: u64) -> [u8; 17] {
     let mut key = [kind; 17];
@@ -193,7 +204,7 @@ pub(super) fn row_of_key(space: Space, key: &[u8]) -> Option<(u8, Slot, u64)> {
     let (kind, rest) = key.split_first()?;
     let (slot, rest) = rest.split_first_chunk()?;
     let row = rest.first_chunk()?;
-    let is_row = space == Space::Tree && matches!(*kind, NODE | BLOCK);
+    let is_row = matches!((space, *kind), (Space::Tree, NODE) | (Space::Blocks, BLOCK));
     is_row.then(|| (*kind, Slot(u64::from_be_bytes(*slot)), u64::from_be_bytes(*row)))
 }
 

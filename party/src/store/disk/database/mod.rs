@@ -6,6 +6,7 @@ mod free;
 mod layout;
 mod read;
 mod rows;
+mod space;
 mod sweep;
 mod tidy;
 
@@ -19,13 +20,18 @@ use std::{
 };
 
 use bytes::Bytes;
-use fjall::{Keyspace, KeyspaceCreateOptions, Readable as _, compaction::Leveled};
+use fjall::{
+    Keyspace, KeyspaceCreateOptions, Readable as _,
+    compaction::Leveled,
+    config::{PartitioningPolicy, PinningPolicy},
+};
 
 use self::{
     buffers::{Buffers, OUT_OF_REACH},
     layout::{RECORD, SWEEP},
     rows::Rows,
-    sweep::{Space, Sweep, Sweeps},
+    space::{Each, Space},
+    sweep::{Sweep, Sweeps},
     tidy::Holes,
 };
 pub(super) use self::{
@@ -54,14 +60,14 @@ const TABLES_BEFORE_MERGE: u8 = 12;
 /// How large tables are that were merged. The first level holds [`TABLES_BEFORE_MERGE`] times this, and a merge
 /// may write all of it anew. Each table is looked at when a store is opened, so it shouldn't be small either.
 const TABLE_BYTES: u64 = 21 << 20;
+/// Whether the index of a table is cut into parts, of which only those in use are in memory: by level, the last for all
+/// below. As a whole, it would be there for as long as the store is open, and come to 7 MB for 10^7 small blocks.
+const INDEX_IN_PARTS: [bool; 2] = [false, true];
 /// fjall's threads, which write tables and merge them. One, as the first of several spins while another
 /// one merges.
 const WORKER_THREADS: usize = 1;
 /// Values from this length on are handed out without a copy.
 const SHARE_FROM: usize = 4 << 10;
-
-const STATE: &str = "state";
-const TREE: &str = "tree";
 
 /// What was there when the store was last opened or closed. Less than that is damage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,12 +93,11 @@ pub(super) struct Opening<'a> {
     pub(super) live: Arc<Live>,
 }
 
-/// Two keyspaces over one journal, and the block files: what is written again and again, what is written
-/// once, and what is large, apart from each other. More keyspaces would only make opening slower.
+/// Keyspaces over one journal, and the block files: what is written again and again, what is written once, and what is
+/// large, apart from each other.
 pub(super) struct Database {
     database: fjall::Database,
-    state: Keyspace,
-    tree: Keyspace,
+    keyspaces: Each<Keyspace>,
     blocks: BlockFiles,
     buffers: Buffers,
     rows: Rows,
@@ -146,7 +151,8 @@ impl Database {
             .manual_journal_persist(true)
             .open()
             .map_err(opening_error)?;
-        let keyspace = |name| {
+        let keyspace = |space: Space| {
+            let name = space.name();
             if least.is_some() && !database.keyspace_exists(name) {
                 return Err(damaged(&format!("the keyspace {name} is missing")));
             }
@@ -156,14 +162,15 @@ impl Database {
             let options = || {
                 KeyspaceCreateOptions::default()
                     .expect_point_read_hits(true)
+                    .index_block_partitioning_policy(PartitioningPolicy::new(INDEX_IN_PARTS))
+                    .index_block_pinning_policy(PinningPolicy::new(INDEX_IN_PARTS.map(|in_parts| !in_parts)))
                     .max_memtable_size(OUT_OF_REACH)
                     .compaction_strategy(Arc::new(merging))
             };
             database.keyspace(name, options).map_err(opening_error)
         };
-        let state = keyspace(STATE)?;
-        let tree = keyspace(TREE)?;
-        let count = count(&state, &tree)?;
+        let keyspaces = Each::try_make(keyspace)?;
+        let count = count(&keyspaces)?;
         //= STORE-6, STORE-7
         let least = least.map_or(0, |least| least.commits).max(acknowledged.unwrap_or_default());
         if count.commits < least {
@@ -175,12 +182,11 @@ impl Database {
             // The disk may have got the journal and not yet the blocks when the power went.
             None => blocks.pass_over(count.blocks)?,
         }
-        let sweeps = sweeps(&database, &state)?;
+        let sweeps = sweeps(&database, &keyspaces.state)?;
         let next_sweep = sweeps.iter().map(|sweep| sweep.id).max().map_or(0, |id| id.saturating_add(1));
-        let holes = Holes::find(&database, &state)?;
+        let holes = Holes::find(&database, &keyspaces.state)?;
         Ok(Self {
-            state,
-            tree,
+            keyspaces,
             blocks,
             buffers: Buffers::new(database.write_buffer_size()),
             rows: Rows::default(),
@@ -200,7 +206,7 @@ impl Database {
 
     /// How far the store has come, as it is stored.
     pub(super) fn count(&self) -> Result<Count, StorageError> {
-        count(&self.state, &self.tree)
+        count(&self.keyspaces)
     }
 
     /// What a later opening has to find at least.
@@ -246,14 +252,7 @@ impl Database {
             let (key, value) = entry.into_inner().map_err(running)?;
             Ok((key.get(1..).unwrap_or_default().to_vec(), into_bytes(value)))
         };
-        self.database.snapshot().prefix(&self.state, prefix).map(record).collect()
-    }
-
-    fn keyspace(&self, space: Space) -> &Keyspace {
-        match space {
-            Space::State => &self.state,
-            Space::Tree => &self.tree,
-        }
+        self.database.snapshot().prefix(&self.keyspaces.state, prefix).map(record).collect()
     }
 
     /// As if a write had failed.
@@ -269,14 +268,16 @@ impl Database {
     }
 }
 
-/// Each keyspace counts for itself, as either may lose what the other has on disk already.
-fn count(state: &Keyspace, tree: &Keyspace) -> Result<Count, StorageError> {
-    let read = |keyspace: &Keyspace| {
-        let Some(count) = keyspace.get([COUNT]).map_err(running)? else { return Ok(Count::default()) };
-        Count::decode(&count).ok_or_else(|| damaged("the number of commits"))
-    };
-    let (a, b) = (read(state)?, read(tree)?);
-    Ok(if a.commits <= b.commits { a } else { b })
+/// Each keyspace counts for itself, as any of them may lose what the others have on disk already.
+fn count(keyspaces: &Each<Keyspace>) -> Result<Count, StorageError> {
+    let mut least: Option<Count> = None;
+    for space in Space::ALL {
+        let stored = keyspaces.of(space).get([COUNT]).map_err(running)?;
+        let count = stored.map_or_else(|| Some(Count::default()), |stored| Count::decode(&stored));
+        let count = count.ok_or_else(|| damaged("the number of commits"))?;
+        least = Some(least.filter(|least| least.commits <= count.commits).unwrap_or(count));
+    }
+    Ok(least.unwrap_or_default())
 }
 
 /// The deletions that were not done when the store was last open.

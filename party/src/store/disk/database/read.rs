@@ -7,10 +7,10 @@ use fjall::Readable as _;
 
 use super::{
     Database, HeldView, View, into_bytes,
-    layout::{Cell, decode_cells, locate, row, row_key},
+    layout::{Cell, decode_cells, locate, row, row_key, space_of_rows},
     rows::RowId,
     running,
-    sweep::Space,
+    space::Space,
 };
 use crate::{
     error::StorageError,
@@ -141,7 +141,7 @@ impl Database {
         if view.sweeps.iter().any(|sweep| sweep.covers(space, key)) {
             return Ok(None);
         }
-        view.snapshot.get(self.keyspace(space), key).map_err(running)
+        view.snapshot.get(self.keyspaces.of(space), key).map_err(running)
     }
 
     /// The rows `ids`, which are sorted.
@@ -153,9 +153,10 @@ impl Database {
         };
         for run in ids.chunk_by(follows) {
             let (Some((kind, slot, first)), Some((_, _, last))) = (run.first(), run.last()) else { continue };
+            let space = space_of_rows(*kind);
             if run.len() < MIN_RANGE {
                 for (kind, slot, row) in run {
-                    let found = self.read_one(view, Space::Tree, &row_key(*kind, *slot, *row))?;
+                    let found = self.read_one(view, space, &row_key(*kind, *slot, *row))?;
                     rows.push(found.map(copy));
                 }
                 continue;
@@ -163,9 +164,9 @@ impl Database {
             let (start, end) = (row_key(*kind, *slot, *first), row_key(*kind, *slot, *last));
             let start_at = rows.len();
             rows.resize(start_at.saturating_add(run.len()), None);
-            for entry in view.snapshot.range(&self.tree, start..=end) {
+            for entry in view.snapshot.range(self.keyspaces.of(space), start..=end) {
                 let (key, value) = entry.into_inner().map_err(running)?;
-                if view.sweeps.iter().any(|sweep| sweep.covers(Space::Tree, &key)) {
+                if view.sweeps.iter().any(|sweep| sweep.covers(space, &key)) {
                     continue;
                 }
                 let number = key.last_chunk().map(|number| u64::from_be_bytes(*number));

@@ -11,21 +11,11 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
+use super::space::Space;
 use crate::{
     encoding::{Reader, Writer},
     error::DecodeError,
 };
-
-/// A keyspace by its number here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Space {
-    State,
-    Tree,
-}
-
-impl Space {
-    pub(super) const ALL: [Self; 2] = [Self::State, Self::Tree];
-}
 
 /// Keys of a keyspace that are gone, though some of them are still stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,10 +34,7 @@ impl Sweep {
     /// Its bytes, without the number.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = vec![];
-        out.put_uint(match self.space {
-            Space::State => 0,
-            Space::Tree => 1,
-        });
+        out.put_uint(self.space.number());
         out.put_buffer(&self.keys.start);
         out.put_buffer(&self.keys.end);
         out
@@ -55,11 +42,7 @@ impl Sweep {
 
     pub(super) fn decode(id: u64, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
-        let space = match reader.uint()? {
-            0 => Space::State,
-            1 => Space::Tree,
-            _ => return Err(DecodeError::Invalid("sweep")),
-        };
+        let space = Space::from_number(reader.uint()?).ok_or(DecodeError::Invalid("sweep"))?;
         let start = reader.buffer()?.to_vec();
         let end = reader.buffer()?.to_vec();
         Ok(Self { id, space, keys: start..end })

@@ -15,7 +15,8 @@ use super::{
     free::Freed,
     layout::{BLOCK, HOLE, Piece, commit_of, places},
     lock, running,
-    sweep::{Space, after},
+    space::Space,
+    sweep::after,
 };
 
 /// Keys that are taken out in one batch.
@@ -100,14 +101,14 @@ impl Database {
         self.make_room()?;
         let sweeps = self.sweeps.list();
         let Some(sweep) = sweeps.iter().find(|sweep| sweep.id == id) else { return Ok(false) };
-        let keyspace = self.keyspace(sweep.space);
+        let keyspace = self.keyspaces.of(sweep.space);
         let mut batch = Batch::new(self, SWEEP_KEYS + 3);
         let mut freed = vec![];
         let mut last = None;
         let mut count = 0;
         for entry in self.database.snapshot().range(keyspace, sweep.keys.clone()).take(SWEEP_KEYS) {
             let (key, value) = entry.into_inner().map_err(running)?;
-            if sweep.space == Space::Tree && key.first() == Some(&BLOCK) {
+            if sweep.space == Space::Blocks && key.first() == Some(&BLOCK) {
                 freed.append(&mut places(&value)?);
             }
             batch.remove(sweep.space, key.clone());
@@ -143,7 +144,7 @@ impl Database {
             self.make_room()?;
             let mut holes = vec![];
             let mut is_left = false;
-            for entry in self.database.snapshot().prefix(&self.state, [HOLE]) {
+            for entry in self.database.snapshot().prefix(&self.keyspaces.state, [HOLE]) {
                 let (key, value) = entry.into_inner().map_err(running)?;
                 if holes.len() == PUNCH_PIECES || commit_of(&key).is_none_or(|commit| commit > unread) {
                     is_left = true;
