@@ -84,13 +84,14 @@ pub(super) struct Batch<'d> {
 }
 
 impl<'d> Batch<'d> {
-    /// With room for so many entries. It is as durable as it has to be once it is committed.
+    /// With room for so many entries and the counts. It is as durable as it has to be once it is committed.
     //= STORE-17
     pub(super) fn new(database: &'d Database, capacity: usize) -> Self {
         let mode = match database.durability {
             Durability::Process => PersistMode::Buffer,
             Durability::Power => PersistMode::SyncData,
         };
+        let capacity = capacity.saturating_add(Space::ALL.len());
         let entries = OwnedWriteBatch::with_capacity(database.database.clone(), capacity);
         Self { database, entries: entries.durability(Some(mode)), bytes: Each::default() }
     }

@@ -79,7 +79,7 @@ impl Database {
 
         let underway = self.rows.begin(plan.touched());
         let mut rows = (plan.changes.len() <= MAX_KEPT).then(Vec::new);
-        let mut batch = Batch::new(self, plan.changes.len() + plan.emptied.len() + 2);
+        let mut batch = Batch::new(self, plan.changes.len() + plan.emptied.len());
         let mut freed = vec![];
         let kept = self.put_changes(&mut plan, appended.clone(), &mut batch, &mut freed, &mut rows)?;
         for (space, key) in &plan.emptied {

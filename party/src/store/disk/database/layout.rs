@@ -129,23 +129,19 @@ impl Parts {
                 let keys = numbered(PAGE, *slot, range.start)..numbered(PAGE, *slot, range.end);
                 Self { keys: vec![(Space::State, keys)], cells: vec![] }
             }
-            Span::Nodes(slot, range) => {
-                Self::rows((Space::Tree, NODE), *slot, range, |index| Key::Node(*slot, index))
-            }
-            Span::Blocks(slot, range) => {
-                Self::rows((Space::Blocks, BLOCK), *slot, range, |index| Key::Block(*slot, index))
-            }
+            Span::Nodes(slot, range) => Self::rows(NODE, *slot, range, |index| Key::Node(*slot, index)),
+            Span::Blocks(slot, range) => Self::rows(BLOCK, *slot, range, |index| Key::Block(*slot, index)),
             Span::Feed(slot) => {
                 let all = |space, kind| (space, slotted(kind, *slot)..last(&slotted(kind, *slot)));
                 let state = [HEAD, PAGE, LOCAL].map(|kind| all(Space::State, kind));
-                let rows = [all(Space::Tree, NODE), all(Space::Blocks, BLOCK)];
+                let rows = [NODE, BLOCK].map(|kind| all(space_of_rows(kind), kind));
                 Self { keys: state.into_iter().chain(rows).collect(), cells: vec![] }
             }
         }
     }
 
     /// Whole rows as keys, and the cells of those that are cut at either end.
-    fn rows((space, kind): (Space, u8), slot: Slot, range: &Range<u64>, key: impl Fn(u64) -> Key) -> Self {
+    fn rows(kind: u8, slot: Slot, range: &Range<u64>, key: impl Fn(u64) -> Key) -> Self {
         const ROW: u64 = CELLS as u64;
         if range.is_empty() {
             return Self::default();
@@ -161,7 +157,7 @@ impl Parts {
         let tail = if is_all { 0..0 } else { end.saturating_mul(ROW)..range.end };
         let after_last = if is_all { last(&slotted(kind, slot)) } else { numbered(kind, slot, end) };
         let rows = numbered(kind, slot, first)..after_last;
-        Self { keys: vec![(space, rows)], cells: head.chain(tail).map(key).collect() }
+        Self { keys: vec![(space_of_rows(kind), rows)], cells: head.chain(tail).map(key).collect() }
     }
 }
 
@@ -204,7 +200,7 @@ pub(super) fn row_of_key(space: Space, key: &[u8]) -> Option<(u8, Slot, u64)> {
     let (kind, rest) = key.split_first()?;
     let (slot, rest) = rest.split_first_chunk()?;
     let row = rest.first_chunk()?;
-    let is_row = matches!((space, *kind), (Space::Tree, NODE) | (Space::Blocks, BLOCK));
+    let is_row = matches!(*kind, NODE | BLOCK) && space == space_of_rows(*kind);
     is_row.then(|| (*kind, Slot(u64::from_be_bytes(*slot)), u64::from_be_bytes(*row)))
 }
 

@@ -102,7 +102,7 @@ impl Database {
         let sweeps = self.sweeps.list();
         let Some(sweep) = sweeps.iter().find(|sweep| sweep.id == id) else { return Ok(false) };
         let keyspace = self.keyspaces.of(sweep.space);
-        let mut batch = Batch::new(self, SWEEP_KEYS + 3);
+        let mut batch = Batch::new(self, SWEEP_KEYS + 1);
         let mut freed = vec![];
         let mut last = None;
         let mut count = 0;
@@ -160,7 +160,7 @@ impl Database {
                 files.sort_unstable();
                 files.dedup();
             }
-            let mut batch = Batch::new(self, holes.len() + 2);
+            let mut batch = Batch::new(self, holes.len());
             let mut freed = Freed::default();
             for (key, hole) in &holes {
                 self.blocks.punch(hole.file, &(hole.bytes.start..hole.bytes.end))?;
