@@ -139,12 +139,13 @@ pub type Signature = [u8; 64];
 impl PublicKey {
     /// Whether `signature` is this key's over `message`. Keys and signatures of small order, and encodings
     /// that are not canonical, are refused, as libsodium does.
-    //= FEED-20, FEED-21
     pub fn verify(&self, message: &[u8], signature: &Signature) -> bool {
-        #[cfg(test)]
-        VERIFICATIONS.with(|count| count.set(count.get() + 1));
-        let signature = ed25519_dalek::Signature::from_bytes(signature);
-        VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.verify_strict(message, &signature).is_ok())
+        self.decode().is_some_and(|key| key.verify(message, signature))
+    }
+
+    /// The key as it is calculated with, for who verifies more than once; `None` if nothing verifies with it.
+    pub(crate) fn decode(&self) -> Option<DecodedKey> {
+        VerifyingKey::from_bytes(&self.0).ok().map(DecodedKey)
     }
 
     /// Whether somebody can hold the secret to this key: it is the one encoding of a point of the curve that is
@@ -159,6 +160,21 @@ impl PublicKey {
         let [lowest, middle @ .., highest] = &self.0;
         let is_reduced = *lowest < 0xed || highest & 0x7f != 0x7f || middle.iter().any(|byte| *byte != 0xff);
         is_reduced.then_some(CompressedEdwardsY(self.0))?.decompress()
+    }
+}
+
+/// A public key that was decoded, which takes a tenth of verifying a signature.
+#[derive(Debug)]
+pub(crate) struct DecodedKey(VerifyingKey);
+
+impl DecodedKey {
+    /// As [`PublicKey::verify`].
+    //= FEED-20, FEED-21
+    pub(crate) fn verify(&self, message: &[u8], signature: &Signature) -> bool {
+        #[cfg(test)]
+        VERIFICATIONS.with(|count| count.set(count.get() + 1));
+        let signature = ed25519_dalek::Signature::from_bytes(signature);
+        self.0.verify_strict(message, &signature).is_ok()
     }
 }
 

@@ -23,9 +23,10 @@ use crate::{
 
 /// Requests that a feed may make before it is the next one's turn.
 const TURN_REQUESTS: usize = 64;
-/// So few requests are served at once if all that they need is in memory: a task of its own, and the thread that is woken
-/// for it, would cost more than that.
-const SERVED_AT_ONCE: usize = 4;
+/// So few requests are served at once if all that they need is in memory, and so few answers, of so many bytes, are taken in
+/// at once: a task of its own, and the thread that is woken for it, would cost more than that.
+const DONE_AT_ONCE: usize = 4;
+const TAKEN_IN_AT_ONCE_BYTES: usize = 8 << 10;
 
 impl Engine {
     /// The remote opened a feed.
@@ -374,14 +375,15 @@ impl Engine {
         };
         let pumped = link.span.clone().in_scope(|| link.pump(&mut self.mux, pump));
         self.unverified_bytes += pumped.new_unverified_bytes;
+        if self.ingest_feed(key, now) {
+            // Once more at most: only what the remote sends brings more to take in.
+            return self.pump_again(key, requests, now);
+        }
+        let Some(link) = self.feeds.get_mut(&key) else { return };
         if link.settled {
             self.unsettled.remove(&key);
         } else {
             self.unsettled.insert(key);
-        }
-        while let Some(batch) = link.start_ingesting() {
-            let job = jobs::ingest(link.feed.clone(), link.job(), batch);
-            self.jobs.spawn(instrumented(&link.span, job));
         }
         if link.wants_to_serve() {
             self.to_serve.push(key);
@@ -404,6 +406,23 @@ impl Engine {
         self.pump_forks(key);
     }
 
+    /// Begins to take in what has come. Gives whether some of it was taken in at once, so that there may be more to say.
+    fn ingest_feed(&mut self, key: DiscoveryKey, now: Instant) -> bool {
+        while let Some(link) = self.feeds.get_mut(&key)
+            && let Some(batch) = link.start_ingesting()
+        {
+            let is_short = batch.proofs.len() <= DONE_AT_ONCE && batch.bytes <= TAKEN_IN_AT_ONCE_BYTES;
+            let job = instrumented(&link.span, jobs::ingest(link.feed.clone(), link.job(), batch));
+            if !is_short {
+                self.jobs.spawn(job);
+            } else if let Some(outcome) = self.run_at_once(job) {
+                self.handle_outcome(outcome, now);
+                return true;
+            }
+        }
+        false
+    }
+
     fn serve_feed(&mut self, key: DiscoveryKey, now: Instant) {
         if !self.feeds.get(&key).is_some_and(FeedLink::wants_to_serve) {
             return;
@@ -412,22 +431,29 @@ impl Engine {
         let Some(link) = self.feeds.get_mut(&key) else { return };
         self.serving += 1;
         let queue = link.start_serving();
-        let is_short = queue.len() <= SERVED_AT_ONCE;
+        let is_short = queue.len() <= DONE_AT_ONCE;
         let job = instrumented(&link.span, jobs::serve(link.feed.clone(), link.job(), queue, budget));
         if !is_short {
             self.jobs.spawn(job);
-            return;
+        } else if let Some(outcome) = self.run_at_once(job) {
+            self.handle_outcome(outcome, now);
+            self.pump_again(key, 0, now);
         }
+    }
+
+    /// Runs a job here. What has to wait for something goes on elsewhere, where it is asked anew.
+    fn run_at_once(&mut self, job: impl Future<Output = Outcome> + Send + 'static) -> Option<Outcome> {
         let mut job = Box::pin(job);
-        // What has to wait for something goes on elsewhere, where it is asked anew.
-        match job.as_mut().now_or_never() {
-            Some(Outcome::Served(served)) => {
-                self.handle_served(served);
-                self.dirty.remove(&key);
-                self.pump_feed(key, 0, now);
-            }
-            Some(other) => self.handle_outcome(other, now),
-            None => drop(self.jobs.spawn(job)),
+        let outcome = job.as_mut().now_or_never();
+        if outcome.is_none() {
+            self.jobs.spawn(job);
         }
+        outcome
+    }
+
+    /// Lets a feed say what follows from the outcome of a job that ran here.
+    fn pump_again(&mut self, key: DiscoveryKey, requests: usize, now: Instant) {
+        self.dirty.remove(&key);
+        self.pump_feed(key, requests, now);
     }
 }

@@ -6,7 +6,10 @@
 
 pub(crate) mod multisig;
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 
@@ -20,7 +23,7 @@ use crate::{
         quorum::Signable,
         tree::{MAX_LENGTH, Tree, filling},
     },
-    key::{FeedKey, KeyPair, PublicKey, Signature},
+    key::{DecodedKey, FeedKey, KeyPair, PublicKey, Signature},
 };
 
 /// Checks and makes the signatures of one feed.
@@ -38,10 +41,15 @@ use crate::{
 /// # Ok::<(), party::error::PeerMisbehaved>(())
 /// ```
 #[derive(Clone, Debug)]
-pub struct Verifier {
+pub struct Verifier(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     key: FeedKey,
     manifest: Manifest,
     legacy: bool,
+    /// The keys of the manifest's signers, each from when it is first needed; `None` where nothing verifies with it.
+    signers: Vec<OnceLock<Option<Box<DecodedKey>>>>,
 }
 
 impl Verifier {
@@ -62,33 +70,38 @@ impl Verifier {
         if manifest.key() != key {
             return Err(PeerMisbehaved::WrongManifest);
         }
-        Ok(Self { key, manifest, legacy: false })
+        Ok(Self::of(key, manifest, false))
     }
 
     /// The verifier of a legacy feed, whose key is the public key of its only signer.
     pub fn legacy(key: FeedKey) -> Self {
-        Self { key, manifest: Manifest::legacy(PublicKey::from_bytes(*key.as_bytes())), legacy: true }
+        Self::of(key, Manifest::legacy(PublicKey::from_bytes(*key.as_bytes())), true)
+    }
+
+    fn of(key: FeedKey, manifest: Manifest, legacy: bool) -> Self {
+        let signers = manifest.signers.iter().map(|_| OnceLock::new()).collect();
+        Self(Arc::new(Inner { key, manifest, legacy, signers }))
     }
 
     /// The feed's key.
     pub fn key(&self) -> FeedKey {
-        self.key
+        self.0.key
     }
 
     /// The manifest.
     pub fn manifest(&self) -> &Manifest {
-        &self.manifest
+        &self.0.manifest
     }
 
     /// Whether this is a legacy feed, whose manifest nobody asks for.
     pub fn is_legacy(&self) -> bool {
-        self.legacy
+        self.0.legacy
     }
 
     /// Blocks at the start that need no signature; 0 if there are none.
     pub(crate) fn prologue_length(&self) -> u64 {
-        match &self.manifest.prologue {
-            Some(prologue) if !self.legacy => prologue.length,
+        match &self.0.manifest.prologue {
+            Some(prologue) if !self.0.legacy => prologue.length,
             _ => 0,
         }
     }
@@ -97,7 +110,7 @@ impl Verifier {
     /// a tree that reaches into it must reach its end.
     //= FEED-34, FEED-35
     pub(crate) fn check_prologue(&self, start: u64, length: u64, tree: &Tree) -> Result<(), PeerMisbehaved> {
-        let Some(prologue) = self.manifest.prologue.filter(|_| !self.legacy) else { return Ok(()) };
+        let Some(prologue) = self.0.manifest.prologue.filter(|_| !self.0.legacy) else { return Ok(()) };
         if start < prologue.length && (start != 0 || length < prologue.length) {
             return Err(PeerMisbehaved::InvalidProof("an upgrade that ends in the prologue"));
         }
@@ -137,7 +150,7 @@ impl Verifier {
     //= protocol-spec/06-feeds.md#the-signature-field
     //= FEED-31, FEED-32, FEED-33
     fn is_signed(&self, tree: &Tree, fork: u64, signature: &[u8]) -> bool {
-        match self.manifest.prologue.filter(|_| !self.legacy && self.manifest.version > 0) {
+        match self.0.manifest.prologue.filter(|_| !self.0.legacy && self.0.manifest.version > 0) {
             Some(prologue) if tree.length() <= prologue.length => prologue.is(tree),
             _ => self.is_signed_by_signers(tree, fork, signature),
         }
@@ -146,36 +159,31 @@ impl Verifier {
     //= FEED-25, FEED-26, FEED-27
     fn is_signed_by_signers(&self, tree: &Tree, fork: u64, signature: &[u8]) -> bool {
         if self.is_plain() {
-            return match (self.manifest.signers.first(), signature.try_into()) {
-                (Some(signer), Ok(signature)) => self.is_signed_by(signer, tree, fork, signature),
-                _ => false,
-            };
+            return signature.try_into().is_ok_and(|signature| self.is_signed_by(0, tree, fork, signature));
         }
-        MultiSignature::decode(signature, self.manifest.version)
+        MultiSignature::decode(signature, self.0.manifest.version)
             .is_ok_and(|signature| self.has_quorum(tree, fork, &signature))
     }
 
     //= FEED-23, FEED-24
     fn has_quorum(&self, tree: &Tree, fork: u64, signature: &MultiSignature) -> bool {
-        let Ok(quorum) = usize::try_from(self.manifest.quorum) else { return false };
+        let Ok(quorum) = usize::try_from(self.0.manifest.quorum) else { return false };
         if quorum == 0 || signature.parts.len() < quorum {
             return false;
         }
-        let mut seen = vec![false; self.manifest.signers.len()];
+        let mut seen = vec![false; self.0.manifest.signers.len()];
         signature.parts.iter().take(quorum).all(|part| {
             let Some(n) = usize::try_from(part.signer).ok() else { return false };
-            let (Some(signer), Some(seen)) = (self.manifest.signers.get(n), seen.get_mut(n)) else {
-                return false;
-            };
+            let Some(seen) = seen.get_mut(n) else { return false };
             if std::mem::replace(seen, true) {
                 return false;
             }
-            if part.patch == 0 || !self.manifest.allow_patch {
-                return self.is_signed_by(signer, tree, fork, &part.signature);
+            if part.patch == 0 || !self.0.manifest.allow_patch {
+                return self.is_signed_by(n, tree, fork, &part.signature);
             }
             // This signer has signed a longer tree, of which ours is the beginning.
             self.patched(tree, part.patch, &signature.patch)
-                .is_some_and(|longer| self.is_signed_by(signer, &longer, fork, &part.signature))
+                .is_some_and(|longer| self.is_signed_by(n, &longer, fork, &part.signature))
         })
     }
 
@@ -192,8 +200,12 @@ impl Verifier {
     }
 
     //= FEED-30
-    fn is_signed_by(&self, signer: &Signer, tree: &Tree, fork: u64, signature: &Signature) -> bool {
-        signer.public_key.verify(&self.message(signer, &Signable::of(self.key, tree, fork)), signature)
+    fn is_signed_by(&self, n: usize, tree: &Tree, fork: u64, signature: &Signature) -> bool {
+        let Inner { manifest, signers, .. } = &*self.0;
+        let (Some(signer), Some(key)) = (manifest.signers.get(n), signers.get(n)) else { return false };
+        let key = key.get_or_init(|| signer.public_key.decode().map(Box::new));
+        let message = self.message(signer, &Signable::of(self.0.key, tree, fork));
+        key.as_ref().is_some_and(|key| key.verify(&message, signature))
     }
 
     /// What `signer` signs: for a legacy feed the tree alone, else together with the manifest (or in
@@ -202,10 +214,10 @@ impl Verifier {
     pub(crate) fn message(&self, signer: &Signer, signable: &Signable) -> Vec<u8> {
         let mut out = Vec::with_capacity(112);
         out.put_bytes(&hypercore_namespace(0));
-        match (self.legacy, self.manifest.version) {
+        match (self.0.legacy, self.0.manifest.version) {
             (true, _) => {}
             (false, 0) => out.put_bytes(&signer.namespace),
-            (false, _) => out.put_bytes(self.key.as_bytes()),
+            (false, _) => out.put_bytes(self.0.key.as_bytes()),
         }
         out.put_bytes(&signable.tree_hash);
         out.put_uint64(signable.length);
@@ -216,27 +228,27 @@ impl Verifier {
     /// Whether a signature is the 64 bytes of the one signer, rather than a multi-signature.
     //= FEED-22
     pub(crate) fn is_plain(&self) -> bool {
-        let Manifest { version, allow_patch, signers, .. } = &self.manifest;
-        self.legacy || *version == 0 && !allow_patch && signers.len() == 1
+        let Manifest { version, allow_patch, signers, .. } = &self.0.manifest;
+        self.0.legacy || *version == 0 && !allow_patch && signers.len() == 1
     }
 
     /// How many signatures it takes; 0 if no number of them is enough.
     pub(crate) fn needed(&self) -> u64 {
-        if self.is_plain() { 1 } else { self.manifest.quorum }
+        if self.is_plain() { 1 } else { self.0.manifest.quorum }
     }
 
     pub(crate) fn allows_patch(&self) -> bool {
-        !self.legacy && self.manifest.allow_patch
+        !self.0.legacy && self.0.manifest.allow_patch
     }
 
     /// Signer number `n`.
     pub(crate) fn signer(&self, n: u64) -> Option<&Signer> {
-        self.manifest.signers.get(usize::try_from(n).ok()?)
+        self.0.manifest.signers.get(usize::try_from(n).ok()?)
     }
 
     /// The signer with this key, and its number.
     pub(crate) fn signer_of(&self, public_key: &PublicKey) -> Option<(u64, &Signer)> {
-        (0..).zip(&self.manifest.signers).find(|(_, signer)| signer.public_key == *public_key)
+        (0..).zip(&self.0.manifest.signers).find(|(_, signer)| signer.public_key == *public_key)
     }
 
     /// Whether `key_pair` is one of the signers. It may take more than one of them to append.
@@ -266,18 +278,18 @@ impl Verifier {
             return Some(Bytes::new());
         }
         let (n, signer) = self.signer_of(&key_pair.public())?;
-        let signature = key_pair.sign(&self.message(signer, &Signable::of(self.key, tree, fork)));
+        let signature = key_pair.sign(&self.message(signer, &Signable::of(self.0.key, tree, fork)));
         Some(if self.is_plain() {
             Bytes::copy_from_slice(&signature)
         } else {
             let part = Part { signer: n, signature, patch: 0 };
-            MultiSignature::assemble(&[(part, Vec::new())], self.manifest.version)
+            MultiSignature::assemble(&[(part, Vec::new())], self.0.manifest.version)
         })
     }
 
     /// Whether `tree` is the prologue, which needs no signature.
     pub(crate) fn is_prologue(&self, tree: &Tree) -> bool {
-        let prologue = self.manifest.prologue.filter(|_| !self.legacy && self.manifest.version > 0);
+        let prologue = self.0.manifest.prologue.filter(|_| !self.0.legacy && self.0.manifest.version > 0);
         prologue.is_some_and(|prologue| prologue.is(tree))
     }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fjall::{Readable as _, Slice};
+use fjall::Readable as _;
 
 use super::{
     Database, Durability, StorageError, Sweep,
@@ -17,7 +17,7 @@ use super::{
         BLOCK, COUNT, Change, Parts, Piece, SWEEP, kept_apart, locate, places, row, row_of_key, update_row,
     },
     lock,
-    rows::{RowId, Touched},
+    rows::{Touched, Underway},
     running,
     space::Space,
 };
@@ -77,11 +77,10 @@ impl Database {
         let appended = self.blocks.append(&apart)?;
         let gap = self.gap(&appended)?;
 
-        let underway = self.rows.begin(plan.touched());
-        let mut rows = (plan.changes.len() <= MAX_KEPT).then(Vec::new);
+        let mut underway = self.rows.begin(plan.touched());
         let mut batch = Batch::new(self, plan.changes.len() + plan.emptied.len());
         let mut freed = vec![];
-        let kept = self.put_changes(&mut plan, appended.clone(), &mut batch, &mut freed, &mut rows)?;
+        let kept = self.put_changes(&mut plan, appended.clone(), &mut batch, &mut freed, &mut underway)?;
         for (space, key) in &plan.emptied {
             freed.append(&mut self.places_in_row(*space, key)?);
             batch.remove(*space, key.as_slice());
@@ -98,7 +97,7 @@ impl Database {
             count.blocks.offset = last.offset.saturating_add(last.len.into());
         }
         self.write(batch, freed, count, sweeps)?;
-        underway.end_with(rows.unwrap_or_default());
+        underway.carried_out();
         Ok(())
     }
 
@@ -180,18 +179,20 @@ impl Database {
         Ok(())
     }
 
-    /// Adds the changes to `batch`, and to `rows` if they are to be kept, and gives the keys that they touch.
+    /// Adds the changes to `batch`, and their rows to those that are kept if they are few, and gives the keys that they
+    /// touch.
     fn put_changes(
         &self,
         plan: &mut Plan,
         appended: Vec<Place>,
         batch: &mut Batch<'_>,
         freed: &mut Vec<Place>,
-        rows: &mut Option<Vec<(RowId, Bytes)>>,
+        underway: &mut Underway<'_>,
     ) -> Result<Vec<(Space, Vec<u8>)>, StorageError> {
         let mut appended = appended.into_iter();
         let mut kept = vec![];
         let Plan { changes, emptied, swept } = plan;
+        let stay_in_memory = changes.len() <= MAX_KEPT;
         // Neighbours of one row follow each other.
         for changes in changes.chunk_by(|(a, _), (b, _)| row(a).is_some_and(|a| row(b) == Some(a))) {
             let [(key, value), ..] = changes else { continue };
@@ -204,26 +205,33 @@ impl Database {
                 kept.push(at.clone());
                 (_, encoded) = at;
             }
-            let value = if row(key).is_none() {
-                value.as_ref().map(|value| Cow::Borrowed(&value[..]))
-            } else {
-                let mut stored = self.keyspaces.of(space).get(&encoded).map_err(running)?;
-                if let Some(old) = stored.take_if(|_| is_fresh)
-                    && encoded.first() == Some(&BLOCK)
-                {
-                    freed.append(&mut places(&old)?);
+            let value = match row(key) {
+                None => value.as_ref().map(|value| Cow::Borrowed(&value[..])),
+                Some(id) => {
+                    let found;
+                    let mut stored = match underway.before(&id) {
+                        Some(row) => Some(&row[..]),
+                        None => {
+                            found = self.keyspaces.of(space).get(&encoded).map_err(running)?;
+                            found.as_deref()
+                        }
+                    };
+                    let was_there = stored.is_some() || is_fresh;
+                    if let Some(old) = stored.take_if(|_| is_fresh)
+                        && space == Space::Blocks
+                    {
+                        freed.append(&mut places(old)?);
+                    }
+                    let row: Row<'_> = update_row(stored.unwrap_or_default(), changes, &mut appended, freed)?;
+                    let row = match row.encode() {
+                        None if !was_there => continue,
+                        row => row,
+                    };
+                    if let Some(row) = row.as_ref().filter(|_| stay_in_memory) {
+                        underway.keep(id, Bytes::copy_from_slice(row));
+                    }
+                    row.map(Cow::Owned)
                 }
-                let was_there = stored.is_some() || is_fresh;
-                let stored = stored.unwrap_or(Slice::default());
-                let row: Row<'_> = update_row(&stored, changes, &mut appended, freed)?;
-                let row = match row.encode() {
-                    None if !was_there => continue,
-                    row => row,
-                };
-                if let (Some(rows), Some(id), Some(row)) = (&mut *rows, row_of_key(space, &encoded), &row) {
-                    rows.push((id, Bytes::copy_from_slice(row)));
-                }
-                row.map(Cow::Owned)
             };
             match value {
                 Some(value) => batch.insert(space, encoded, &value[..]),

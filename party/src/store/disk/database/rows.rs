@@ -127,6 +127,7 @@ impl Rows {
     pub(super) fn begin(&self, touched: Touched) -> Underway<'_> {
         let mut state = self.lock();
         let State { young, old, young_bytes, .. } = &mut *state;
+        let mut before = HashMap::new();
         match &touched {
             Touched::All => {
                 young.clear();
@@ -138,9 +139,9 @@ impl Rows {
                 if count.fold(0_u64, u64::saturating_add) <= young.len().saturating_add(old.len()) as u64 {
                     for id in runs.iter().flat_map(|(kind, slot, run)| run.clone().map(|n| (*kind, *slot, n)))
                     {
-                        *young_bytes =
-                            young_bytes.saturating_sub(young.remove(&id).map_or(0, |row| cost(&row)));
-                        old.remove(&id);
+                        let (newer, older) = (young.remove(&id), old.remove(&id));
+                        *young_bytes = young_bytes.saturating_sub(newer.as_ref().map_or(0, cost));
+                        before.extend(newer.or(older).map(|row| (id, row)));
                     }
                 } else {
                     young.retain(|id, _| !touched.has(id));
@@ -150,7 +151,7 @@ impl Rows {
             }
         }
         state.underway = Some(touched);
-        Underway(self)
+        Underway { rows: self, before, after: Vec::new() }
     }
 
     /// Nothing panics while it holds the lock.
@@ -160,20 +161,36 @@ impl Rows {
 }
 
 /// A commit that touches rows.
-pub(super) struct Underway<'a>(&'a Rows);
+pub(super) struct Underway<'a> {
+    rows: &'a Rows,
+    /// Those of them that were in memory, as they are stored before it.
+    before: HashMap<RowId, Bytes>,
+    /// Those of them that are to be in memory, as they are stored after it.
+    after: Vec<(RowId, Bytes)>,
+}
 
 impl Underway<'_> {
-    /// The commit was carried out. `rows` are some of those that it touched, as they are stored now.
-    pub(super) fn end_with(self, rows: Vec<(RowId, Bytes)>) {
-        let mut state = self.0.lock();
+    /// A row as it is stored before the commit, if it was in memory.
+    pub(super) fn before(&self, id: &RowId) -> Option<&Bytes> {
+        self.before.get(id)
+    }
+
+    /// Keeps a row in memory, as it is stored once the commit is carried out.
+    pub(super) fn keep(&mut self, id: RowId, row: Bytes) {
+        self.after.push((id, row));
+    }
+
+    /// The commit was carried out.
+    pub(super) fn carried_out(mut self) {
+        let mut state = self.rows.lock();
         // Nobody else commits, and nothing else puts them there.
-        rows.into_iter().for_each(|(id, row)| state.insert(id, row));
+        self.after.drain(..).for_each(|(id, row)| state.insert(id, row));
     }
 }
 
 impl Drop for Underway<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.lock();
+        let mut state = self.rows.lock();
         state.commits = state.commits.wrapping_add(1);
         let touched = state.underway.take();
         state.committed.extend(touched);
