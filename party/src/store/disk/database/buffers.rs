@@ -25,8 +25,9 @@ use super::{
 /// This, [`ROWS_BYTES`] and [`MAX_FULL`] bound what a store takes in memory while it is written to: rows take about
 /// twice their bytes there.
 const STATE_BYTES: u64 = 2 << 20;
-/// The same for tree nodes, and for blocks and their places.
-const ROWS_BYTES: u64 = 2 << 20;
+/// The same for tree nodes, and for blocks and their places. Whenever merging takes long, as it does now and then in a
+/// long feed, all buffers of both fill up, so this is what a store takes at its peak.
+const ROWS_BYTES: u64 = 1 << 20;
 /// So many full buffers of a keyspace may wait to be written out, while another one fills. Then commits wait. fjall would
 /// block its caller at four, with no way out.
 const MAX_FULL: usize = 2;
